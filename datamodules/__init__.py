@@ -1,0 +1,1 @@
+"""Public histology datasets: readers, stores and the multi-task stream."""

@@ -1,0 +1,88 @@
+"""Typed settings of the data: the keys below `data` in a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class DatasetConfig:
+    """One dataset of a run; the key above it is the dataset's name in the run.
+
+    Attributes:
+        reader: which reader understands its layout; the dataset's own name where empty.
+        folder: where the publisher's tree lies, relative to `data.root`; the reader's default
+            where empty.
+        batch_size: images per round; `data.batch_size` where null.
+        patch_size: side of the stored patches in pixels; the reader's default where null.
+        mpp: resolution of the stored patches in um/px; `data.mpp` where null.
+        weights: factor of each task's loss, by task name.
+        input_size: probes: side of the network input in pixels; `data.image_size` where null.
+        folds: probes: grouped folds, each held out in turn; 0 takes the official test split.
+        options: arguments of the reader's own (see `datasets show NAME`).
+    """
+
+    reader: str = ""
+    folder: str = ""
+    batch_size: int | None = None
+    patch_size: int | None = None
+    mpp: float | None = None
+    weights: dict[str, float] = field(default_factory=dict)
+    input_size: int | None = None
+    folds: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class AugmentationConfig:
+    """Random changes of a training patch.
+
+    Attributes:
+        scale_min: smallest share of the patch's area that a random crop keeps.
+        color: strength of brightness, contrast, saturation and hue jitter; 0 turns it off.
+        blur: probability of a slight Gaussian blur.
+        stain: strength of HED stain jitter on the device; 0 turns it off.
+    """
+
+    scale_min: float = 0.5
+    color: float = 0.2
+    blur: float = 0.1
+    stain: float = 0.05
+
+
+@dataclass
+class DataConfig:
+    """Everything about data.
+
+    Attributes:
+        root: folder that holds the datasets as published, each in its own folder.
+        stores: folder of the prepared HDF5 stores.
+        image_size: side of the network input in pixels.
+        mpp: resolution of stored patches in um/px, where the dataset's own is known.
+        batch_size: images per dataset and round.
+        tasks_per_batch: datasets per micro-batch (K); 0 means all of them.
+        val_fraction: share of the groups held out where nothing is published as validation.
+        val_limit: at most so many validation images per dataset; 0 means all.
+        workers: loader processes per rank.
+        seed: of splits, order and augmentation.
+        augmentation: see `AugmentationConfig`.
+        synthetic: the datasets are forged and live below `root`; they are made when absent.
+        train: datasets that train the encoder.
+        unseen: datasets for probes only.
+    """
+
+    root: str = "data"
+    stores: str = "data/stores"
+    image_size: int = 224
+    mpp: float = 0.5
+    batch_size: int = 16
+    tasks_per_batch: int = 0
+    val_fraction: float = 0.1
+    val_limit: int = 0
+    workers: int = 4
+    seed: int = 0
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    synthetic: bool = False
+    train: dict[str, DatasetConfig] = field(default_factory=dict)
+    unseen: dict[str, DatasetConfig] = field(default_factory=dict)

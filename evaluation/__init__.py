@@ -1,0 +1,1 @@
+"""Frozen-feature probes, their statistics and the report."""

@@ -1,0 +1,34 @@
+"""Typed settings of the probes: the keys below `probe`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ProbeConfig:
+    """Random forests on frozen features.
+
+    Attributes:
+        sizes: numbers of labelled training images; 0 stands for all of them.
+        repeats: draws of the nested subsets per fold.
+        trees: trees per forest.
+        seed: of subsets and forests.
+        baselines: encoders probed beside the trained one: "imagenet", "random".
+        batch_size: images per forward pass.
+        precision: "fp32" or "bf16" for the frozen encoder; features depend on it.
+        bootstrap: resamples behind each interval.
+        jobs: processes for the sweep; -1 takes every core.
+        backend: joblib backend of the sweep ("loky", or a registered one such as "dask").
+    """
+
+    sizes: list[int] = field(default_factory=lambda: [10, 30, 100, 300, 1000, 0])
+    repeats: int = 10
+    trees: int = 500
+    seed: int = 0
+    baselines: list[str] = field(default_factory=lambda: ["imagenet", "random"])
+    batch_size: int = 64
+    precision: str = "fp32"
+    bootstrap: int = 2000
+    jobs: int = -1
+    backend: str = "loky"

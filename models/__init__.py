@@ -1,0 +1,1 @@
+"""The shared encoder, its heads, and what trains them."""
