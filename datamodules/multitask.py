@@ -1,0 +1,110 @@
+"""Several datasets as one stream of micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytorch_lightning as pl
+
+from datamodules.base import PathologyDataModule
+from datamodules.errors import ConfigError, StoreError
+from datamodules.loading import StoreView, StreamLoader, make_loader
+from datamodules.prepare import prepare
+from datamodules.registry import build
+from datamodules.sampling import Stream, SweepSampler, TrainSampler
+from datamodules.settings import DataConfig
+
+
+class MultiTaskDataModule(pl.LightningDataModule):
+    """Round robin over datasets: every optimizer step closes whole rounds.
+
+    Args:
+        data: the settings; `data.train` names the datasets.
+        micro_batches_per_epoch: length of an epoch, per rank.
+
+    Raises:
+        ConfigError: no dataset to train on.
+    """
+
+    def __init__(self, data: DataConfig, micro_batches_per_epoch: int = 0) -> None:
+        super().__init__()
+        if not data.train:
+            raise ConfigError("data.train: names no dataset; add at least one")
+        self.data = data
+        self.datasets: Mapping[str, PathologyDataModule] = {
+            name: build(name, config, data) for name, config in data.train.items()
+        }
+        self.micro_batches_per_epoch = micro_batches_per_epoch
+
+    @property
+    def per_batch(self) -> int:
+        """Datasets per micro-batch (K)."""
+        return min(self.data.tasks_per_batch or len(self.datasets), len(self.datasets))
+
+    @property
+    def micro_batches_per_round(self) -> int:
+        """Micro-batches that together hold every dataset once."""
+        return -(-len(self.datasets) // self.per_batch)
+
+    def prepare_data(self) -> None:
+        """Write the stores that are missing or outdated."""
+        for dataset in self.datasets.values():
+            prepare(dataset)
+
+    def train_dataloader(self) -> StreamLoader:
+        """Augmented micro-batches of `per_batch` datasets each."""
+        views = self._views("train")
+        for view in views:
+            if not len(view):
+                raise StoreError(f"{view.name}: no image is left for training in {view.store.path}")
+        stream = Stream(
+            sizes=tuple(len(view) for view in views),
+            batch_sizes=tuple(dataset.batch_size for dataset in self.datasets.values()),
+            per_batch=self.per_batch,
+            seed=self.data.seed,
+            rank=self._rank,
+            world=self._world,
+        )
+        length = self.micro_batches_per_epoch or self._one_pass(stream)
+        sampler = TrainSampler(stream, length, self._position)
+        return make_loader(views, sampler, self.data.image_size, self.data.workers)
+
+    def val_dataloader(self) -> StreamLoader:
+        """Validation images of all datasets, each once; one dataset per batch."""
+        return self._sweep("val")
+
+    def test_dataloader(self) -> StreamLoader:
+        """Test images of all datasets, each once; one dataset per batch."""
+        return self._sweep("test")
+
+    def _sweep(self, split: str) -> StreamLoader:
+        views = self._views(split)
+        batch = max(dataset.batch_size for dataset in self.datasets.values())
+        sampler = SweepSampler(tuple(len(v) for v in views), batch, self._rank, self._world)
+        workers = min(self.data.workers, 2)  # validation reads without augmentation
+        return make_loader(views, sampler, self.data.image_size, workers)
+
+    def _views(self, split: str) -> list[StoreView]:
+        return [dataset.view_of(split) for dataset in self.datasets.values()]
+
+    def _one_pass(self, stream: Stream) -> int:
+        """Micro-batches until the largest dataset was seen once."""
+        rounds = max(
+            -(-size // (batch * stream.world))
+            for size, batch in zip(stream.sizes, stream.batch_sizes, strict=True)
+        )
+        return rounds * stream.micro_batches_per_round
+
+    def _position(self) -> int:
+        """Micro-batches trained so far in this run, resumed ones included."""
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def _world(self) -> int:
+        return self.trainer.world_size if self.trainer else 1

@@ -1,0 +1,188 @@
+"""Writing a store: beside its final place, patch by patch, renamed when complete."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from datamodules.errors import LayoutError
+from datamodules.records import SPLITS, Boxes, Record, Target, Task, TaskKind
+from datamodules.store import SCHEMA, tasks_to_json
+from datamodules.tiling import Patch
+
+DENSE = (TaskKind.SEGMENTATION,)
+_SCALAR_TYPE = {
+    TaskKind.CLASSIFICATION: np.int64,
+    TaskKind.REGRESSION: np.float32,
+    TaskKind.MULTILABEL: np.uint8,
+}
+_BLOCK = 64  # patches written at a time: large enough for HDF5, small in memory
+
+
+class StoreWriter:
+    """Context manager that writes a store; whatever fails leaves no file behind.
+
+    Args:
+        path: the final .h5 file; an older one is replaced only on success.
+        tasks: the dataset's tasks.
+        side: side of a patch in pixels.
+        attributes: further attributes (name, card, settings digest, fingerprint).
+    """
+
+    def __init__(
+        self, path: Path, tasks: Sequence[Task], side: int, attributes: Mapping[str, Any]
+    ) -> None:
+        self.path = path
+        self.partial = path.with_name(f".{path.name}.partial")
+        self.tasks = tuple(tasks)
+        self.side = side
+        self.attributes = dict(attributes)
+        self._hash = hashlib.sha256()
+        self._pending: list[Patch] = []
+        self._rows: dict[str, list[Any]] = {k: [] for k in ("split", "group", "source", "xy", "mpp")}
+        self._scalars: dict[str, list[Any]] = {
+            task.name: [] for task in tasks if task.kind in _SCALAR_TYPE
+        }
+        self._boxes: dict[str, list[Boxes]] = {
+            task.name: [] for task in tasks if task.kind is TaskKind.DETECTION
+        }
+        self._tables: dict[str, dict[str, int]] = {"group": {}, "source": {}}
+
+    def __enter__(self) -> StoreWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.partial.unlink(missing_ok=True)
+        self._file = h5py.File(self.partial, "w", libver="latest")
+        shape = (self.side, self.side)
+        self._dense = {"images": self._create("images", (*shape, 3))}
+        self._file.create_group("targets")
+        for task in self.tasks:
+            if task.kind in DENSE:
+                self._dense[task.name] = self._create(f"targets/{task.name}", shape)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            if self._file:
+                self._file.close()
+            self.partial.unlink(missing_ok=True)
+
+    def add(self, record: Record, patches: Sequence[Patch]) -> None:
+        """Append all patches of one record.
+
+        Raises:
+            LayoutError: two records call themselves by the same source.
+        """
+        if record.source in self._tables["source"]:
+            raise LayoutError(f"{record.source}: occurs twice in the dataset")
+        source = self._number("source", record.source)
+        group = self._number("group", record.group)
+        for patch in patches:
+            self._rows["split"].append(SPLITS.index(record.split))
+            self._rows["group"].append(group)
+            self._rows["source"].append(source)
+            self._rows["xy"].append((patch.x, patch.y))
+            self._rows["mpp"].append(patch.mpp)
+            self._hash.update(f"{record.split}|{record.group}|{record.source}".encode())
+            self._hash.update(patch.image.tobytes())
+            for task in self.tasks:
+                self._add_target(task, patch.targets[task.name])
+            self._pending.append(patch)
+            if len(self._pending) == _BLOCK:
+                self._flush()
+
+    def _add_target(self, task: Task, target: Target) -> None:
+        if isinstance(target, Boxes):
+            self._boxes[task.name].append(target)
+            self._hash.update(target.xyxy.astype(np.float32).tobytes())
+            self._hash.update(target.labels.astype(np.int64).tobytes())
+        elif task.kind in _SCALAR_TYPE:
+            value = np.asarray(target, _SCALAR_TYPE[task.kind])
+            self._scalars[task.name].append(value)
+            self._hash.update(value.tobytes())
+        else:
+            self._hash.update(np.asarray(target).tobytes())
+
+    def _number(self, table: str, name: str) -> int:
+        return self._tables[table].setdefault(name, len(self._tables[table]))
+
+    def _create(self, name: str, shape: tuple[int, ...]) -> h5py.Dataset:
+        return self._file.create_dataset(
+            name, (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape)
+        )
+
+    def _flush(self) -> None:
+        for name, data in self._dense.items():
+            rows = [p.image if name == "images" else p.targets[name] for p in self._pending]
+            if rows:
+                start = data.shape[0]
+                data.resize(start + len(rows), axis=0)
+                data[start:] = np.stack([np.asarray(row) for row in rows])
+        self._pending.clear()
+
+    def _finish(self) -> None:
+        self._flush()
+        count = len(self._rows["split"])
+        if not count:
+            raise LayoutError(f"{self.path.stem}: the dataset holds no labelled image")
+        file = self._file
+        file["split"] = np.array(self._rows["split"], np.uint8)
+        file["group"] = np.array(self._rows["group"], np.int32)
+        file["source"] = np.array(self._rows["source"], np.int32)
+        file["xy"] = np.array(self._rows["xy"], np.int32)
+        for table, names in self._tables.items():
+            file.create_dataset(f"{table}s", data=list(names), dtype=h5py.string_dtype())
+        for task, values in self._scalars.items():
+            file[f"targets/{task}"] = np.stack(values)
+        self._finish_boxes()
+        file.create_group("offsets")
+        for name, data in self._dense.items():
+            file[f"offsets/{name}"] = chunk_offsets(data)
+        file.attrs.update(self.attributes)
+        file.attrs["tasks"] = tasks_to_json(self.tasks)
+        file.attrs["side"] = self.side
+        file.attrs["mpp"] = float(np.median(self._rows["mpp"]))
+        file.attrs["count"] = count
+        file.attrs["digest"] = self._hash.hexdigest()
+        file.attrs["schema"] = SCHEMA
+        file.attrs["data_end"] = max(
+            int(file[f"offsets/{name}"][-1]) + int(np.prod(data.shape[1:]))
+            for name, data in self._dense.items()
+        )
+        file.close()
+        with self.partial.open("rb") as written:
+            os.fsync(written.fileno())
+        self.partial.replace(self.path)
+
+    def _finish_boxes(self) -> None:
+        node = self._file.create_group("boxes")
+        for task, boxes in self._boxes.items():
+            counts = [len(b) for b in boxes]
+            node[f"{task}/xyxy"] = np.concatenate([b.xyxy for b in boxes]).astype(np.float32)
+            node[f"{task}/labels"] = np.concatenate([b.labels for b in boxes]).astype(np.int64)
+            node[f"{task}/offsets"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def chunk_offsets(data: h5py.Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Byte position in the file of each row of an array with one uncompressed chunk per row."""
+    offsets = np.zeros(data.shape[0], np.int64)
+
+    def note(chunk: Any) -> None:
+        offsets[chunk.chunk_offset[0]] = chunk.byte_offset
+
+    data.id.chunk_iter(note)
+    return offsets
