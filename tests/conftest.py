@@ -1,0 +1,52 @@
+"""What every test shares: a quiet environment and, where present, real images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before anything imports albumentations or wandb: both would go to the network.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+os.environ.setdefault("MPLBACKEND", "Agg")
+# One thread a process: tests start loaders and ranks, which would fight over the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+torch.set_num_threads(1)
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DEFAULT_SAMPLES = REPOSITORY.parent / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--real-samples",
+        default=None,
+        metavar="FOLDER",
+        help="folder with real sample images (default: $REAL_SAMPLES, else ../shared/data)",
+    )
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout's root."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def real_samples(pytestconfig: pytest.Config) -> Path:
+    """Folder of real images in their publishers' layouts; skips where there is none.
+
+    A folder that was asked for and is not there is an error, not a skip.
+    """
+    named = pytestconfig.getoption("--real-samples") or os.environ.get("REAL_SAMPLES")
+    folder = Path(named) if named else DEFAULT_SAMPLES
+    if folder.is_dir():
+        return folder
+    if named:
+        pytest.fail(f"--real-samples / REAL_SAMPLES names {folder}, which is no folder")
+    pytest.skip(f"no real samples at {folder}: give --real-samples FOLDER or set REAL_SAMPLES")
