@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -221,6 +221,23 @@ class PathologyDataModule(pl.LightningDataModule):
         augmentation = self.data.augmentation if split == "train" else None
         transform = Transform(size, self.store.tasks, augmentation)
         return StoreView(self.name, self.store, rows, transform)
+
+    def weighted_tasks(self) -> tuple[Task, ...]:
+        """The prepared tasks, with the loss weights of the configuration.
+
+        Raises:
+            ConfigError: a weight is given for a task that the dataset does not have.
+        """
+        names = [task.name for task in self.store.tasks]
+        for name in self.config.weights:
+            if name not in names:
+                raise ConfigError(
+                    f"data.*.{self.name}.weights: no task '{name}'; known: {', '.join(names)}"
+                )
+        return tuple(
+            replace(task, weight=self.config.weights.get(task.name, task.weight))
+            for task in self.store.tasks
+        )
 
     def input_mpp(self, size: int | None = None) -> float:
         """um per pixel at the network input when a whole patch fills it; 0 where unknown."""

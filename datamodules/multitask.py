@@ -20,13 +20,16 @@ class MultiTaskDataModule(pl.LightningDataModule):
 
     Args:
         data: the settings; `data.train` names the datasets.
-        micro_batches_per_epoch: length of an epoch, per rank.
+        steps_per_epoch: optimizer steps per epoch; 0 takes one pass through the largest dataset.
+        rounds_per_step: rounds that one optimizer step closes.
 
     Raises:
         ConfigError: no dataset to train on.
     """
 
-    def __init__(self, data: DataConfig, micro_batches_per_epoch: int = 0) -> None:
+    def __init__(
+        self, data: DataConfig, steps_per_epoch: int = 0, rounds_per_step: int = 1
+    ) -> None:
         super().__init__()
         if not data.train:
             raise ConfigError("data.train: names no dataset; add at least one")
@@ -34,7 +37,8 @@ class MultiTaskDataModule(pl.LightningDataModule):
         self.datasets: Mapping[str, PathologyDataModule] = {
             name: build(name, config, data) for name, config in data.train.items()
         }
-        self.micro_batches_per_epoch = micro_batches_per_epoch
+        self.steps_per_epoch = steps_per_epoch
+        self.rounds_per_step = rounds_per_step
 
     @property
     def per_batch(self) -> int:
@@ -45,6 +49,11 @@ class MultiTaskDataModule(pl.LightningDataModule):
     def micro_batches_per_round(self) -> int:
         """Micro-batches that together hold every dataset once."""
         return -(-len(self.datasets) // self.per_batch)
+
+    @property
+    def micro_batches_per_step(self) -> int:
+        """Micro-batches that one optimizer step closes: always whole rounds."""
+        return self.rounds_per_step * self.micro_batches_per_round
 
     def prepare_data(self) -> None:
         """Write the stores that are missing or outdated."""
@@ -65,8 +74,8 @@ class MultiTaskDataModule(pl.LightningDataModule):
             rank=self._rank,
             world=self._world,
         )
-        length = self.micro_batches_per_epoch or self._one_pass(stream)
-        sampler = TrainSampler(stream, length, self._position)
+        steps = self.steps_per_epoch or self._one_pass(stream)
+        sampler = TrainSampler(stream, steps * self.micro_batches_per_step, self._position)
         return make_loader(views, sampler, self.data.image_size, self.data.workers)
 
     def val_dataloader(self) -> StreamLoader:
@@ -88,12 +97,12 @@ class MultiTaskDataModule(pl.LightningDataModule):
         return [dataset.view_of(split) for dataset in self.datasets.values()]
 
     def _one_pass(self, stream: Stream) -> int:
-        """Micro-batches until the largest dataset was seen once."""
+        """Optimizer steps until every sample of the largest dataset was seen once."""
         rounds = max(
             -(-size // (batch * stream.world))
             for size, batch in zip(stream.sizes, stream.batch_sizes, strict=True)
         )
-        return rounds * stream.micro_batches_per_round
+        return -(-rounds // self.rounds_per_step)
 
     def _position(self) -> int:
         """Micro-batches trained so far in this run, resumed ones included."""

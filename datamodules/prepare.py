@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import DatasetNotFoundError, StoreError
+from datamodules.forge import is_forged
 from datamodules.images import read_image
 from datamodules.records import Record, Target, Task
 from datamodules.store import read_attributes
@@ -105,6 +106,7 @@ def _write(dataset: PathologyDataModule, path: Path, workers: int) -> int:
         "licence": dataset.licence,
         "settings": json.dumps(dataset.settings(), sort_keys=True),
         "fingerprint": fingerprint(dataset.root),
+        "synthetic": is_forged(dataset.root),
     }
     work = partial(_cut_all, cutter=cutter, mpp=dataset.native_mpp())
     count = 0

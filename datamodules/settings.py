@@ -67,7 +67,8 @@ class DataConfig:
         workers: loader processes per rank.
         seed: of splits, order and augmentation.
         augmentation: see `AugmentationConfig`.
-        synthetic: the datasets are forged and live below `root`; they are made when absent.
+        forge: datasets absent below `root` are forged with about so many synthetic images
+            each; 0 means that data must be there.
         train: datasets that train the encoder.
         unseen: datasets for probes only.
     """
@@ -83,6 +84,6 @@ class DataConfig:
     workers: int = 4
     seed: int = 0
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    synthetic: bool = False
+    forge: int = 0
     train: dict[str, DatasetConfig] = field(default_factory=dict)
     unseen: dict[str, DatasetConfig] = field(default_factory=dict)

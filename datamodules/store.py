@@ -52,6 +52,7 @@ class Store:
         self.side = int(self.attributes["side"])
         self.mpp = float(self.attributes["mpp"])
         self.digest = str(self.attributes["digest"])
+        self.synthetic = bool(self.attributes["synthetic"])
         self.tasks = tasks_from_json(self.attributes["tasks"])
         with h5py.File(path, "r") as file:
             self.split: NDArray[np.uint8] = file["split"][:]

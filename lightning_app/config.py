@@ -1,0 +1,169 @@
+"""One typed configuration: dataclasses say what exists, YAML and `key=value` say what is wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from datamodules.errors import ConfigError
+from datamodules.settings import DataConfig
+from evaluation.settings import ProbeConfig
+from models.settings import ModelConfig, OptimConfig
+
+
+@dataclass
+class TrainerConfig:
+    """Length, hardware and bookkeeping of a training run.
+
+    Attributes:
+        epochs: how many; validation and the progress display follow epochs.
+        steps_per_epoch: optimizer steps per epoch; 0 takes one pass through the largest dataset.
+        rounds_per_step: rounds over all datasets that one optimizer step closes.
+        precision: "bf16-mixed", "16-mixed" or "32-true".
+        accelerator: "auto", "gpu", "cpu".
+        devices: "auto" takes all GPUs of the node (one process on a CPU), or a number.
+        nodes: machines; start the same command on each under torchrun or SLURM.
+        strategy: "auto", "ddp", "fsdp", ...
+        sync_batchnorm: share BatchNorm statistics between GPUs.
+        log_every: optimizer steps between two rows of the log.
+        checkpoint_every: optimizer steps between two checkpoints; 0 keeps those of epochs only.
+        checkpoint_minutes: minutes between two checkpoints; 0 is off.
+        val_every: epochs between two validations; the last epoch always validates.
+    """
+
+    epochs: int = 10
+    steps_per_epoch: int = 0
+    rounds_per_step: int = 1
+    precision: str = "bf16-mixed"
+    accelerator: str = "auto"
+    devices: str = "auto"
+    nodes: int = 1
+    strategy: str = "auto"
+    sync_batchnorm: bool = False
+    log_every: int = 10
+    checkpoint_every: int = 0
+    checkpoint_minutes: float = 15.0
+    val_every: int = 1
+
+
+@dataclass
+class WandbConfig:
+    """The experiment dashboard.
+
+    Attributes:
+        mode: "auto" is online where a key is configured and offline elsewhere; "online",
+            "offline" or "disabled".
+        project, entity, group: where the run is filed.
+        tags: further tags.
+    """
+
+    mode: str = "auto"
+    project: str = "histology-multitask"
+    entity: str | None = None
+    group: str = "pretrain"
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Config:
+    """A run.
+
+    Attributes:
+        name: of the run; its folder is `<out>/<name>-<time>`.
+        out: folder of all runs.
+        seed: of weights, order, augmentation and subsets.
+        data: see `DataConfig`.
+        model: see `ModelConfig`.
+        optim: see `OptimConfig`.
+        trainer: see `TrainerConfig`.
+        probe: see `ProbeConfig`.
+        wandb: see `WandbConfig`.
+    """
+
+    name: str = "pretrain"
+    out: str = "runs"
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+
+def load_config(path: Path | None, overrides: list[str] | None = None) -> Config:
+    """Merge schema, file and overrides, the later winning.
+
+    Args:
+        path: YAML file; None takes the schema's defaults.
+        overrides: "key.of.a.value=value" strings.
+
+    Raises:
+        ConfigError: unreadable file, unknown key, wrong type or missing value, named in full.
+    """
+    schema = OmegaConf.structured(Config)
+    try:
+        merged = OmegaConf.merge(schema, _read_yaml(path)) if path else schema
+    except (OmegaConfBaseException, TypeError) as error:
+        raise ConfigError(f"{path}: {_reason(error)}") from error
+    for override in overrides or []:
+        if "=" not in override:
+            raise ConfigError(f"'{override}': expected key=value, as in data.batch_size=8")
+        try:
+            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([override]))
+        except (OmegaConfBaseException, TypeError, yaml.YAMLError) as error:
+            raise ConfigError(f"'{override}': {_reason(error)}") from error
+    missing = sorted(OmegaConf.missing_keys(merged))
+    if missing:
+        raise ConfigError(f"{path or 'configuration'}: no value for {missing[0]}; set it")
+    try:
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path or 'configuration'}: {_reason(error)}") from error
+    if not isinstance(config, Config):
+        raise ConfigError(f"{path}: expected a mapping of keys to values")
+    # One seed rules order and augmentation too; they never differ within a run.
+    config.data.seed = config.seed
+    return config
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved configuration; `load_config` reads it back."""
+    path.write_text(to_yaml(config), encoding="utf-8")
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The resolved configuration as plain containers."""
+    plain = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    return dict(plain) if isinstance(plain, dict) else {}
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        loaded = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such configuration file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not OmegaConf.is_dict(loaded):
+        raise ConfigError(f"{path}: expected a mapping of keys to values")
+    return loaded
+
+
+def _reason(error: Exception) -> str:
+    """OmegaConf's message on one line, with the full key."""
+    text = str(error).strip().splitlines()[0]
+    key = getattr(error, "full_key", None)
+    return f"{key}: {text}" if key else text

@@ -1,0 +1,66 @@
+"""Where numbers go: always a CSV file, and W&B unless it is disabled."""
+
+from __future__ import annotations
+
+import logging
+import netrc
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+from lightning_app.config import Config, to_dict
+
+log = logging.getLogger(__name__)
+
+
+def build_loggers(config: Config, folder: Path, origin: Mapping[str, Any]) -> list[Logger]:
+    """The loggers of a run.
+
+    Args:
+        config: the run's configuration, logged in full.
+        folder: the run's folder; metrics.csv and W&B's files go there.
+        origin: provenance, logged beside the configuration.
+    """
+    loggers: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=10)]
+    mode = wandb_mode(config.wandb.mode)
+    if mode == "disabled":
+        return loggers
+    logger = WandbLogger(
+        name=folder.name,
+        save_dir=folder,
+        project=config.wandb.project,
+        entity=config.wandb.entity,
+        group=config.wandb.group,
+        tags=[*config.wandb.tags, *_tags(origin)],
+        mode=mode,
+        config={**to_dict(config), "provenance": dict(origin)},
+    )
+    return [*loggers, logger]
+
+
+def wandb_mode(wanted: str) -> str:
+    """What "auto" means here: online where a key is configured, else offline; never a prompt."""
+    if wanted != "auto":
+        return wanted
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"]
+    return "online" if _has_key() else "offline"
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _tags(origin: Mapping[str, Any]) -> list[str]:
+    tags = ["synthetic tissue" if origin["synthetic"] else "real tissue", str(origin["encoder"])]
+    if origin["commit"]:
+        tags.append(f"git {origin['commit']}")
+    return tags

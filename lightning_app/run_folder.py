@@ -1,0 +1,118 @@
+"""The folder of a run and what it says about its own origin."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datamodules.base import PathologyDataModule
+from datamodules.leakage import licence_line
+from lightning_app.config import Config, save_config
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "timm",
+    "albumentations",
+    "scikit-learn",
+    "h5py",
+    "numpy",
+    "wandb",
+)
+_INHERITED = "HISTOLOGY_RUN_FOLDER"
+
+
+def create_run_folder(config: Config) -> Path:
+    """Make `<out>/<name>-<time>` and write the resolved configuration into it.
+
+    Processes that Lightning starts for further GPUs inherit the folder of the first.
+    """
+    inherited = os.environ.get(_INHERITED)
+    if inherited and "LOCAL_RANK" in os.environ:
+        return Path(inherited)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path(config.out) / f"{config.name}-{stamp}"
+    attempt = 1
+    while folder.exists():
+        attempt += 1
+        folder = Path(config.out) / f"{config.name}-{stamp}-{attempt}"
+    folder.mkdir(parents=True)
+    save_config(config, folder / "config.yaml")
+    os.environ[_INHERITED] = str(folder)
+    return folder
+
+
+def provenance(
+    config: Config,
+    train: Mapping[str, PathologyDataModule],
+    unseen: Mapping[str, PathologyDataModule],
+) -> dict[str, Any]:
+    """Everything that says where a result comes from; needs the stores."""
+    datasets = {**train, **unseen}
+    return {
+        "title": config.name,
+        "synthetic": any(dataset.store.synthetic for dataset in datasets.values()),
+        "commit": git_commit(),
+        "versions": versions(),
+        "encoder": config.model.encoder,
+        "weights": config.model.weights,
+        "datasets": {
+            name: {**describe(dataset), "role": "train" if name in train else "unseen"}
+            for name, dataset in datasets.items()
+        },
+        "licence_line": licence_line([type(d) for d in train.values()]) if train else "",
+        "warnings": [],
+    }
+
+
+def describe(dataset: PathologyDataModule) -> dict[str, Any]:
+    """A prepared dataset in the terms of a report."""
+    store = dataset.store
+    return {
+        "title": dataset.title,
+        "licence": dataset.licence,
+        "digest": store.digest,
+        "images": len(store),
+        "groups": len(store.group_names),
+        "mpp": store.mpp,
+        "synthetic": store.synthetic,
+        "tasks": {task.name: str(task.kind) for task in store.tasks},
+    }
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON beside its place and rename it, so that a reader never sees half of it."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+    partial.replace(path)
+
+
+def git_commit() -> str:
+    """The checked-out commit, with a plus sign where files differ from it; empty outside git."""
+    try:
+        here = Path(__file__).parent
+        commit = _git(here, "rev-parse", "--short=12", "HEAD")
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit + ("+" if changed else "")
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that decide a result."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    return result.stdout.strip()

@@ -1,0 +1,138 @@
+"""The pretraining run, from configuration to report. It reads like the story of the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
+
+from datamodules.base import PathologyDataModule
+from datamodules.errors import TrainingError
+from datamodules.forge import forge
+from datamodules.multitask import MultiTaskDataModule
+from datamodules.prepare import prepare
+from datamodules.registry import build
+from lightning_app.callbacks import EpochLine, ExportEncoder, ProbeAtEnd, Throughput
+from lightning_app.checkpoints import checkpoint_callbacks
+from lightning_app.config import Config
+from lightning_app.loggers import build_loggers
+from lightning_app.run_folder import create_run_folder, provenance, write_json
+from models.multitask import MultiTaskModule, TaskSpec
+
+log = logging.getLogger(__name__)
+
+
+def pretrain(config: Config) -> Path:
+    """Train the shared encoder, export it, probe it and write the report.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: configuration, data or weights do not fit; nothing was trained.
+    """
+    started = time.monotonic()
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision("high")
+    unseen = {name: build(name, entry, config.data) for name, entry in config.data.unseen.items()}
+    stream = MultiTaskDataModule(
+        config.data, config.trainer.steps_per_epoch, config.trainer.rounds_per_step
+    )
+    for dataset in [*stream.datasets.values(), *unseen.values()]:
+        make_ready(dataset, config)
+    module = build_module(config, stream)
+
+    folder = create_run_folder(config)
+    origin = provenance(config, stream.datasets, unseen)
+    callbacks: list[Callback] = [
+        *checkpoint_callbacks(config, folder),
+        Throughput(),
+        EpochLine(config.trainer.epochs),
+        LearningRateMonitor("step"),
+        *([EMAWeightAveraging(decay=config.optim.ema_decay)] if config.optim.ema_decay else []),
+        ExportEncoder(folder, origin),
+        ProbeAtEnd(folder, config, unseen, origin, started),
+    ]
+    trainer = build_trainer(config, folder, stream, callbacks, origin)
+    if trainer.is_global_zero:
+        write_json(folder / "provenance.json", origin)
+    try:
+        trainer.fit(module, datamodule=stream)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "out of memory on the device; lower data.batch_size or data.tasks_per_batch, "
+            "or set model.grad_checkpointing=true"
+        ) from error
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return folder
+
+
+def make_ready(dataset: PathologyDataModule, config: Config) -> None:
+    """Forge where that is asked for, and write the store where it is missing."""
+    if config.data.forge:
+        forge(dataset, config.seed, config.data.forge)
+    prepare(dataset)
+
+
+def build_module(config: Config, stream: MultiTaskDataModule) -> MultiTaskModule:
+    """The encoder with a head for every task of the stream."""
+    specs = [
+        TaskSpec(name, task, dataset.input_mpp())
+        for name, dataset in stream.datasets.items()
+        for task in dataset.weighted_tasks()
+    ]
+    return MultiTaskModule(
+        specs,
+        config.model,
+        config.optim,
+        image_size=config.data.image_size,
+        micro_batches_per_round=stream.micro_batches_per_round,
+        stain_strength=config.data.augmentation.stain,
+        seed=config.seed,
+    )
+
+
+def build_trainer(
+    config: Config,
+    folder: Path,
+    stream: MultiTaskDataModule,
+    callbacks: list[Callback],
+    origin: dict[str, object],
+) -> pl.Trainer:
+    """Lightning's trainer with what this project needs of it."""
+    settings = config.trainer
+    devices: int | str = int(settings.devices) if settings.devices.isdigit() else settings.devices
+    if devices == "auto" and not torch.cuda.is_available():
+        devices = 1
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=devices,
+        num_nodes=settings.nodes,
+        strategy=settings.strategy,
+        precision=settings.precision,  # type: ignore[arg-type]
+        sync_batchnorm=settings.sync_batchnorm,
+        max_epochs=settings.epochs,
+        accumulate_grad_batches=stream.micro_batches_per_step,
+        gradient_clip_val=config.optim.clip_norm or None,
+        log_every_n_steps=settings.log_every,
+        check_val_every_n_epoch=min(settings.val_every, settings.epochs),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # Lightning's would repeat and restart the order
+        logger=build_loggers(config, folder, origin),
+        callbacks=callbacks,
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        benchmark=True,
+    )
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that talks: rank 0 under every launcher."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
