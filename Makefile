@@ -1,0 +1,111 @@
+# Everything that is done often. `make` alone lists it.
+#
+# The project runs from its checkout and is not installed into the environment: `lightning_app` is
+# also the import name of a dead package of the index, and with `python -m` the checkout comes
+# first on the path. So `install` takes the requirements out of pyproject.toml, and nothing else.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+EXTRAS ?= offline-weights dev
+RUN_PYTHON := $(VENV)/bin/python
+APP := $(RUN_PYTHON) -m lightning_app
+
+# The stamp is written last: an interrupted installation leaves none and is taken up again.
+empty :=
+STAMP := $(VENV)/.installed-$(subst $(empty) $(empty),+,$(strip $(EXTRAS)))
+
+# Chosen by running it: a version manager's `python3.13` may exist and still refuse to start, and
+# a distribution's may lack the module that puts pip into an environment.
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+
+define REQUIREMENTS
+import sys, tomllib
+with open("pyproject.toml", "rb") as file:
+    project = tomllib.load(file)["project"]
+extras = project["optional-dependencies"]
+unknown = [name for name in sys.argv[1:] if name not in extras]
+if unknown:
+    sys.exit(f"EXTRAS: pyproject.toml has no extra {unknown[0]!r}; it has {', '.join(extras)}")
+print(*project["dependencies"], *(line for name in sys.argv[1:] for line in extras[name]), sep="\n")
+endef
+export REQUIREMENTS
+
+# Settings of a run, handed through as they are.
+CONFIG_OPTION = $(if $(CONFIG),--config '$(CONFIG)')
+DATA_OPTION = $(if $(DATA),'data.root=$(DATA)')
+RUN_OPTION = $(if $(RUN),'$(RUN)')
+ENCODER_OPTIONS = $(foreach encoder,$(ENCODERS),--encoder '$(encoder)')
+
+.PHONY: help
+help: ## list the targets
+	@echo 'usage: make TARGET [DATA=folder] [CONFIG=file.yaml] [RUN=folder] [ENCODERS="a b"] [ARGS="key=value ..."]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: install
+install: $(STAMP) ## make .venv with the tested versions (PYTHON=... names the interpreter)
+
+$(STAMP): pyproject.toml constraints.txt
+	@rm -f $(VENV)/.installed-*
+	@chosen=''; \
+	for candidate in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python); do \
+	  if "$$candidate" -c '$(SUITABLE)' >/dev/null 2>&1; then chosen="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$chosen" ]; then \
+	  echo 'no Python 3.11, 3.12 or 3.13 with venv and ensurepip among: $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)' >&2; \
+	  echo 'install one (on Debian and Ubuntu with its -venv package), or name it: make install PYTHON=/path/to/python' >&2; \
+	  exit 1; \
+	fi; \
+	if [ -x $(RUN_PYTHON) ] && ! $(RUN_PYTHON) -c '$(SUITABLE)' >/dev/null 2>&1; then \
+	  echo '$(VENV) has an unsuitable Python: remove the folder and run make install again' >&2; \
+	  exit 1; \
+	fi; \
+	$(RUN_PYTHON) -m pip --version >/dev/null 2>&1 || "$$chosen" -m venv $(VENV)
+	@$(RUN_PYTHON) -c "$$REQUIREMENTS" $(EXTRAS) > $(VENV)/requirements.txt
+	$(RUN_PYTHON) -m pip install --disable-pip-version-check --quiet \
+	  -c constraints.txt -r $(VENV)/requirements.txt
+	@touch $@
+
+.PHONY: doctor
+doctor: $(STAMP) ## say what this machine has and what is wrong with it
+	$(APP) doctor $(ARGS)
+
+.PHONY: data
+data: $(STAMP) ## write the datasets below DATA into HDF5 stores
+	$(APP) datasets prepare $(CONFIG_OPTION) $(DATA_OPTION) $(ARGS)
+
+.PHONY: pretrain
+pretrain: $(STAMP) ## train one encoder on all datasets; without data, on a forged demo
+	$(APP) pretrain $(CONFIG_OPTION) $(DATA_OPTION) $(ARGS)
+
+.PHONY: probe
+probe: $(STAMP) ## compare frozen features by random forests on few labels
+	$(APP) probe $(RUN_OPTION) $(ENCODER_OPTIONS) $(CONFIG_OPTION) $(DATA_OPTION) $(ARGS)
+
+.PHONY: report
+report: $(STAMP) ## write report.html of a run
+	$(APP) report $(RUN_OPTION) $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## run the tests (ARGS="-k name" picks some)
+	$(RUN_PYTHON) -m pytest $(ARGS)
+
+.PHONY: check
+check: $(STAMP) ## lint, formatting and types
+	$(RUN_PYTHON) -m ruff check
+	$(RUN_PYTHON) -m ruff format --check
+	$(RUN_PYTHON) -m mypy
+
+.PHONY: format
+format: $(STAMP) ## mend what the linter can mend, and format
+	$(RUN_PYTHON) -m ruff check --fix
+	$(RUN_PYTHON) -m ruff format
+
+.PHONY: clean
+clean: ## remove caches; data, runs and .venv stay
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
