@@ -69,6 +69,8 @@ class PathologyDataModule(pl.LightningDataModule):
         tasks: what it teaches.
         layout: files and folders that must exist, as glob patterns below its folder.
         grouping: what a group is: "patient", "slide", "image", ...
+        split_overlap: why groups lie on two sides of the *published* split; empty where they
+            must not.
         options_type: dataclass of the reader's own options.
     """
 
@@ -88,6 +90,7 @@ class PathologyDataModule(pl.LightningDataModule):
     tasks: ClassVar[tuple[Task, ...]]
     layout: ClassVar[tuple[str, ...]] = ()
     grouping: ClassVar[str] = "patient"
+    split_overlap: ClassVar[str] = ""
     options_type: ClassVar[type[Any]] = NoOptions
 
     def __init__(

@@ -33,6 +33,10 @@ class ChecksumError(UserError):
     """A downloaded file differs from what its publisher announced."""
 
 
+class DownloadError(UserError):
+    """A file cannot be fetched, does not fit on the disk or is unsafe to unpack."""
+
+
 class LeakageError(UserError):
     """Training and evaluation data share a source, a patient or an image."""
 

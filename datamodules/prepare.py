@@ -8,12 +8,13 @@ import logging
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from filelock import FileLock
@@ -30,6 +31,9 @@ from datamodules.writer import StoreWriter
 
 log = logging.getLogger(__name__)
 
+R = TypeVar("R")
+DOWNLOADS = ".downloads"
+"""Folder below a dataset's own in which archives are fetched and unpacked."""
 _CHUNK = 8  # records per job: enough to hide the cost of handing patches between processes
 _PARALLEL_FROM = 64  # fewer records than this are done sooner than processes start
 
@@ -86,10 +90,10 @@ def is_prepared(dataset: PathologyDataModule) -> bool:
 
 
 def fingerprint(root: Path) -> str:
-    """Digest of names, sizes and times of all files below a folder."""
+    """Digest of names, sizes and times of all files below a folder, downloads left out."""
     digest = hashlib.sha256()
     for folder, folders, files in os.walk(root):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if name != DOWNLOADS)
         for name in sorted(files):
             status = (Path(folder) / name).stat()
             entry = f"{Path(folder, name).relative_to(root)}|{status.st_size}|{status.st_mtime_ns}"
@@ -111,17 +115,23 @@ def _write(dataset: PathologyDataModule, path: Path, workers: int) -> int:
     work = partial(_cut_all, cutter=cutter, mpp=dataset.native_mpp())
     count = 0
     with StoreWriter(path, tasks, dataset.side, attributes) as writer:
-        for record, patches in _in_order(work, dataset.records(dataset.root), workers):
+        for record, patches in in_order(work, dataset.records(dataset.root), workers):
             writer.add(record, patches)
             count += len(patches)
     log.info("%s: %d patches of %d px in %s", dataset.name, count, dataset.side, path)
     return count
 
 
-def _in_order(
-    work: partial[list[list[Patch]]], records: Iterator[Record], workers: int
-) -> Iterator[tuple[Record, list[Patch]]]:
-    """Results in the order of the records, with a bounded number of jobs under way."""
+def in_order(
+    work: Callable[[list[Record]], list[R]], records: Iterator[Record], workers: int
+) -> Iterator[tuple[Record, R]]:
+    """Results in the order of the records, with a bounded number of jobs under way.
+
+    Args:
+        work: picklable; one result for each record of a list.
+        records: what to work on.
+        workers: processes.
+    """
     first = list(islice(records, _PARALLEL_FROM))
     if workers == 1 or len(first) < _PARALLEL_FROM:
         for record in _chain(first, records):
@@ -129,7 +139,7 @@ def _in_order(
         return
     chunks = _chunks(_chain(first, records))
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        waiting: deque[tuple[list[Record], Future[list[list[Patch]]]]] = deque()
+        waiting: deque[tuple[list[Record], Future[list[R]]]] = deque()
         for chunk in chunks:
             waiting.append((chunk, pool.submit(work, chunk)))
             if len(waiting) > 2 * workers:

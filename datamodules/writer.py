@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,17 +11,13 @@ from typing import Any
 import h5py
 import numpy as np
 
+from datamodules.digest import SCALAR_TYPE, ContentDigest
 from datamodules.errors import LayoutError
 from datamodules.records import SPLITS, Boxes, Record, Target, Task, TaskKind
 from datamodules.store import SCHEMA, tasks_to_json
 from datamodules.tiling import Patch
 
 DENSE = (TaskKind.SEGMENTATION,)
-_SCALAR_TYPE = {
-    TaskKind.CLASSIFICATION: np.int64,
-    TaskKind.REGRESSION: np.float32,
-    TaskKind.MULTILABEL: np.uint8,
-}
 _BLOCK = 64  # patches written at a time: large enough for HDF5, small in memory
 
 
@@ -44,11 +39,13 @@ class StoreWriter:
         self.tasks = tuple(tasks)
         self.side = side
         self.attributes = dict(attributes)
-        self._hash = hashlib.sha256()
+        self._digest = ContentDigest(self.tasks)
         self._pending: list[Patch] = []
-        self._rows: dict[str, list[Any]] = {k: [] for k in ("split", "group", "source", "xy", "mpp")}
+        self._rows: dict[str, list[Any]] = {
+            k: [] for k in ("split", "group", "source", "xy", "mpp")
+        }
         self._scalars: dict[str, list[Any]] = {
-            task.name: [] for task in tasks if task.kind in _SCALAR_TYPE
+            task.name: [] for task in tasks if task.kind in SCALAR_TYPE
         }
         self._boxes: dict[str, list[Boxes]] = {
             task.name: [] for task in tasks if task.kind is TaskKind.DETECTION
@@ -97,8 +94,7 @@ class StoreWriter:
             self._rows["source"].append(source)
             self._rows["xy"].append((patch.x, patch.y))
             self._rows["mpp"].append(patch.mpp)
-            self._hash.update(f"{record.split}|{record.group}|{record.source}".encode())
-            self._hash.update(patch.image.tobytes())
+            self._digest.add(record.split, record.group, record.source, patch.image, patch.targets)
             for task in self.tasks:
                 self._add_target(task, patch.targets[task.name])
             self._pending.append(patch)
@@ -108,14 +104,8 @@ class StoreWriter:
     def _add_target(self, task: Task, target: Target) -> None:
         if isinstance(target, Boxes):
             self._boxes[task.name].append(target)
-            self._hash.update(target.xyxy.astype(np.float32).tobytes())
-            self._hash.update(target.labels.astype(np.int64).tobytes())
-        elif task.kind in _SCALAR_TYPE:
-            value = np.asarray(target, _SCALAR_TYPE[task.kind])
-            self._scalars[task.name].append(value)
-            self._hash.update(value.tobytes())
-        else:
-            self._hash.update(np.asarray(target).tobytes())
+        elif task.kind in SCALAR_TYPE:
+            self._scalars[task.name].append(np.asarray(target, SCALAR_TYPE[task.kind]))
 
     def _number(self, table: str, name: str) -> int:
         return self._tables[table].setdefault(name, len(self._tables[table]))
@@ -157,7 +147,7 @@ class StoreWriter:
         file.attrs["side"] = self.side
         file.attrs["mpp"] = float(np.median(self._rows["mpp"]))
         file.attrs["count"] = count
-        file.attrs["digest"] = self._hash.hexdigest()
+        file.attrs["digest"] = self._digest.hexdigest()
         file.attrs["schema"] = SCHEMA
         file.attrs["data_end"] = max(
             int(file[f"offsets/{name}"][-1]) + int(np.prod(data.shape[1:]))
