@@ -22,7 +22,7 @@ from datamodules.records import SPLITS, Record, Task
 from datamodules.sampling import Stream, SweepSampler, TrainSampler
 from datamodules.settings import DataConfig, DatasetConfig
 from datamodules.store import SCHEMA, Store
-from datamodules.tiling import View
+from datamodules.tiling import Cutter, View
 from datamodules.transforms import Transform
 
 
@@ -127,6 +127,10 @@ class PathologyDataModule(pl.LightningDataModule):
     def native_mpp(self) -> float:
         """um per pixel of the published images; 0 where unknown."""
         return self.mpp
+
+    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
+        """How images become patches; a reader changes it where its options say so."""
+        return Cutter(tasks, self.side, self.view, self.target_mpp)
 
     # ---- where things lie -----------------------------------------------------------------
 

@@ -103,7 +103,7 @@ def fingerprint(root: Path) -> str:
 
 def _write(dataset: PathologyDataModule, path: Path, workers: int) -> int:
     tasks = dataset.tasks_in(dataset.root)
-    cutter = Cutter(tasks, dataset.side, dataset.view, dataset.target_mpp)
+    cutter = dataset.cutter(tasks)
     attributes = {
         "name": dataset.name,
         "title": dataset.title,
@@ -183,4 +183,5 @@ def load(record: Record, cutter: Cutter, mpp: float) -> list[Patch]:
         target = record.targets[task.name]
         targets[task.name] = target() if callable(target) else target
     check_targets(record.source, targets, tasks, (image.shape[0], image.shape[1]))
-    return cutter.cut(np.ascontiguousarray(image), targets, record.mpp or mpp)
+    patches = cutter.cut(np.ascontiguousarray(image), targets, record.mpp or mpp)
+    return cutter.thinned(patches) if record.split == "train" else patches
