@@ -35,15 +35,14 @@ print(*project["dependencies"], *(line for name in sys.argv[1:] for line in extr
 endef
 export REQUIREMENTS
 
-# Settings of a run, handed through as they are.
+# Settings of a run, handed through as they are; which recipe fits the data, the program decides.
 CONFIG_OPTION = $(if $(CONFIG),--config '$(CONFIG)')
-DATA_OPTION = $(if $(DATA),'data.root=$(DATA)')
-RUN_OPTION = $(if $(RUN),'$(RUN)')
-ENCODER_OPTIONS = $(foreach encoder,$(ENCODERS),--encoder '$(encoder)')
+DATA_SETTING = $(if $(DATA),'data.root=$(DATA)')
+RUN_FOLDERS = $(foreach run,$(RUN),'$(run)')
 
 .PHONY: help
 help: ## list the targets
-	@echo 'usage: make TARGET [DATA=folder] [CONFIG=file.yaml] [RUN=folder] [ENCODERS="a b"] [ARGS="key=value ..."]'
+	@echo 'usage: make TARGET [DATA=folder] [CONFIG=file.yaml] [RUN=folder] [ENCODERS="runs/x imagenet:resnet18"] [ARGS="key=value ..."]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: install
@@ -66,29 +65,29 @@ $(STAMP): pyproject.toml constraints.txt
 	fi; \
 	$(RUN_PYTHON) -m pip --version >/dev/null 2>&1 || "$$chosen" -m venv $(VENV)
 	@$(RUN_PYTHON) -c "$$REQUIREMENTS" $(EXTRAS) > $(VENV)/requirements.txt
-	$(RUN_PYTHON) -m pip install --disable-pip-version-check --quiet \
+	$(RUN_PYTHON) -m pip install --disable-pip-version-check \
 	  -c constraints.txt -r $(VENV)/requirements.txt
 	@touch $@
 
 .PHONY: doctor
 doctor: $(STAMP) ## say what this machine has and what is wrong with it
-	$(APP) doctor $(ARGS)
+	$(APP) doctor
 
 .PHONY: data
-data: $(STAMP) ## write the datasets below DATA into HDF5 stores
-	$(APP) datasets prepare $(CONFIG_OPTION) $(DATA_OPTION) $(ARGS)
+data: $(STAMP) ## write the datasets below DATA into HDF5 stores (ARGS="glas monuseg" picks some)
+	$(APP) datasets prepare $(if $(DATA),--root '$(DATA)') $(or $(ARGS),--all)
 
 .PHONY: pretrain
 pretrain: $(STAMP) ## train one encoder on all datasets; without data, on a forged demo
-	$(APP) pretrain $(CONFIG_OPTION) $(DATA_OPTION) $(ARGS)
+	$(APP) pretrain $(CONFIG_OPTION) $(DATA_SETTING) $(ARGS)
 
 .PHONY: probe
 probe: $(STAMP) ## compare frozen features by random forests on few labels
-	$(APP) probe $(RUN_OPTION) $(ENCODER_OPTIONS) $(CONFIG_OPTION) $(DATA_OPTION) $(ARGS)
+	$(APP) probe $(CONFIG_OPTION) $(RUN_FOLDERS) $(ENCODERS) $(DATA_SETTING) $(ARGS)
 
 .PHONY: report
-report: $(STAMP) ## write report.html of a run
-	$(APP) report $(RUN_OPTION) $(ARGS)
+report: $(STAMP) ## write report.html of RUN again; of several, a leaderboard
+	$(APP) report $(RUN_FOLDERS) $(ARGS)
 
 .PHONY: test
 test: $(STAMP) ## run the tests (ARGS="-k name" picks some)
