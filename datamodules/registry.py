@@ -38,6 +38,11 @@ def reader_names() -> list[str]:
     return [*READERS, *(entry.name for entry in entry_points(group=GROUP))]
 
 
+def public_names() -> list[str]:
+    """Names of the readers of public datasets: all but the conventions for own data."""
+    return [name for name in reader_names() if name not in CONVENTIONS]
+
+
 def reader(name: str) -> type[PathologyDataModule]:
     """The class that reads a dataset.
 
