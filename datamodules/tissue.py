@@ -1,0 +1,251 @@
+"""Synthetic H&E tissue with exact ground truth.
+
+`scene` draws one small field of view: nuclei with their types, glands, tissue regions, mitoses and
+their look-alikes, all known to the pixel. Readers forge small copies of public datasets from it,
+so that a machine without data can run everything. Malignancy changes nuclei (larger, darker,
+uneven, crowded) and architecture (glands fuse and dissolve) in every task alike: what one task
+teaches, another can use.
+
+It reminds of tissue and is none: no result on it says anything about real slides.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.errors import ConfigError
+from datamodules.tissue_cells import draw_nuclei, populate
+from datamodules.tissue_fields import Fibres, FloatPoints, Grid
+from datamodules.tissue_kinds import ORGANS, NucleusType, OrganStyle, Tissue, organ_style
+from datamodules.tissue_layout import lay_out
+from datamodules.tissue_matter import Ground
+from datamodules.tissue_nuclei import Nuclei, mitotic, pyknotic
+from datamodules.tissue_paint import paint
+from datamodules.tissue_shapes import tidy
+from datamodules.tissue_stain import Stain
+
+__all__ = ["ORGANS", "NucleusType", "OrganStyle", "Scene", "Stain", "Tissue", "scene"]
+
+COARSEST_UM = 1.0
+"""Coarser fields are painted at this pixel size or below and then averaged down."""
+
+ROOM_UM = 14.0
+"""Side of the square that each mitosis or look-alike needs for itself."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One field of view and what is in it.
+
+    Pixel coordinates are continuous: pixel `i` covers `[i, i + 1)`.
+
+    Attributes:
+        image: uint8 (height, width, 3), RGB.
+        mpp: pixel size in um.
+        nuclei: int32 (height, width), 0 for background, instances from 1 without a gap; each is
+            one connected piece and no two touch by an edge (except below 1 pixel per um).
+        nucleus_types: uint8 (n,), `NucleusType` of instance `i + 1`.
+        glands: int32 (height, width), the same for glands and tumour nests, with their lumina.
+        regions: uint8 (height, width), index into `list(Tissue)`; glands are NORMAL or TUMOUR.
+        mitoses: float32 (m, 2), x, y of mitotic figures in pixels.
+        lookalikes: float32 (k, 2), x, y of dark bodies that are not mitoses.
+        malignancy: 0 to 1.
+        cellularity: share of the field taken by tumour cells, 0 to 1.
+    """
+
+    image: NDArray[np.uint8]
+    mpp: float
+    nuclei: NDArray[np.int32]
+    nucleus_types: NDArray[np.uint8]
+    glands: NDArray[np.int32]
+    regions: NDArray[np.uint8]
+    mitoses: NDArray[np.float32]
+    lookalikes: NDArray[np.float32]
+    malignancy: float
+    cellularity: float
+
+    def boxes(self) -> NDArray[np.float32]:
+        """Bounding box of each nucleus, float32 (n, 4), x1, y1, x2, y2 in pixels."""
+        return _extents(self.nuclei, len(self.nucleus_types)).astype(np.float32)
+
+    def polygons(self) -> list[NDArray[np.float64]]:
+        """Outline of each nucleus, (k, 2) vertices x, y with k >= 3.
+
+        Vertices are the centres of the outermost pixels, counted from 0 as `cv2.fillPoly` does
+        (subtract 0.5 from continuous coordinates); filling them with their outline gives the
+        instance back.
+        """
+        outlines = []
+        for number, (x1, y1, x2, y2) in enumerate(
+            _extents(self.nuclei, len(self.nucleus_types)).tolist(), start=1
+        ):
+            mask = (self.nuclei[y1:y2, x1:x2] == number).astype(np.uint8)
+            found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+            outline = max(found, key=len).reshape(-1, 2).astype(np.float64) + (x1, y1)
+            missing = max(0, 3 - len(outline))
+            outlines.append(np.concatenate([outline, np.repeat(outline[-1:], missing, axis=0)]))
+        return outlines
+
+
+def scene(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    mpp: float = 0.5,
+    tissue: Tissue | None = None,
+    malignancy: float | None = None,
+    mitoses: int | None = None,
+    lookalikes: int | None = None,
+    stain: Stain | None = None,
+    organ: str = "colon",
+    epithelium: float | None = None,
+) -> Scene:
+    """Draw one field of view. The same state of `rng` gives the same bytes.
+
+    Args:
+        rng: the only source of randomness.
+        height, width: size in pixels.
+        mpp: pixel size in um, from 0.1 to 16.
+        tissue: fill the field with one tissue; None mixes epithelium, stroma and others.
+        malignancy: 0 (benign) to 1 (highest grade). None is 0, for TUMOUR 0.5 to 1 at random.
+        mitoses, lookalikes: how many; None draws a number that grows with malignancy.
+        stain: the slide's colour; None draws one.
+        organ: a key of `ORGANS`.
+        epithelium: wished share of a mixed field taken by glands or tumour; None is random.
+
+    Raises:
+        ConfigError: unknown organ, a value out of range, or no room for so many mitoses.
+    """
+    style = organ_style(organ)
+    if malignancy is None:
+        malignancy = float(rng.uniform(0.5, 1.0)) if tissue is Tissue.TUMOUR else 0.0
+    _check(height, width, mpp, malignancy, epithelium)
+    stain = Stain.draw(rng) if stain is None else stain
+    factor = max(1, math.ceil(mpp / COARSEST_UM))
+    grid = Grid(height * factor, width * factor, mpp / factor)
+    regions, glands = lay_out(rng, grid, style, tissue, malignancy, epithelium)
+    fibres = Fibres.draw(rng, grid, wave_um=55.0, swing_um=float(rng.uniform(2.0, 9.0)))
+    counts = _counts(rng, grid, regions, malignancy, mitoses, lookalikes)
+    spots = _apart(rng, grid, regions, sum(counts))
+    figures, mimics = spots[: counts[0]], spots[counts[0] :]
+    groups = [mitotic(rng, figures), pyknotic(rng, mimics)]
+    groups += populate(rng, grid, style, regions, glands, fibres, malignancy)
+    drawn, cells = draw_nuclei(rng, grid, groups)
+    drawn, kept = tidy(drawn, least_px=max(3, round(3.0 / grid.mpp**2)))
+    cells = cells.take(kept)
+    ground = Ground.of(grid, fibres, drawn, malignancy)
+    amounts = paint(rng, ground, regions, glands, drawn, cells, figures, mimics)
+    image = stain.develop(rng, *amounts)
+    if factor > 1:
+        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+    middle = slice(factor // 2, None, factor)
+    nuclei, seen = _renumbered(drawn[middle, middle])
+    gland_ids, _ = tidy(glands.ids, least_px=1)
+    return Scene(
+        image=image.astype(np.uint8, copy=False),
+        mpp=mpp,
+        nuclei=nuclei,
+        nucleus_types=cells.kinds[seen],
+        glands=_renumbered(gland_ids[middle, middle])[0],
+        regions=np.ascontiguousarray(regions[middle, middle]),
+        mitoses=(figures / mpp).astype(np.float32),
+        lookalikes=(mimics / mpp).astype(np.float32),
+        malignancy=malignancy,
+        cellularity=_cellularity(grid, regions, glands.holes, cells),
+    )
+
+
+def _check(
+    height: int, width: int, mpp: float, malignancy: float, epithelium: float | None
+) -> None:
+    """Refuse values outside their range."""
+    for name, value, low, high in (
+        ("height", height, 8, 16384),
+        ("width", width, 8, 16384),
+        ("mpp", mpp, 0.1, 16.0),
+        ("malignancy", malignancy, 0.0, 1.0),
+        ("epithelium", 0.0 if epithelium is None else epithelium, 0.0, 1.0),
+    ):
+        if not low <= value <= high:
+            raise ConfigError(f"Synthetic tissue: {name}={value} must be within {low} and {high}.")
+
+
+def _counts(
+    rng: np.random.Generator,
+    grid: Grid,
+    regions: NDArray[np.uint8],
+    malignancy: float,
+    mitoses: int | None,
+    lookalikes: int | None,
+) -> tuple[int, int]:
+    """Numbers of mitoses and look-alikes, where not given by the tumour's area and grade."""
+    tumour_mm2 = grid.area_um2 / 1e6 * float((regions == Tissue.TUMOUR.index).mean())
+    room = int(grid.area_um2 / ROOM_UM**2)
+    free = min(room // 4, int(rng.poisson(60.0 * malignancy**2 * tumour_mm2)))
+    mimics = min(room // 4, int(rng.poisson((10.0 + 50.0 * malignancy) * tumour_mm2)))
+    counts = free if mitoses is None else mitoses, mimics if lookalikes is None else lookalikes
+    if min(counts) < 0 or sum(counts) > max(room, 1):
+        raise ConfigError(
+            f"Synthetic tissue: a field of {grid.width * grid.mpp:.0f} x "
+            f"{grid.height * grid.mpp:.0f} um has room for {room} mitoses and look-alikes, "
+            f"not for {counts[0]} and {counts[1]}; ask for fewer or for a larger field."
+        )
+    return counts
+
+
+def _apart(
+    rng: np.random.Generator, grid: Grid, regions: NDArray[np.uint8], count: int
+) -> FloatPoints:
+    """Points x, y in um far from each other, in tumour where there is some.
+
+    Each is the farthest from its predecessors of some random candidates (Mitchell, 1991).
+    """
+    chosen = np.zeros((0, 2))
+    size = np.array([grid.width, grid.height]) * grid.mpp
+    margin = np.minimum(6.0, size / 4)
+    likely = np.ones(len(Tissue))
+    likely[[Tissue.TUMOUR.index]] = 8.0
+    likely[[Tissue.ADIPOSE.index, Tissue.BACKGROUND.index, Tissue.MUCUS.index]] = 0.1
+    for _ in range(count):
+        tries = rng.uniform(margin, size - margin, (24, 2))
+        gap = np.full(24, 40.0)
+        if len(chosen):
+            gap = np.linalg.norm(tries[:, None] - chosen[None], axis=-1).min(axis=1)
+        score = np.minimum(gap, 40.0) * likely[regions[grid.indices(tries)]]
+        score[gap < 0.8 * ROOM_UM] *= 1e-3
+        chosen = np.vstack([chosen, tries[np.argmax(score)]])
+    return chosen
+
+
+def _renumbered(ids: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+    """Instances numbered from 1 without a gap, and the index (from 0) each had before."""
+    present = np.bincount(ids.ravel()) > 0
+    present[0] = False
+    number = np.cumsum(present).astype(np.int32) * present
+    return number.astype(np.int32)[ids], np.flatnonzero(present) - 1
+
+
+def _extents(ids: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """x1, y1, x2, y2 of every instance, the far sides exclusive."""
+    rows, columns = np.nonzero(ids)
+    owner = ids[rows, columns] - 1
+    extents = np.empty((count, 4), np.int64)
+    extents[:, :2], extents[:, 2:] = np.iinfo(np.int64).max, 0
+    np.minimum.at(extents[:, 0], owner, columns)
+    np.minimum.at(extents[:, 1], owner, rows)
+    np.maximum.at(extents[:, 2], owner, columns + 1)
+    np.maximum.at(extents[:, 3], owner, rows + 1)
+    return extents
+
+
+def _cellularity(
+    grid: Grid, regions: NDArray[np.uint8], holes: NDArray[np.uint8], cells: Nuclei
+) -> float:
+    """Share of the field covered by tumour cells: tumour without its lumina."""
+    tumour = (regions == Tissue.TUMOUR.index) & (holes == 0)
+    return float(tumour.mean())
