@@ -180,8 +180,7 @@ def disk(folder: Path) -> Iterator[Finding]:
     folder = folder.absolute()
     place = next(path for path in (folder, *folder.parents) if path.exists())
     if not (place.is_dir() and os.access(place, os.W_OK)):
-        text = f"{place} is no folder that this account may write to: choose another"
-        yield Finding(Level.ERROR, "disk", text)
+        yield Finding(Level.ERROR, "disk", f"{place} is no folder to write into: choose another")
         return
     free = shutil.disk_usage(place).free
     room = f"room for {free / PATCH_BYTES / 1e6:.2f} million uncompressed patches of 256 px"
