@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from datamodules.errors import ConfigError
 from datamodules.tissue_cells import draw_nuclei, populate
-from datamodules.tissue_fields import Fibres, FloatPoints, Grid
+from datamodules.tissue_fields import FloatPoints, Grid
 from datamodules.tissue_kinds import ORGANS, NucleusType, OrganStyle, Tissue, organ_style
 from datamodules.tissue_layout import lay_out
 from datamodules.tissue_matter import Ground
@@ -28,6 +28,7 @@ from datamodules.tissue_nuclei import Nuclei, mitotic, pyknotic
 from datamodules.tissue_paint import paint
 from datamodules.tissue_shapes import tidy
 from datamodules.tissue_stain import Stain
+from datamodules.tissue_terrain import Terrain
 
 __all__ = ["ORGANS", "NucleusType", "OrganStyle", "Scene", "Stain", "Tissue", "scene"]
 
@@ -86,7 +87,7 @@ class Scene:
         ):
             mask = (self.nuclei[y1:y2, x1:x2] == number).astype(np.uint8)
             found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-            outline = max(found, key=len).reshape(-1, 2).astype(np.float64) + (x1, y1)
+            outline = max(found, key=len).reshape(-1, 2) + np.array([x1, y1], np.float64)
             missing = max(0, 3 - len(outline))
             outlines.append(np.concatenate([outline, np.repeat(outline[-1:], missing, axis=0)]))
         return outlines
@@ -109,11 +110,13 @@ def scene(
 
     Args:
         rng: the only source of randomness.
-        height, width: size in pixels.
+        height: rows of the image.
+        width: columns of the image.
         mpp: pixel size in um, from 0.1 to 16.
         tissue: fill the field with one tissue; None mixes epithelium, stroma and others.
-        malignancy: 0 (benign) to 1 (highest grade). None is 0, for TUMOUR 0.5 to 1 at random.
-        mitoses, lookalikes: how many; None draws a number that grows with malignancy.
+        malignancy: 0 (benign) to 1 (highest grade). None is 0, for TUMOUR 0.35 to 1 at random.
+        mitoses: how many; None draws a number that grows with tumour area and malignancy.
+        lookalikes: the same for dark bodies that are not mitoses.
         stain: the slide's colour; None draws one.
         organ: a key of `ORGANS`.
         epithelium: wished share of a mixed field taken by glands or tumour; None is random.
@@ -123,22 +126,22 @@ def scene(
     """
     style = organ_style(organ)
     if malignancy is None:
-        malignancy = float(rng.uniform(0.5, 1.0)) if tissue is Tissue.TUMOUR else 0.0
+        malignancy = float(rng.uniform(0.35, 1.0)) if tissue is Tissue.TUMOUR else 0.0
     _check(height, width, mpp, malignancy, epithelium)
     stain = Stain.draw(rng) if stain is None else stain
     factor = max(1, math.ceil(mpp / COARSEST_UM))
     grid = Grid(height * factor, width * factor, mpp / factor)
     regions, glands = lay_out(rng, grid, style, tissue, malignancy, epithelium)
-    fibres = Fibres.draw(rng, grid, wave_um=55.0, swing_um=float(rng.uniform(2.0, 9.0)))
+    terrain = Terrain.draw(rng, grid, fat=bool((regions == Tissue.ADIPOSE.code).any()))
     counts = _counts(rng, grid, regions, malignancy, mitoses, lookalikes)
     spots = _apart(rng, grid, regions, sum(counts))
     figures, mimics = spots[: counts[0]], spots[counts[0] :]
     groups = [mitotic(rng, figures), pyknotic(rng, mimics)]
-    groups += populate(rng, grid, style, regions, glands, fibres, malignancy)
+    groups += populate(rng, grid, style, regions, glands, terrain, malignancy)
     drawn, cells = draw_nuclei(rng, grid, groups)
     drawn, kept = tidy(drawn, least_px=max(3, round(3.0 / grid.mpp**2)))
     cells = cells.take(kept)
-    ground = Ground.of(grid, fibres, drawn, malignancy)
+    ground = Ground.of(grid, terrain, drawn, malignancy)
     amounts = paint(rng, ground, regions, glands, drawn, cells, figures, mimics)
     image = stain.develop(rng, *amounts)
     if factor > 1:
@@ -184,7 +187,7 @@ def _counts(
     lookalikes: int | None,
 ) -> tuple[int, int]:
     """Numbers of mitoses and look-alikes, where not given by the tumour's area and grade."""
-    tumour_mm2 = grid.area_um2 / 1e6 * float((regions == Tissue.TUMOUR.index).mean())
+    tumour_mm2 = grid.area_um2 / 1e6 * float((regions == Tissue.TUMOUR.code).mean())
     room = int(grid.area_um2 / ROOM_UM**2)
     free = min(room // 4, int(rng.poisson(60.0 * malignancy**2 * tumour_mm2)))
     mimics = min(room // 4, int(rng.poisson((10.0 + 50.0 * malignancy) * tumour_mm2)))
@@ -209,8 +212,8 @@ def _apart(
     size = np.array([grid.width, grid.height]) * grid.mpp
     margin = np.minimum(6.0, size / 4)
     likely = np.ones(len(Tissue))
-    likely[[Tissue.TUMOUR.index]] = 8.0
-    likely[[Tissue.ADIPOSE.index, Tissue.BACKGROUND.index, Tissue.MUCUS.index]] = 0.1
+    likely[[Tissue.TUMOUR.code]] = 8.0
+    likely[[Tissue.ADIPOSE.code, Tissue.BACKGROUND.code, Tissue.MUCUS.code]] = 0.1
     for _ in range(count):
         tries = rng.uniform(margin, size - margin, (24, 2))
         gap = np.full(24, 40.0)
@@ -247,5 +250,5 @@ def _cellularity(
     grid: Grid, regions: NDArray[np.uint8], holes: NDArray[np.uint8], cells: Nuclei
 ) -> float:
     """Share of the field covered by tumour cells: tumour without its lumina."""
-    tumour = (regions == Tissue.TUMOUR.index) & (holes == 0)
+    tumour = (regions == Tissue.TUMOUR.code) & (holes == 0)
     return float(tumour.mean())

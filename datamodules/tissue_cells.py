@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules import tissue_nuclei as nuclei
-from datamodules.tissue_fields import Fibres, FloatPoints, Grid, IdMap, scatter, smooth_noise
+from datamodules.tissue_fields import FloatPoints, Grid, IdMap, scatter, smooth_noise
 from datamodules.tissue_glands import Epithelium, Gland, Growth
 from datamodules.tissue_kinds import OrganStyle, Tissue
 from datamodules.tissue_nuclei import Nuclei
 from datamodules.tissue_shapes import SHIFT, blobs, fixed, placed
+from datamodules.tissue_terrain import Terrain, slope_along
 
 _CORNERS = 16
 
@@ -22,7 +23,7 @@ def populate(
     style: OrganStyle,
     regions: NDArray[np.uint8],
     epithelium: Epithelium,
-    fibres: Fibres,
+    terrain: Terrain,
     malignancy: float,
 ) -> list[Nuclei]:
     """All nuclei that a field may hold, group by group, before collisions are sorted out."""
@@ -39,9 +40,9 @@ def populate(
         points = _within(scatter(rng, grid, 9.0, 1.0), grid, regions, Tissue.DEBRIS)
         groups.append(nuclei.dead(rng, points))
     if Tissue.MUCUS in present:
-        points = _within(scatter(rng, grid, 34.0, 1.0), grid, regions, Tissue.MUCUS)
+        points = _within(scatter(rng, grid, 55.0, 1.0), grid, regions, Tissue.MUCUS)
         groups.append(nuclei.lymphoid(rng, points))
-    groups += _connective(rng, grid, style, regions, fibres, malignancy)
+    groups += _connective(rng, grid, style, regions, terrain, malignancy)
     return groups
 
 
@@ -49,7 +50,7 @@ def _within(
     points: FloatPoints, grid: Grid, regions: NDArray[np.uint8], tissue: Tissue
 ) -> FloatPoints:
     """The points that lie in a tissue; beyond the border the nearest pixel decides."""
-    return points[regions[grid.indices(points)] == tissue.index]
+    return np.asarray(points[regions[grid.indices(points)] == tissue.code])
 
 
 def _thinned(
@@ -59,7 +60,7 @@ def _thinned(
     clusters = np.exp(0.8 * smooth_noise(rng, grid, 45.0)[grid.indices(points)])
     area = (grid.height * grid.mpp + 20.0) * (grid.width * grid.mpp + 20.0)
     chance = per_1000_um2 * area / 1000.0 / max(len(points), 1) * clusters / 1.38
-    return points[rng.random(len(points)) < chance]
+    return np.asarray(points[rng.random(len(points)) < chance])
 
 
 def _connective(
@@ -67,7 +68,7 @@ def _connective(
     grid: Grid,
     style: OrganStyle,
     regions: NDArray[np.uint8],
-    fibres: Fibres,
+    terrain: Terrain,
     malignancy: float,
 ) -> list[Nuclei]:
     """Spindle cells along fibres, and lymphocytes that strayed among them."""
@@ -76,14 +77,19 @@ def _connective(
     lattice = scatter(rng, grid, 9.0, 1.0)
     for tissue, density, plump in (
         (Tissue.STROMA, style.spindles * desmoplastic, rng.uniform(0.9, 1.5)),
-        (Tissue.MUSCLE, 2.4, 1.35),
-        (Tissue.ADIPOSE, 0.25, 1.0),
+        (Tissue.MUSCLE, 1.8, 1.35),
     ):
         points = _within(lattice, grid, regions, tissue)
         if len(points):
             points = _thinned(rng, points, grid, density)
-            angle = fibres.direction(*grid.indices(points))
+            angle = terrain.fibres.direction(*grid.indices(points))
             groups.append(nuclei.spindle(rng, points, angle, plump))
+    fat = _within(scatter(rng, grid, 5.0, 1.0), grid, regions, Tissue.ADIPOSE)
+    fat = fat[terrain.fat_um[grid.indices(fat)] < 0.8]
+    fat = fat[rng.random(len(fat)) < 0.07]
+    if len(fat):
+        angle = slope_along(terrain.fat_um, *grid.indices(fat))
+        groups.append(nuclei.spindle(rng, fat, angle, 1.0))
     stray = _within(scatter(rng, grid, 9.0, 1.0), grid, regions, Tissue.STROMA)
     if len(stray):
         density = style.lymphocytes * rng.uniform(0.3, 1.7)

@@ -1,4 +1,4 @@
-"""Random fields with a physical length scale: smooth noise, and wavy fibres.
+"""Random fields with a physical length scale: smooth noise and scattered points.
 
 Lengths are in um, so that the same structure appears at every magnification.
 """
@@ -56,51 +56,6 @@ def smooth_noise(rng: np.random.Generator, grid: Grid, scale_um: float) -> Float
     placed = np.array([[step, 0.0, -step], [0.0, step, -step]], np.float32)
     size = (grid.width, grid.height)
     return np.asarray(cv2.warpAffine(knots, placed, size, flags=cv2.INTER_CUBIC), np.float32)
-
-
-@dataclass(frozen=True)
-class Fibres:
-    """A bundle of wavy, roughly parallel fibres.
-
-    Attributes:
-        along, across: coordinates in um along and across the bundle, shape (height, width).
-    """
-
-    along: FloatMap
-    across: FloatMap
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator, grid: Grid, wave_um: float, swing_um: float) -> Fibres:
-        """A bundle in a random direction that swings `swing_um` over lengths of `wave_um`."""
-        angle = rng.uniform(0.0, np.pi)
-        x = np.arange(grid.width, dtype=np.float32)[None, :] * np.float32(grid.mpp)
-        y = np.arange(grid.height, dtype=np.float32)[:, None] * np.float32(grid.mpp)
-        cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
-        swing = smooth_noise(rng, grid, wave_um) * np.float32(swing_um)
-        return cls(along=x * cos + y * sin + swing, across=y * cos - x * sin + swing)
-
-    def texture(self, rng: np.random.Generator, length_um: float, thickness_um: float) -> FloatMap:
-        """Strands of this length and thickness: mean 0, deviation of about 0.6."""
-        strands = rng.standard_normal((127, 113), np.float32)
-        return np.asarray(
-            cv2.remap(
-                strands,
-                self.along / np.float32(length_um),
-                self.across / np.float32(thickness_um),
-                cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_WRAP,
-            ),
-            np.float32,
-        )
-
-    def direction(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> FloatPoints:
-        """Angle in radians of the fibres at these pixels, x to the right and y down."""
-        height, width = self.across.shape
-        right, left = np.minimum(columns + 2, width - 1), np.maximum(columns - 2, 0)
-        down, up = np.minimum(rows + 2, height - 1), np.maximum(rows - 2, 0)
-        slope_x = (self.across[rows, right] - self.across[rows, left]) / np.maximum(right - left, 1)
-        slope_y = (self.across[down, columns] - self.across[up, columns]) / np.maximum(down - up, 1)
-        return np.arctan2(-slope_x, slope_y).astype(np.float64)
 
 
 def scatter(rng: np.random.Generator, grid: Grid, pitch_um: float, jitter: float) -> FloatPoints:

@@ -129,10 +129,10 @@ def _holes(rng: np.random.Generator, style: OrganStyle, gland: Gland) -> list[Fl
         size = radius.mean() * rng.uniform(0.10, 0.24, count)
         shapes = blobs(rng, np.full(count, 0.12), 20)
         return list(placed(shapes, centres, size, size * 0.85, rng.uniform(0, np.pi, count)))
-    wave = blobs(rng, np.array([0.04 + style.folding * 0.7]), CORNERS)[0]
+    wave = blobs(rng, np.array([0.02 + style.folding * 0.5]), CORNERS)[0]
     lining = gland.height_um * (1.0 + 3.0 * (np.hypot(wave[:, 0], wave[:, 1]) - 1.0))
     left = np.clip(radius - lining, 0.0, None)
-    left = np.minimum(left, 3.0 * np.percentile(left, 25) + 1.0)
+    left = np.minimum(left, 1.5 * np.percentile(left, 40) + 1.0)
     if left.mean() < 2.5:
         return []
     return [gland.centre + spokes * (left / radius)[:, None]]

@@ -22,7 +22,7 @@ class Tissue(StrEnum):
     TUMOUR = "tumour"
 
     @property
-    def index(self) -> int:
+    def code(self) -> int:
         """Value of this tissue in `Scene.regions`."""
         return list(Tissue).index(self)
 

@@ -36,7 +36,7 @@ def lay_out(
     """
     glandular = tissue in (None, Tissue.NORMAL, Tissue.TUMOUR)
     base = Tissue.STROMA if glandular or tissue is None else tissue
-    regions = np.full(grid.shape, base.index, np.uint8)
+    regions = np.full(grid.shape, base.code, np.uint8)
     epithelium = Epithelium.empty(grid)
     if not glandular:
         return regions, epithelium
@@ -64,7 +64,7 @@ def _add_patches(
         if rng.random() < probability:
             field = smooth_noise(rng, grid, rng.uniform(60.0, 140.0))
             level = np.quantile(field[::4, ::4], rng.uniform(0.70, 0.90))
-            regions[field > level] = tissue.index
+            regions[field > level] = tissue.code
 
 
 def _add_epithelium(
@@ -81,9 +81,10 @@ def _add_epithelium(
     crowding = malignancy * tumour_share
     radius = style.gland_um * (1.0 + 0.25 * crowding)
     pitch = 2.0 * radius + style.gap_um * (1.0 - crowding)
-    centres = scatter(rng, grid, pitch * (1.0 - 0.16 * crowding), 0.25 + 0.4 * crowding)
+    pitch *= (0.9 if wished == 1.0 else 1.0) * (1.0 - 0.16 * crowding)
+    centres = scatter(rng, grid, pitch, 0.25 + 0.4 * crowding)
     rows, columns = grid.indices(centres)
-    in_stroma = regions[rows, columns] == Tissue.STROMA.index
+    in_stroma = regions[rows, columns] == Tissue.STROMA.code
     together = smooth_noise(rng, grid, 90.0)[rows, columns]
     order = np.argsort(np.where(in_stroma, together, np.inf))[: int(in_stroma.sum())]
     gap = style.gap_um * 0.35 * (1.0 - 0.8 * crowding)
@@ -102,4 +103,4 @@ def _add_epithelium(
             covered += 0.75 * float(visible.prod())
             draw_gland(rng, grid, style, gland, epithelium, gap)
     for tissue, kind in ((Tissue.NORMAL, False), (Tissue.TUMOUR, True)):
-        regions[epithelium.made_of(kind)] = tissue.index
+        regions[epithelium.made_of(kind)] = tissue.code

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from datamodules.tissue_fields import Fibres, FloatMap, Grid, IdMap, edges, scatter, smooth_noise
+from datamodules.tissue_fields import FloatMap, Grid, IdMap, edges, smooth_noise
 from datamodules.tissue_kinds import Tissue
+from datamodules.tissue_terrain import Terrain
 
 Amounts = tuple[FloatMap, FloatMap]
 """Hematoxylin and eosin, each of shape (height, width)."""
@@ -24,20 +25,20 @@ class Ground:
 
     Attributes:
         grid: the raster.
-        fibres: direction of stroma and muscle.
+        terrain: fibres and fat.
         distance_um: distance of each pixel from the nearest nucleus, 0 within.
         borders: True on the lines halfway between neighbouring nuclei.
         malignancy: 0 to 1.
     """
 
     grid: Grid
-    fibres: Fibres
+    terrain: Terrain
     distance_um: FloatMap
     borders: FloatMap
     malignancy: float
 
     @classmethod
-    def of(cls, grid: Grid, fibres: Fibres, ids: IdMap, malignancy: float) -> Ground:
+    def of(cls, grid: Grid, terrain: Terrain, ids: IdMap, malignancy: float) -> Ground:
         """Measure a field whose nuclei are drawn."""
         free = (ids == 0).astype(np.uint8)
         distance, nearest = cv2.distanceTransformWithLabels(
@@ -45,9 +46,9 @@ class Ground:
         )
         return cls(
             grid=grid,
-            fibres=fibres,
+            terrain=terrain,
             distance_um=np.asarray(distance * np.float32(grid.mpp), np.float32),
-            borders=(edges(nearest) & (ids == 0)).astype(np.float32),
+            borders=(edges(np.asarray(nearest, np.int32)) & (ids == 0)).astype(np.float32),
             malignancy=malignancy,
         )
 
@@ -83,58 +84,50 @@ def _step(values: FloatMap, low: float, high: float) -> FloatMap:
 
 def _stroma(rng: np.random.Generator, ground: Ground) -> Amounts:
     """Collagen: wavy pink fibres with clefts; loose or dense from field to field."""
-    fine = ground.fibres.texture(rng, 22.0, 1.5)
-    coarse = ground.fibres.texture(rng, 55.0, 5.0)
-    looseness = rng.uniform(-1.3, -0.3)
-    solid = _step(coarse + 0.45 * fine, looseness - 0.25, looseness + 0.25)
-    amount = np.float32(rng.uniform(0.75, 1.15)) * (0.06 + 0.94 * solid)
-    eosin = amount * (0.33 + 0.06 * fine + 0.05 * coarse)
-    hematoxylin = amount * (0.05 + 0.03 * np.float32(rng.random()) + 0.02 * fine)
-    return hematoxylin, eosin
+    fibres = ground.terrain.fibres
+    thread = fibres.texture(rng, 9.0, 0.9)
+    fine = fibres.texture(rng, 24.0, 2.2)
+    coarse = fibres.texture(rng, 60.0, 7.0)
+    looseness = rng.uniform(-1.5, -0.55)
+    solid = _step(0.8 * coarse + 0.7 * fine + 0.3 * thread, looseness - 0.3, looseness + 0.3)
+    amount = np.float32(rng.uniform(0.75, 1.15)) * (0.05 + 0.95 * solid)
+    eosin = amount * (0.32 + 0.06 * thread + 0.06 * fine + 0.04 * coarse)
+    tint = np.float32(rng.uniform(0.04, 0.10))
+    return np.maximum(amount * (tint + 0.025 * thread), 0.0), np.maximum(eosin, 0.0)
 
 
 def _muscle(rng: np.random.Generator, ground: Ground) -> Amounts:
     """Smooth muscle: parallel strong pink bundles with thin white clefts."""
-    fine = ground.fibres.texture(rng, 60.0, 1.6)
-    bundle = ground.fibres.texture(rng, 140.0, 6.0)
-    solid = _step(bundle + 0.25 * fine, -1.25, -1.05)
-    eosin = (0.10 + 0.90 * solid) * (0.47 + 0.05 * fine + 0.04 * bundle)
-    return (0.02 + 0.98 * solid) * (0.09 + 0.02 * fine), eosin
+    fibres = ground.terrain.fibres
+    thread = fibres.texture(rng, 16.0, 1.0)
+    bundle = fibres.texture(rng, 110.0, 6.5)
+    solid = _step(bundle + 0.3 * fibres.texture(rng, 28.0, 2.5) + 0.2 * thread, -1.35, -1.0)
+    eosin = (0.08 + 0.92 * solid) * (0.45 + 0.05 * thread + 0.05 * bundle)
+    return (0.02 + 0.98 * solid) * (0.10 + 0.025 * thread), eosin
 
 
 def _adipose(rng: np.random.Generator, ground: Ground) -> Amounts:
-    """Fat: empty polygonal cells of 50 to 90 um between thin septa."""
-    raster_um, pad = 2.0, 60.0
-    grid = ground.grid
-    shape = tuple(int((side * grid.mpp + 2 * pad) / raster_um) + 1 for side in grid.shape)
-    wide = Grid(shape[0], shape[1], raster_um)
-    free = np.ones(wide.shape, np.uint8)
-    free[wide.indices(scatter(rng, wide, rng.uniform(48.0, 72.0), 0.7))] = 0
-    _, nearest = cv2.distanceTransformWithLabels(
-        free, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    septa = edges(nearest)
-    away = cv2.distanceTransform((~septa).astype(np.uint8), cv2.DIST_L2, 5) * raster_um
-    x = np.arange(grid.width, dtype=np.float32)[None, :] * np.float32(grid.mpp)
-    y = np.arange(grid.height, dtype=np.float32)[:, None] * np.float32(grid.mpp)
-    bend = 2.5 * smooth_noise(rng, grid, 22.0)
-    at_x = (x + np.float32(pad) + bend) / np.float32(raster_um)
-    at_y = (y + np.float32(pad) - bend) / np.float32(raster_um)
-    away = cv2.remap(away, at_x, at_y, cv2.INTER_LINEAR)
-    thick = 1.1 + 0.5 * smooth_noise(rng, grid, 30.0)
-    septum = np.exp(-np.square(away / np.clip(thick, 0.5, 3.0))).astype(np.float32)
-    fine = smooth_noise(rng, grid, 1.5)
-    return septum * 0.08, 0.008 + septum * (0.32 + 0.06 * fine)
+    """Fat: empty cells between thin pink septa, thicker here and there."""
+    away = ground.terrain.fat_um
+    thick = 0.8 + 0.5 * smooth_noise(rng, ground.grid, 35.0)
+    septum = np.exp(-np.square(away / np.clip(thick, 0.45, 2.5)))
+    film = np.maximum(smooth_noise(rng, ground.grid, 60.0) - 1.0, 0.0)
+    fine = smooth_noise(rng, ground.grid, 2.0)
+    eosin = 0.008 + septum * (0.30 + 0.04 * fine) + 0.07 * film
+    return septum * (0.09 + 0.03 * fine), eosin
 
 
 def _mucus(rng: np.random.Generator, ground: Ground) -> Amounts:
     """Mucus: pale, bluish, with threads drawn out in one direction."""
-    thread = ground.fibres.texture(rng, 30.0, 1.3)
-    stream = ground.fibres.texture(rng, 70.0, 9.0)
-    depth = np.float32(rng.uniform(0.4, 1.3))
-    strands = _step(thread + 0.5 * stream, 0.5, 1.5)
-    hematoxylin = depth * (0.09 + 0.04 * stream + 0.13 * strands)
-    return np.maximum(hematoxylin, 0.01), 0.03 + 0.03 * stream + 0.05 * strands
+    fibres = ground.terrain.fibres
+    thread = fibres.texture(rng, 18.0, 1.1)
+    stream = fibres.texture(rng, 60.0, 9.0)
+    cloud = smooth_noise(rng, ground.grid, 25.0)
+    depth = np.float32(rng.uniform(0.3, 1.3)) * (1.0 + 0.3 * cloud)
+    strands = _step(thread + 0.6 * stream + 0.3 * cloud, 0.5, 1.5)
+    hematoxylin = depth * (0.10 + 0.04 * stream + 0.15 * strands)
+    eosin = depth * (0.035 + 0.02 * stream + 0.06 * strands)
+    return np.maximum(hematoxylin, 0.008), np.maximum(eosin, 0.008)
 
 
 def _debris(rng: np.random.Generator, ground: Ground) -> Amounts:
@@ -143,8 +136,8 @@ def _debris(rng: np.random.Generator, ground: Ground) -> Amounts:
     clump = smooth_noise(rng, ground.grid, 5.0)
     field = smooth_noise(rng, ground.grid, 28.0)
     solid = 0.15 + 0.85 * _step(field + 0.5 * clump, -1.2, -0.4)
-    eosin = solid * (0.29 + 0.09 * grain + 0.06 * clump)
-    hematoxylin = solid * (0.12 + 0.07 * grain + 0.05 * clump + 0.03 * field)
+    eosin = solid * (0.29 + 0.06 * grain + 0.05 * clump)
+    hematoxylin = solid * (0.11 + 0.05 * grain + 0.05 * clump + 0.04 * field)
     return np.maximum(hematoxylin, 0.0), np.maximum(eosin, 0.0)
 
 

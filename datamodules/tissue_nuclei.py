@@ -70,20 +70,20 @@ def epithelial(
     change = np.where(tumour, malignancy, 0.0)
     radius = style.nucleus_um + np.where(tumour, 0.35, 0.0) + 2.1 * change
     radius = radius * _vary(rng, count, 0.06 + 0.16 * change)
-    columnar = style.columnar + (1.25 - style.columnar) * change
+    columnar = style.columnar + (1.30 - style.columnar) * change**2
     stretch = np.sqrt(columnar * _vary(rng, count, 0.08 + 0.10 * change))
     pale = rng.random(count) < 0.15 + 0.35 * change * rng.random()
-    chromatin = (0.66 + 0.30 * change) * _vary(rng, count, 0.10 + 0.16 * change)
+    chromatin = (0.55 + 0.22 * change) * _vary(rng, count, 0.10 + 0.16 * change)
     return Nuclei(
         centres=centres,
         half_length=radius * stretch,
         half_width=radius / stretch,
-        angle=angle + rng.normal(0.0, 0.12 + 0.8 * change),
+        angle=angle + rng.normal(0.0, 0.12 + 0.8 * change**2),
         folding=0.03 + 0.075 * change,
         kinds=np.where(tumour, NucleusType.NEOPLASTIC, NucleusType.EPITHELIAL).astype(np.uint8),
-        chromatin=np.where(pale, 0.68 * chromatin, chromatin),
-        clumping=0.10 + 0.10 * change + 0.05 * pale,
-        membrane=0.16 + 0.16 * pale + 0.06 * change,
+        chromatin=np.where(pale, 0.66 * chromatin, chromatin),
+        clumping=0.13 + 0.10 * change + 0.05 * pale,
+        membrane=0.15 + 0.15 * pale + 0.05 * change,
         nucleolus=np.where(rng.random(count) < 0.10 + 0.6 * change, 0.55 + 0.75 * change, 0.0),
     )
 
@@ -99,7 +99,7 @@ def lymphoid(rng: np.random.Generator, centres: FloatPoints) -> Nuclei:
         angle=rng.uniform(0.0, np.pi, count),
         folding=np.full(count, 0.03),
         kinds=np.full(count, NucleusType.INFLAMMATORY, np.uint8),
-        chromatin=0.92 * _vary(rng, count, 0.12),
+        chromatin=0.78 * _vary(rng, count, 0.14),
         clumping=np.full(count, 0.16),
         membrane=np.full(count, 0.10),
         nucleolus=np.zeros(count),
@@ -118,7 +118,7 @@ def spindle(
         angle=angle + rng.normal(0.0, 0.14, count),
         folding=np.full(count, 0.05),
         kinds=np.full(count, NucleusType.CONNECTIVE, np.uint8),
-        chromatin=0.72 * _vary(rng, count, 0.16),
+        chromatin=0.58 * _vary(rng, count, 0.20),
         clumping=np.full(count, 0.08),
         membrane=np.full(count, 0.10),
         nucleolus=np.zeros(count),
@@ -156,7 +156,7 @@ def mitotic(rng: np.random.Generator, centres: FloatPoints) -> Nuclei:
         angle=rng.uniform(0.0, np.pi, count),
         folding=np.full(count, 0.15),
         kinds=np.full(count, NucleusType.NEOPLASTIC, np.uint8),
-        chromatin=1.75 * _vary(rng, count, 0.08),
+        chromatin=1.60 * _vary(rng, count, 0.08),
         clumping=np.full(count, 0.18),
         membrane=np.full(count, -0.35),
         nucleolus=np.zeros(count),
@@ -174,7 +174,7 @@ def pyknotic(rng: np.random.Generator, centres: FloatPoints) -> Nuclei:
         angle=rng.uniform(0.0, np.pi, count),
         folding=np.full(count, 0.02),
         kinds=np.full(count, NucleusType.DEAD, np.uint8),
-        chromatin=1.40 * _vary(rng, count, 0.10),
+        chromatin=1.25 * _vary(rng, count, 0.10),
         clumping=np.full(count, 0.03),
         membrane=np.full(count, 0.05),
         nucleolus=np.zeros(count),

@@ -36,7 +36,8 @@ def paint(
         epithelium: glands, holes and goblet cells.
         ids: instance of nucleus per pixel, 0 for none.
         cells: nucleus of each instance, row `i` for instance `i + 1`.
-        mitoses, lookalikes: x, y in um.
+        mitoses: x, y in um, (m, 2).
+        lookalikes: x, y in um, (k, 2).
     """
     grid = ground.grid
     hematoxylin = np.zeros(grid.shape, np.float32)
@@ -98,7 +99,7 @@ def _clear_around(
     radius = round(radius_um / grid.mpp * (1 << SHIFT))
     for x, y in fixed(points, grid):
         cv2.circle(disc, (int(x), int(y)), radius, 1.0, -1, cv2.LINE_8, SHIFT)
-    disc = cv2.GaussianBlur(disc, (0, 0), max(0.5, 1.0 / grid.mpp))
+    disc = np.asarray(cv2.GaussianBlur(disc, (0, 0), max(0.5, 1.0 / grid.mpp)), np.float32)
     for amounts in (hematoxylin, eosin):
         if amounts is not None:
             amounts *= 1.0 + np.float32(factor - 1.0) * disc
@@ -122,7 +123,7 @@ def _add_nuclei(
     amount = chromatin * (1.0 + 0.7 * cells.clumping.astype(np.float32)[owner] * grain)
     amount += cells.membrane.astype(np.float32)[owner] * edges(ids)[rows, columns]
     hematoxylin[rows, columns] = np.maximum(amount, 0.3)
-    eosin[rows, columns] *= 0.45
+    eosin[rows, columns] *= 0.7
     spots = np.flatnonzero(cells.nucleolus > 0.35 * grid.mpp)
     if len(spots):
         dots = np.zeros(grid.shape, np.float32)

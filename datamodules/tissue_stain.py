@@ -67,11 +67,10 @@ class Stain:
         strengths = np.array([self.hematoxylin_strength, self.eosin_strength])
         vectors = np.array([self.hematoxylin, self.eosin]) * strengths[:, None]
         to_light = (-np.log(10.0) * vectors.T).astype(np.float32)
-        light = cv2.exp(cv2.transform(amounts, to_light))
+        light = np.asarray(cv2.exp(cv2.transform(amounts, to_light)), np.float32)
         light *= np.asarray(self.white, np.float32) * 255.0
-        grain = rng.standard_normal(light.shape, np.float32)
-        light += grain * np.float32(self.noise)
-        return np.clip(light + 0.5, 0.0, 255.0).astype(np.uint8)
+        light += rng.standard_normal(light.shape, np.float32) * np.float32(self.noise)
+        return np.asarray(np.clip(light + 0.5, 0.0, 255.0), np.uint8)
 
 
 def _turn(rng: np.random.Generator, vector: NDArray[np.float64], spread: float) -> Vector:
