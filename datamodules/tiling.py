@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from datamodules.records import Boxes, Image, Target, Task, TaskKind
 
-
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -128,9 +127,7 @@ class Cutter:
             scaled[task.name] = target
         return scaled
 
-    def _padded(
-        self, image: Image, targets: dict[str, Target]
-    ) -> tuple[Image, dict[str, Target]]:
+    def _padded(self, image: Image, targets: dict[str, Target]) -> tuple[Image, dict[str, Target]]:
         """Mirror an image that is smaller than a patch; added pixels carry no dense label."""
         down, right = (max(0, self.side - length) for length in image.shape[:2])
         if not (down or right):

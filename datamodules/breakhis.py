@@ -1,0 +1,98 @@
+"""BreaKHis: benign and malignant tumours of the breast."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from datamodules.base import Archive, PathologyDataModule
+from datamodules.errors import ConfigError, LayoutError
+from datamodules.layout import named, nonempty_images, relative, subfolders
+from datamodules.records import Record, Task, TaskKind
+from datamodules.tiling import View
+
+CLASSES = ("benign", "malignant")
+MAGNIFICATIONS = ("40X", "100X", "200X", "400X")
+_TOP = "BreaKHis_v1/histology_slides/breast"
+_NAME = re.compile(r"SOB_([BM])_([A-Z]+)-(\d+)-([0-9A-Z]+)-(\d+)-(\d+)\.png")
+
+
+@dataclass
+class BreaKHisOptions:
+    """Options of `BreaKHis`.
+
+    Attributes:
+        magnification: 40X, 100X, 200X or 400X; every slide was photographed at all four.
+    """
+
+    magnification: str = "400X"
+
+
+class BreaKHis(PathologyDataModule):
+    """BreaKHis: 7,909 fields of 700x460 px of breast tumours of 82 patients, four magnifications.
+
+        0 benign      adenosis (A), fibroadenoma (F), phyllodes tumour (PT), tubular adenoma (TA)
+        1 malignant   ductal (DC), lobular (LC), mucinous (MC), papillary carcinoma (PC)
+
+    Layout:
+
+        BreaKHis_v1/histology_slides/breast/{benign,malignant}/SOB/<subtype>/
+            SOB_<B|M>_<type>_<year>-<slide>/{40X,100X,200X,400X}/
+                SOB_<B|M>_<type>-<year>-<slide>-<magnification>-<number>.png
+
+    Split: none is used here. Grouping: patient, told by the slide's token (14-22549AB: 22549AB).
+    Patient 13412 occurs among the ductal and the lobular carcinomas and is one group.
+    Quirks: a few images are not 460 px high. The centre square is used. All malignant types are
+    invasive, and no benign image holds an in-situ carcinoma. The resolution counts as unknown:
+    the published pixel sizes do not fit the nuclei that the images show.
+    """
+
+    title = "BreaKHis breast cancer histopathology"
+    organs = ("breast",)
+    licence = "CC BY 4.0"
+    commercial = True
+    citation = (
+        "Spanhol et al.: A Dataset for Breast Cancer Histopathological Image Classification. "
+        "IEEE TBME 63 (2016). doi:10.1109/TBME.2015.2496264"
+    )
+    homepage = (
+        "https://web.inf.ufpr.br/vri/databases/breast-cancer-histopathological-database-breakhis/"
+    )
+    sources = ("P&D Laboratory breast",)
+    archives = (Archive("http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz"),)
+    folder = "breakhis"
+    view = View.WHOLE
+    tasks = (Task("tumour", TaskKind.CLASSIFICATION, CLASSES, positive="malignant"),)
+    layout = (f"{_TOP}/*/SOB",)
+    options_type = BreaKHisOptions
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Benign, then malignant, subtype by subtype, sorted."""
+        magnification = self.options.magnification
+        if magnification not in MAGNIFICATIONS:
+            raise ConfigError(
+                f"data.*.{self.name}.options.magnification: '{magnification}', "
+                f"expected one of {', '.join(MAGNIFICATIONS)}"
+            )
+        for label, name in enumerate(CLASSES):
+            for slide in _slides(root, root / _TOP / name / "SOB"):
+                for path in nonempty_images(root, slide / magnification):
+                    yield _record(root, path, label)
+
+
+def _slides(root: Path, folder: Path) -> Iterator[Path]:
+    for subtype in subfolders(folder):
+        slides = subfolders(subtype)
+        if not slides:
+            raise LayoutError(f"{relative(root, subtype)}: the folder holds no slide")
+        yield from slides
+
+
+def _record(root: Path, path: Path, label: int) -> Record:
+    expected = "SOB_<B|M>_<type>-<year>-<slide>-<magnification>-<number>.png"
+    match = named(_NAME, root, path, expected)
+    if (match[1] == "M") != bool(label):
+        raise LayoutError(f"{relative(root, path)}: name and folder disagree about malignancy")
+    return Record(relative(root, path), path, {"tumour": label}, "train", group=match[4])

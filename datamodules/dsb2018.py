@@ -1,0 +1,106 @@
+"""Data Science Bowl 2018, stage 1: the stained tissue among its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.base import PathologyDataModule
+from datamodules.errors import LayoutError
+from datamodules.images import read_image, read_mask
+from datamodules.layout import nonempty_images, relative, subfolders
+from datamodules.records import Mask, Record, Task, TaskKind
+
+_TOP = "stage1_train"
+COLOURFUL = 10.0
+"""Mean difference, in grey levels, of the brightest and darkest channel from which an image is
+stained tissue. Fluorescence is grey (0); the least colourful stained image known has 17.7."""
+
+
+class DSB2018(PathologyDataModule):
+    """Data Science Bowl 2018 stage 1 (BBBC038), the H&E-like part: nuclei.
+
+    About a hundred colour images of purple-stained tissue among 664 training images, the rest
+    of which is fluorescence. Sizes vary (many are 256x320 px), resolution is not published:
+
+        0 background    1 nucleus
+
+    Layout:
+
+        stage1_train/<id>/images/<id>.png     RGBA
+        stage1_train/<id>/masks/*.png         one nucleus each, 0 and 255
+
+    Split: all of it is training; the stages' test sets are not read.
+    Grouping: no slide or patient is published, so every image is its own group; fields of one
+    slide can lie on both sides of a split.
+    Quirks: stained images are not marked; an image counts as stained when its channels differ
+    (see `COLOURFUL`). A corrected copy of the masks circulates (github.com/lopuhin/
+    kaggle-dsbowl-2018-dataset-fixes); it has the same layout. The union of the masks is the
+    target, so touching nuclei become one region.
+    """
+
+    title = "Data Science Bowl 2018, stained tissue of stage 1"
+    organs = ("various",)
+    licence = "CC0"
+    commercial = True
+    citation = (
+        "Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science "
+        "Bowl. Nature Methods 16 (2019). doi:10.1038/s41592-019-0612-7"
+    )
+    homepage = "https://bbbc.broadinstitute.org/BBBC038"
+    sources = ("BBBC038",)
+    obtain = (
+        "get stage1_train.zip from https://bbbc.broadinstitute.org/BBBC038 and unpack it into a "
+        "folder stage1_train there"
+    )
+    folder = "dsb2018"
+    tasks = (Task("nuclei", TaskKind.SEGMENTATION, ("background", "nucleus")),)
+    layout = (_TOP,)
+    grouping = "image"
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Sorted by image id; each image is decoded once to see whether it is stained."""
+        for folder in subfolders(root / _TOP):
+            images, masks = folder / "images", folder / "masks"
+            path = images / f"{folder.name}.png"
+            if not path.is_file():
+                raise LayoutError(f"{relative(root, path)}: no such image")
+            if not masks.is_dir():
+                raise LayoutError(f"{relative(root, masks)}: no such folder of masks")
+            if not is_stained(path):
+                continue
+            nonempty_images(root, masks)
+            source = relative(root, path)
+            yield Record(source, path, {"nuclei": partial(union, masks)}, "train", group=source)
+
+
+def is_stained(path: Path) -> bool:
+    """Whether an image shows stained tissue rather than fluorescence."""
+    image = read_image(path)
+    return float((image.max(axis=2) - image.min(axis=2)).mean()) >= COLOURFUL
+
+
+def union(folder: Path) -> Mask:
+    """Background and nucleus from a folder of one-nucleus masks.
+
+    Raises:
+        LayoutError: masks of different sizes.
+    """
+    nuclei: Mask | None = None
+    for path in sorted(folder.glob("*.png")):
+        mask = (read_mask(path) > 0).astype(np.uint8)
+        if nuclei is None:
+            nuclei = mask
+        elif nuclei.shape != mask.shape:
+            raise LayoutError(
+                f"{path}: {mask.shape[1]}x{mask.shape[0]} px, the masks before it have "
+                f"{nuclei.shape[1]}x{nuclei.shape[0]} px"
+            )
+        else:
+            nuclei |= mask
+    if nuclei is None:
+        raise LayoutError(f"{folder}: the folder holds no mask")
+    return nuclei

@@ -1,0 +1,92 @@
+"""GlaS: glands of the colon."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.base import PathologyDataModule
+from datamodules.errors import LayoutError
+from datamodules.images import list_images, read_mask
+from datamodules.layout import named, read_table, relative
+from datamodules.records import Mask, Record, Task, TaskKind
+
+_TOP = "Warwick QU Dataset (Released 2016_07_08)"
+_NAME = re.compile(r"((train|testA|testB)_\d+)(_anno)?\.bmp")
+
+
+class GlaS(PathologyDataModule):
+    """GlaS, the gland segmentation challenge of MICCAI 2015 (Warwick-QU).
+
+    165 fields of colon, mostly 775x522 px, at 0.62 um/px, benign and malignant. One task:
+
+        0 background    1 gland
+
+    Layout:
+
+        Warwick QU Dataset (Released 2016_07_08)/
+            train_1.bmp ... train_85.bmp, testA_1.bmp ... testA_60.bmp, testB_1.bmp ... testB_20.bmp
+            <name>_anno.bmp      8 bit, 0 background, 1..n the n glands
+            Grade.csv            name, patient ID, grades; values with leading spaces
+
+    Split: train as published; testA and testB are "test".
+    Grouping: patient ID of Grade.csv, 16 patients. THE OFFICIAL TEST IMAGES COME FROM PATIENTS
+    WHO ARE ALSO IN TRAINING: the test score is that of the challenge, not of new patients.
+    Quirks: columns of Grade.csv come in two orders in circulating copies; both are read.
+    Glands are stored as instances; touching ones become one region of gland here.
+    """
+
+    title = "GlaS gland segmentation"
+    organs = ("colon",)
+    licence = "research use with citation"
+    commercial = False
+    citation = (
+        "Sirinukunwattana et al.: Gland segmentation in colon histology images: The GlaS challenge "
+        "contest. Medical Image Analysis 35 (2017). doi:10.1016/j.media.2016.08.008"
+    )
+    homepage = "https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest"
+    sources = ("Warwick UHCW colon",)
+    obtain = (
+        "get warwick_qu_dataset_released_2016_07_08.zip from "
+        "https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest and unpack it there"
+    )
+    folder = "glas"
+    mpp = 0.62
+    tasks = (Task("glands", TaskKind.SEGMENTATION, ("background", "gland")),)
+    layout = (f"{_TOP}/Grade.csv",)
+    grouping = "patient"
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Sorted by file name: testA, testB, train."""
+        top = root / _TOP
+        table = read_table(root, top / "Grade.csv", ("name", "patient ID"))
+        patients = {row["name"]: row["patient ID"] for row in table}
+        files = {
+            path.name: named(_NAME, root, path, "train_, testA_ or testB_<number>[_anno].bmp")
+            for path in list_images(top)
+        }
+        for name, match in files.items():
+            stem, path = match[1], top / name
+            partner = f"{stem}.bmp" if match[3] else f"{stem}_anno.bmp"
+            if partner not in files:
+                raise LayoutError(f"{relative(root, path)}: its partner {partner} is missing")
+            if match[3]:
+                continue
+            if stem not in patients:
+                raise LayoutError(f"{relative(root, path)}: Grade.csv has no row for {stem}")
+            yield Record(
+                source=relative(root, path),
+                image=path,
+                targets={"glands": partial(gland_mask, top / partner)},
+                split="train" if match[2] == "train" else "test",
+                group=f"patient {patients[stem]}",
+            )
+
+
+def gland_mask(path: Path) -> Mask:
+    """Background and gland from a map of gland instances."""
+    return (read_mask(path) > 0).astype(np.uint8)
