@@ -118,9 +118,6 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> Config
             merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([override]))
         except (OmegaConfBaseException, TypeError, yaml.YAMLError) as error:
             raise ConfigError(f"'{override}': {_reason(error)}") from error
-    missing = sorted(OmegaConf.missing_keys(merged))
-    if missing:
-        raise ConfigError(f"{path or 'configuration'}: no value for {missing[0]}; set it")
     try:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
@@ -159,6 +156,10 @@ def _read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
     if not OmegaConf.is_dict(loaded):
         raise ConfigError(f"{path}: expected a mapping of keys to values")
+    # "???" is YAML's way to say that a user must fill something in; merging would hide it.
+    missing = sorted(OmegaConf.missing_keys(loaded))
+    if missing:
+        raise ConfigError(f"{path}: no value for {missing[0]}; set it")
     return loaded
 
 
