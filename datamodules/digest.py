@@ -38,7 +38,7 @@ class ContentDigest:
     ) -> None:
         """Append one patch."""
         self._hash.update(f"{split}|{group}|{source}".encode())
-        self._hash.update(np.ascontiguousarray(image))
+        self._hash.update(image.tobytes())
         for task in self.tasks:
             target = targets[task.name]
             if isinstance(target, Boxes):

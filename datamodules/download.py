@@ -1,0 +1,237 @@
+"""Getting a public dataset: said what it takes, fetched, checked, unpacked, marked complete.
+
+Everything happens in `.downloads` below the dataset's folder, so that moving files to their
+place is a rename, an interrupted call goes on where it stopped, and a half unpacked archive is
+never mistaken for data.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from datamodules.base import Archive, PathologyDataModule
+from datamodules.checksum import check, checksum
+from datamodules.errors import DatasetNotFoundError, DownloadError
+from datamodules.extract import unpack
+from datamodules.fetch import Patience, announced_bytes, fetch
+from datamodules.forge import is_forged
+from datamodules.partial import Partial
+from datamodules.prepare import DOWNLOADS
+
+log = logging.getLogger(__name__)
+
+COMPLETE = "complete.json"
+
+
+def download(
+    dataset: PathologyDataModule,
+    progress: Progress | None = None,
+    patience: Patience | None = None,
+    keep_archives: bool = False,
+) -> list[Path]:
+    """Fetch a dataset's archives and unpack them into its folder.
+
+    Args:
+        dataset: which one; its files lie below `dataset.root` afterwards.
+        progress: shows how far it is; one on the terminal's error stream where None.
+        patience: how long to insist with a failing server.
+        keep_archives: keep the archives in `.downloads` after they are unpacked.
+
+    Returns:
+        Files and folders of the data, directly below the dataset's folder.
+
+    Raises:
+        DatasetNotFoundError: the data need a form or a login; says the steps and the layout.
+        DownloadError: no room, a refusing server, or an unsafe archive.
+        ChecksumError: a file is not the published one.
+    """
+    root = dataset.root
+    if is_forged(root):
+        raise DownloadError(
+            f"{dataset.name}: {root} holds synthetic data; remove that folder or set data.root to "
+            "another one, so that the two never mix"
+        )
+    home = root / DOWNLOADS
+    if not home.exists() and _fits(dataset):
+        log.info("%s: lies in %s already, nothing to fetch", dataset.name, root)
+        return _entries(root)
+    if not dataset.archives:
+        raise DatasetNotFoundError(by_hand(dataset))
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / "lock"):
+        if not (home / COMPLETE).is_file() or any(_pending(dataset, home)):
+            (home / COMPLETE).unlink(missing_ok=True)
+            _check_room(dataset, home)
+            with _shown(progress) as bars:
+                for archive in _pending(dataset, home):
+                    _bring(dataset, archive, home, bars, patience or Patience(), keep_archives)
+        dataset.check_layout()
+        marks = [json.loads(_mark(home, a).read_text()) for a in dataset.archives]
+        (home / COMPLETE).write_text(json.dumps(marks, indent=1))
+    return _entries(root)
+
+
+def by_hand(dataset: PathologyDataModule) -> str:
+    """How to get a dataset that no program may fetch, and where it must lie."""
+    steps = dataset.obtain or f"get it from {dataset.homepage or 'its publisher'}"
+    expected = ", ".join(dataset.layout) or "the publisher's files"
+    return (
+        f"{dataset.name}: {dataset.title} is not offered for download by a program; "
+        f"{steps.rstrip('.')}. Then {dataset.root} must hold: {expected}"
+    )
+
+
+def file_name(url: str) -> str:
+    """Name of the file behind an address; Zenodo's `files/<name>/content` is understood."""
+    parts = [part for part in PurePosixPath(urlsplit(url).path).parts if part != "/"]
+    if parts and parts[-1] == "content":
+        parts.pop()
+    return unquote(parts[-1]).replace("/", "_") if parts else "file"
+
+
+def _fits(dataset: PathologyDataModule) -> bool:
+    try:
+        dataset.check_layout()
+    except DatasetNotFoundError:
+        return False
+    return True
+
+
+def _entries(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.name != DOWNLOADS)
+
+
+def _mark(home: Path, archive: Archive) -> Path:
+    return home / f"{file_name(archive.url)}.done.json"
+
+
+def _pending(dataset: PathologyDataModule, home: Path) -> Iterator[Archive]:
+    """Archives that are not in place yet, or that the card names with another checksum."""
+    for archive in dataset.archives:
+        mark = _mark(home, archive)
+        done = json.loads(mark.read_text()) if mark.is_file() else {}
+        same = (done.get("url"), done.get("published")) == (archive.url, archive.checksum)
+        if not same or not all((dataset.root / name).exists() for name in done["entries"]):
+            yield archive
+
+
+def _check_room(dataset: PathologyDataModule, home: Path) -> None:
+    """Say what will be fetched and refuse it where the disk is too small."""
+    missing = list(_pending(dataset, home))
+    sizes = [announced_bytes(archive) for archive in missing]
+    come = [_here(home / file_name(archive.url)) for archive in missing]
+    # Archive and content lie side by side while one is unpacked, and images hardly compress.
+    needed = sum(sizes) - sum(come) + sum(sizes)
+    free = shutil.disk_usage(home).free
+    unknown = f" and {sizes.count(0)} of unknown size" if 0 in sizes else ""
+    log.info(
+        "%s: %d files to fetch, %s%s; needs about %s of disk in %s, %s are free",
+        *(dataset.name, len(missing), _gb(sum(sizes) - sum(come)), unknown),
+        *(_gb(needed), dataset.root, _gb(free)),
+    )
+    if needed > free:
+        raise DownloadError(
+            f"{dataset.name}: needs about {_gb(needed)} in {dataset.root}, {_gb(free)} are free; "
+            "make room or set data.root to a larger disk"
+        )
+
+
+def _here(path: Path) -> int:
+    return path.stat().st_size if path.exists() else len(Partial(path))
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _bring(
+    dataset: PathologyDataModule,
+    archive: Archive,
+    home: Path,
+    bars: Progress,
+    patience: Patience,
+    keep: bool,
+) -> None:
+    """Fetch, check, unpack and move one archive; its own mark is written last."""
+    path = home / file_name(archive.url)
+    bar = bars.add_task(path.name, total=archive.bytes or None)
+    if path.exists():
+        check(path, archive)
+    else:
+        fetch(archive, path, lambda c, t: bars.update(bar, completed=c, total=t or None), patience)
+    digest = checksum(path, "sha256")
+    if not archive.checksum:
+        log.warning("%s: no checksum is published; what came has sha256:%s", path.name, digest)
+    staging = home / f"{path.name}.unpacked"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    unpack(path, staging)
+    names = sorted(entry.name for entry in staging.iterdir())
+    place(staging, dataset.root)
+    staging.rmdir()
+    done = {
+        "url": archive.url,
+        "published": archive.checksum,
+        "sha256": digest,
+        "bytes": path.stat().st_size,
+        "entries": names,
+    }
+    _mark(home, archive).write_text(json.dumps(done))
+    if not keep:
+        path.unlink()
+
+
+def place(source: Path, target: Path) -> None:
+    """Move the content of a folder into another one on the same disk, merging folders.
+
+    Raises:
+        DownloadError: another file of that name lies there already; it is left alone.
+    """
+    for entry in sorted(source.iterdir()):
+        wanted = target / entry.name
+        if not wanted.exists():
+            entry.rename(wanted)
+        elif entry.is_dir() and wanted.is_dir():
+            place(entry, wanted)
+            entry.rmdir()
+        elif entry.is_file() and wanted.is_file() and _same(entry, wanted):
+            entry.unlink()
+        else:
+            raise DownloadError(
+                f"{wanted}: lies there already and differs from the fetched one; move it away and "
+                "run the same command again"
+            )
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.stat().st_size == other.stat().st_size and checksum(one, "sha256") == checksum(
+        other, "sha256"
+    )
+
+
+@contextmanager
+def _shown(progress: Progress | None) -> Iterator[Progress]:
+    if progress is not None:
+        yield progress
+        return
+    columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    text = TextColumn("{task.description}")
+    with Progress(text, BarColumn(), *columns, console=Console(stderr=True)) as bars:
+        yield bars
