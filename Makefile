@@ -23,6 +23,8 @@ STAMP := $(VENV)/.installed-$(subst $(empty) $(empty),+,$(strip $(EXTRAS)))
 # a distribution's may lack the module that puts pip into an environment.
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
+CANDIDATES = $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
+
 define REQUIREMENTS
 import sys, tomllib
 with open("pyproject.toml", "rb") as file:
@@ -50,20 +52,24 @@ install: $(STAMP) ## make .venv with the tested versions (PYTHON=... names the i
 
 $(STAMP): pyproject.toml constraints.txt
 	@rm -f $(VENV)/.installed-*
-	@chosen=''; \
-	for candidate in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python); do \
-	  if "$$candidate" -c '$(SUITABLE)' >/dev/null 2>&1; then chosen="$$candidate"; break; fi; \
-	done; \
-	if [ -z "$$chosen" ]; then \
-	  echo 'no Python 3.11, 3.12 or 3.13 with venv and ensurepip among: $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)' >&2; \
-	  echo 'install one (on Debian and Ubuntu with its -venv package), or name it: make install PYTHON=/path/to/python' >&2; \
+	@if [ ! -x $(RUN_PYTHON) ]; then \
+	  for candidate in $(CANDIDATES) ''; do \
+	    if [ -n "$$candidate" ] && "$$candidate" -c '$(SUITABLE)' >/dev/null 2>&1; then break; fi; \
+	  done; \
+	  if [ -z "$$candidate" ]; then \
+	    echo 'no Python 3.11, 3.12 or 3.13 with venv and ensurepip among: $(CANDIDATES)' >&2; \
+	    echo 'install one (on Debian and Ubuntu with its -venv package), or name it:' >&2; \
+	    echo '  make install PYTHON=/path/to/python' >&2; \
+	    exit 1; \
+	  fi; \
+	  "$$candidate" -m venv $(VENV); \
+	fi
+	@has_pip() { $(RUN_PYTHON) -m pip --version >/dev/null 2>&1; }; \
+	if ! $(RUN_PYTHON) -c '$(SUITABLE)' >/dev/null 2>&1 \
+	  || ! { has_pip || $(RUN_PYTHON) -m ensurepip && has_pip; }; then \
+	  echo '$(VENV) is damaged or has an unsuitable Python: remove it and run make install again' >&2; \
 	  exit 1; \
-	fi; \
-	if [ -x $(RUN_PYTHON) ] && ! $(RUN_PYTHON) -c '$(SUITABLE)' >/dev/null 2>&1; then \
-	  echo '$(VENV) has an unsuitable Python: remove the folder and run make install again' >&2; \
-	  exit 1; \
-	fi; \
-	$(RUN_PYTHON) -m pip --version >/dev/null 2>&1 || "$$chosen" -m venv $(VENV)
+	fi
 	@$(RUN_PYTHON) -c "$$REQUIREMENTS" $(EXTRAS) > $(VENV)/requirements.txt
 	$(RUN_PYTHON) -m pip install --disable-pip-version-check \
 	  -c constraints.txt -r $(VENV)/requirements.txt
