@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from datamodules.errors import ConfigError
 from datamodules.tissue_cells import draw_nuclei, populate
-from datamodules.tissue_fields import FloatPoints, Grid
+from datamodules.tissue_fields import Grid
 from datamodules.tissue_kinds import ORGANS, NucleusType, OrganStyle, Tissue, organ_style
 from datamodules.tissue_layout import lay_out
 from datamodules.tissue_matter import Ground
+from datamodules.tissue_mitoses import mitosis_counts, place_mitoses
 from datamodules.tissue_nuclei import Nuclei, mitotic, pyknotic
 from datamodules.tissue_paint import paint
 from datamodules.tissue_shapes import tidy
@@ -34,9 +35,6 @@ __all__ = ["ORGANS", "NucleusType", "OrganStyle", "Scene", "Stain", "Tissue", "s
 
 COARSEST_UM = 1.0
 """Coarser fields are painted at this pixel size or below and then averaged down."""
-
-ROOM_UM = 14.0
-"""Side of the square that each mitosis or look-alike needs for itself."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +131,11 @@ def scene(
     grid = Grid(height * factor, width * factor, mpp / factor)
     regions, glands = lay_out(rng, grid, style, tissue, malignancy, epithelium)
     terrain = Terrain.draw(rng, grid, fat=bool((regions == Tissue.ADIPOSE.code).any()))
-    counts = _counts(rng, grid, regions, malignancy, mitoses, lookalikes)
-    spots = _apart(rng, grid, regions, sum(counts))
-    figures, mimics = spots[: counts[0]], spots[counts[0] :]
+    counts = mitosis_counts(rng, grid, regions, malignancy, mitoses, lookalikes)
+    figures, mimics = place_mitoses(rng, grid, regions, glands.holes, *counts)
     groups = [mitotic(rng, figures), pyknotic(rng, mimics)]
     groups += populate(rng, grid, style, regions, glands, terrain, malignancy)
-    drawn, cells = draw_nuclei(rng, grid, groups)
+    drawn, cells = draw_nuclei(rng, grid, groups, foremost=sum(counts))
     drawn, kept = tidy(drawn, least_px=max(3, round(3.0 / grid.mpp**2)))
     cells = cells.take(kept)
     ground = Ground.of(grid, terrain, drawn, malignancy)
@@ -176,53 +173,6 @@ def _check(
     ):
         if not low <= value <= high:
             raise ConfigError(f"Synthetic tissue: {name}={value} must be within {low} and {high}.")
-
-
-def _counts(
-    rng: np.random.Generator,
-    grid: Grid,
-    regions: NDArray[np.uint8],
-    malignancy: float,
-    mitoses: int | None,
-    lookalikes: int | None,
-) -> tuple[int, int]:
-    """Numbers of mitoses and look-alikes, where not given by the tumour's area and grade."""
-    tumour_mm2 = grid.area_um2 / 1e6 * float((regions == Tissue.TUMOUR.code).mean())
-    room = int(grid.area_um2 / ROOM_UM**2)
-    free = min(room // 4, int(rng.poisson(60.0 * malignancy**2 * tumour_mm2)))
-    mimics = min(room // 4, int(rng.poisson((10.0 + 50.0 * malignancy) * tumour_mm2)))
-    counts = free if mitoses is None else mitoses, mimics if lookalikes is None else lookalikes
-    if min(counts) < 0 or sum(counts) > max(room, 1):
-        raise ConfigError(
-            f"Synthetic tissue: a field of {grid.width * grid.mpp:.0f} x "
-            f"{grid.height * grid.mpp:.0f} um has room for {room} mitoses and look-alikes, "
-            f"not for {counts[0]} and {counts[1]}; ask for fewer or for a larger field."
-        )
-    return counts
-
-
-def _apart(
-    rng: np.random.Generator, grid: Grid, regions: NDArray[np.uint8], count: int
-) -> FloatPoints:
-    """Points x, y in um far from each other, in tumour where there is some.
-
-    Each is the farthest from its predecessors of some random candidates (Mitchell, 1991).
-    """
-    chosen = np.zeros((0, 2))
-    size = np.array([grid.width, grid.height]) * grid.mpp
-    margin = np.minimum(6.0, size / 4)
-    likely = np.ones(len(Tissue))
-    likely[[Tissue.TUMOUR.code]] = 8.0
-    likely[[Tissue.ADIPOSE.code, Tissue.BACKGROUND.code, Tissue.MUCUS.code]] = 0.1
-    for _ in range(count):
-        tries = rng.uniform(margin, size - margin, (24, 2))
-        gap = np.full(24, 40.0)
-        if len(chosen):
-            gap = np.linalg.norm(tries[:, None] - chosen[None], axis=-1).min(axis=1)
-        score = np.minimum(gap, 40.0) * likely[regions[grid.indices(tries)]]
-        score[gap < 0.8 * ROOM_UM] *= 1e-3
-        chosen = np.vstack([chosen, tries[np.argmax(score)]])
-    return chosen
 
 
 def _renumbered(ids: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.intp]]:

@@ -146,24 +146,29 @@ def _rows(
 def _sheets(
     rng: np.random.Generator, grid: Grid, style: OrganStyle, epithelium: Epithelium
 ) -> list[Nuclei]:
-    """Nuclei that fill solid and cribriform tumour."""
+    """Nuclei that fill solid and cribriform epithelium."""
     filled = [gland.growth is not Growth.LINED for gland in epithelium.members]
     if not any(filled):
         return []
     change = np.array([0.0, *(gland.malignancy for gland in epithelium.members)])
     radius = style.nucleus_um + 0.35 + 2.1 * float(change.max())
-    points = scatter(rng, grid, radius * rng.uniform(2.4, 2.9), 0.75)
+    crowding = rng.uniform(2.9, 3.3) - 0.5 * float(change.max())
+    points = scatter(rng, grid, radius * crowding, 0.75)
     where = grid.indices(points)
     gland = epithelium.ids[where]
     inside = np.array([False, *filled])[gland] & (epithelium.holes[where] == 0)
     points, gland = points[inside], gland[inside]
     angle = rng.uniform(0.0, np.pi, len(points))
-    tumour = np.ones(len(points), bool)
-    return [nuclei.epithelial(rng, style, points, angle, tumour, change[gland])]
+    tumour = np.array([False, *(member.tumour for member in epithelium.members)])
+    return [nuclei.epithelial(rng, style, points, angle, tumour[gland], change[gland])]
 
 
-def draw_nuclei(rng: np.random.Generator, grid: Grid, groups: list[Nuclei]) -> tuple[IdMap, Nuclei]:
+def draw_nuclei(
+    rng: np.random.Generator, grid: Grid, groups: list[Nuclei], foremost: int
+) -> tuple[IdMap, Nuclei]:
     """Draw nuclei in the order given, leaving out those that would cover an earlier one.
+
+    The `foremost` first rows (mitoses) are drawn in full, over what crept onto their edge.
 
     Returns:
         Map of instances from 1 (an instance may touch its neighbours), and the nuclei, whose
@@ -184,7 +189,10 @@ def draw_nuclei(rng: np.random.Generator, grid: Grid, groups: list[Nuclei]) -> t
     rows, columns = grid.indices(probes.reshape(-1, 2))
     spots = (rows * grid.width + columns).reshape(len(cells), -1)
     taken = ids.reshape(-1)
-    for number, (shape, spot) in enumerate(zip(fixed(shapes, grid), spots, strict=True), start=1):
+    corners = fixed(shapes, grid)
+    for number, (shape, spot) in enumerate(zip(corners, spots, strict=True), start=1):
         if not taken[spot].any():
             cv2.fillPoly(ids, [shape], number, cv2.LINE_8, SHIFT)
+    for number, shape in enumerate(corners[:foremost], start=1):
+        cv2.fillPoly(ids, [shape], number, cv2.LINE_8, SHIFT)
     return ids, cells

@@ -87,7 +87,7 @@ def grow_gland(
         np.array([size / stretch]),
         rng.uniform(0.0, np.pi, 1),
     )[0]
-    growth = Growth.LINED
+    growth = Growth.SOLID if style.stratified else Growth.LINED
     if tumour:
         if rng.random() < np.clip((malignancy - 0.45) / 0.45, 0.0, 1.0):
             growth = Growth.SOLID
@@ -130,7 +130,7 @@ def _holes(rng: np.random.Generator, style: OrganStyle, gland: Gland) -> list[Fl
         shapes = blobs(rng, np.full(count, 0.12), 20)
         return list(placed(shapes, centres, size, size * 0.85, rng.uniform(0, np.pi, count)))
     wave = blobs(rng, np.array([0.02 + style.folding * 0.5]), CORNERS)[0]
-    lining = gland.height_um * (1.0 + 3.0 * (np.hypot(wave[:, 0], wave[:, 1]) - 1.0))
+    lining = gland.height_um * (1.0 + 2.0 * (np.hypot(wave[:, 0], wave[:, 1]) - 1.0))
     left = np.clip(radius - lining, 0.0, None)
     left = np.minimum(left, 1.5 * np.percentile(left, 40) + 1.0)
     if left.mean() < 2.5:

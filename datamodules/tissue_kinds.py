@@ -43,7 +43,7 @@ class OrganStyle:
 
     Attributes:
         gland_um: radius of a benign gland.
-        height_um: height of its lining; a height near the radius leaves hardly a lumen.
+        height_um: height of its lining; the radius or more means cells throughout, no lumen.
         elongation: 1 is round, 2 is twice as long as wide.
         gap_um: stroma between neighbouring glands.
         folding: how much outline and lumen wave, as a share of the radius.
@@ -73,6 +73,11 @@ class OrganStyle:
         (Tissue.MUSCLE, 0.1),
         (Tissue.BACKGROUND, 0.1),
     )
+
+    @property
+    def stratified(self) -> bool:
+        """Whether benign cells fill the gland (squamous epithelium, plates of liver)."""
+        return self.height_um >= 0.95 * self.gland_um
 
 
 _COLON = OrganStyle(

@@ -109,8 +109,8 @@ def _muscle(rng: np.random.Generator, ground: Ground) -> Amounts:
 def _adipose(rng: np.random.Generator, ground: Ground) -> Amounts:
     """Fat: empty cells between thin pink septa, thicker here and there."""
     away = ground.terrain.fat_um
-    thick = 0.8 + 0.5 * smooth_noise(rng, ground.grid, 35.0)
-    septum = np.exp(-np.square(away / np.clip(thick, 0.45, 2.5)))
+    thick = 0.7 + 0.6 * smooth_noise(rng, ground.grid, 35.0)
+    septum = np.exp(-np.square(away / np.clip(thick, 0.45, 2.5))).astype(np.float32)
     film = np.maximum(smooth_noise(rng, ground.grid, 60.0) - 1.0, 0.0)
     fine = smooth_noise(rng, ground.grid, 2.0)
     eosin = 0.008 + septum * (0.30 + 0.04 * fine) + 0.07 * film
@@ -153,12 +153,12 @@ def _cells(rng: np.random.Generator, ground: Ground, hematoxylin: float, eosin: 
     grain = smooth_noise(rng, ground.grid, 1.6)
     cloud = smooth_noise(rng, ground.grid, 14.0)
     body = np.float32(rng.uniform(0.8, 1.15)) * (1.0 + 0.13 * cloud + 0.10 * grain)
-    far = np.exp(-np.square(ground.distance_um / np.float32(6.0)))
-    line = ground.borders
-    return body * hematoxylin * (0.55 + 0.45 * far) + 0.02 * line, body * eosin + 0.07 * line
+    near = np.exp(-np.square(ground.distance_um / np.float32(6.0)))
+    blue = body * np.float32(hematoxylin) * (0.55 + 0.45 * near) + 0.02 * ground.borders
+    return blue.astype(np.float32), (body * eosin + 0.07 * ground.borders).astype(np.float32)
 
 
 def _empty(rng: np.random.Generator, ground: Ground) -> Amounts:
     """Glass: nothing but a trace of dirt."""
-    trace = np.abs(smooth_noise(rng, ground.grid, 20.0))
-    return 0.003 * trace, 0.006 * trace
+    trace = np.abs(smooth_noise(rng, ground.grid, 20.0)) * np.float32(0.003)
+    return trace, 2 * trace

@@ -169,10 +169,10 @@ def pyknotic(rng: np.random.Generator, centres: FloatPoints) -> Nuclei:
     radius = rng.uniform(2.3, 3.6, count)
     return Nuclei(
         centres=centres,
-        half_length=radius * rng.uniform(1.0, 1.25, count),
+        half_length=radius * rng.uniform(1.0, 1.45, count),
         half_width=radius,
         angle=rng.uniform(0.0, np.pi, count),
-        folding=np.full(count, 0.02),
+        folding=rng.uniform(0.01, 0.09, count),
         kinds=np.full(count, NucleusType.DEAD, np.uint8),
         chromatin=1.25 * _vary(rng, count, 0.10),
         clumping=np.full(count, 0.03),

@@ -64,7 +64,7 @@ class Fibres:
 
 def fat_cells(rng: np.random.Generator, grid: Grid) -> FloatMap:
     """Distance in um of each pixel from the septa between polygonal fat cells of 50 to 80 um."""
-    raster_um, pad = 2.0, 60.0
+    raster_um, pad = 1.0, 60.0
     rows, columns = (int((side * grid.mpp + 2 * pad) / raster_um) + 1 for side in grid.shape)
     wide = Grid(rows, columns, raster_um)
     free = np.ones(wide.shape, np.uint8)
@@ -81,7 +81,7 @@ def fat_cells(rng: np.random.Generator, grid: Grid) -> FloatMap:
     at_x = (x + bend) / np.float32(raster_um)
     at_y = (y - bend + np.float32(2 * pad)) / np.float32(raster_um)
     distance = np.asarray(cv2.remap(away, at_x, at_y, cv2.INTER_LINEAR), np.float32)
-    return np.asarray(np.maximum(distance - np.float32(0.9), 0.0), np.float32)
+    return np.asarray(np.maximum(distance - np.float32(0.6), 0.0), np.float32)
 
 
 @dataclass(frozen=True)
