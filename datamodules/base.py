@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import ConfigError, DatasetNotFoundError
-from datamodules.loading import StoreView, StreamLoader, make_loader
+from datamodules.loading import StoreView, StreamLoader, make_loader, micro_batches_trained
 from datamodules.records import SPLITS, Record, Task
 from datamodules.sampling import Stream, SweepSampler, TrainSampler
 from datamodules.settings import DataConfig, DatasetConfig
@@ -102,7 +102,7 @@ class PathologyDataModule(pl.LightningDataModule):
         super().__init__()
         self.data = data or DataConfig()
         self.config = config or DatasetConfig()
-        self.name = name or self.folder
+        self.name: str = name or self.folder
         self.options = self._typed_options()
 
     # ---- what a reader defines -------------------------------------------------------------
@@ -268,12 +268,7 @@ class PathologyDataModule(pl.LightningDataModule):
         view = self.view_of("train")
         stream = Stream((len(view),), (self.batch_size,), 1, self.data.seed)
         length = -(-len(view) // self.batch_size)
-        trainer = self.trainer
-
-        def position() -> int:
-            return trainer.fit_loop.epoch_loop.batch_progress.total.processed if trainer else 0
-
-        sampler = TrainSampler(stream, length, position)
+        sampler = TrainSampler(stream, length, lambda: micro_batches_trained(self.trainer))
         return make_loader([view], sampler, self.data.image_size, self.data.workers)
 
     def val_dataloader(self) -> StreamLoader:

@@ -29,7 +29,10 @@ class DetectionTarget:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> DetectionTarget:
         """Copy to a device."""
         return DetectionTarget(
-            *(t.to(device, non_blocking=non_blocking) for t in (self.boxes, self.labels, self.image))
+            *(
+                t.to(device, non_blocking=non_blocking)
+                for t in (self.boxes, self.labels, self.image)
+            )
         )
 
     def pin_memory(self) -> DetectionTarget:

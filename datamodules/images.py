@@ -31,7 +31,9 @@ def read_image(path: Path) -> Image:
     """
     with _open(path) as image:
         if image.mode.startswith(("I", "F")):
-            raise ImageError(f"{path}: mode {image.mode} has more than 8 bits a channel, expected RGB")
+            raise ImageError(
+                f"{path}: mode {image.mode} has more than 8 bits a channel, expected RGB"
+            )
         return np.asarray(_decoded(image, path).convert("RGB"))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -128,6 +129,14 @@ def make_loader(
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def micro_batches_trained(trainer: pl.Trainer | None) -> int:
+    """Micro-batches that this rank has trained on in this run, resumed ones included."""
+    if trainer is None:
+        return 0
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+    return int(progress.processed)
 
 
 def collate(task: Task, targets: list[Target]) -> BatchTarget:

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import ConfigError, StoreError
-from datamodules.loading import StoreView, StreamLoader, make_loader
+from datamodules.loading import StoreView, StreamLoader, make_loader, micro_batches_trained
 from datamodules.prepare import prepare
 from datamodules.registry import build
 from datamodules.sampling import Stream, SweepSampler, TrainSampler
@@ -106,9 +106,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
 
     def _position(self) -> int:
         """Micro-batches trained so far in this run, resumed ones included."""
-        if self.trainer is None:
-            return 0
-        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        return micro_batches_trained(self.trainer)
 
     @property
     def _rank(self) -> int:

@@ -136,7 +136,7 @@ def read_attributes(path: Path) -> dict[str, Any]:
     try:
         with h5py.File(path, "r") as file:
             attributes = dict(file.attrs)
-            size = os.path.getsize(path)
+            size = path.stat().st_size
     except FileNotFoundError as error:
         raise StoreError(
             f"{path}: no such store; run `python -m lightning_app datasets prepare`"

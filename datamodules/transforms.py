@@ -16,12 +16,12 @@ from typing import Any
 # Without this the import looks up the newest release over the network.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-import albumentations as A  # noqa: E402
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
+import albumentations as A
+import cv2
+import numpy as np
 
-from datamodules.records import Boxes, Image, Target, Task, TaskKind  # noqa: E402
-from datamodules.settings import AugmentationConfig  # noqa: E402
+from datamodules.records import Boxes, Image, Target, Task, TaskKind
+from datamodules.settings import AugmentationConfig
 
 MIN_VISIBILITY = 0.4  # share of an object's area that must survive a crop to stay an object
 
@@ -90,7 +90,10 @@ class Transform:
 def _augmentations(size: int, config: AugmentationConfig) -> list[Any]:
     steps: list[Any] = [
         A.RandomResizedCrop(
-            (size, size), scale=(config.scale_min, 1.0), ratio=(0.9, 1.1), area_for_downscale="image"
+            (size, size),
+            scale=(config.scale_min, 1.0),
+            ratio=(0.9, 1.1),
+            area_for_downscale="image",
         ),
         A.D4(p=1.0),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -27,11 +26,14 @@ log = logging.getLogger(__name__)
 class Throughput(Callback):
     """Logs images per second and the share of time that training waits for data.
 
-    Counted per rank between two rows of the log; an epoch's first step is left out because it
-    starts the loader.
+    Counted per rank from the second step of an epoch on; the first one starts the loader.
+
+    Args:
+        every: optimizer steps between two rows of the log.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every: int) -> None:
+        self.every = every
         self._images = 0
         self._waited = 0.0
         self._since = 0.0
@@ -67,7 +69,7 @@ class Throughput(Callback):
             self._since = now
         self._ended = now
         elapsed = now - self._since
-        if elapsed > 0 and trainer.global_step % trainer.log_every_n_steps == 0:
+        if elapsed > 0 and trainer.global_step % self.every == 0:
             pl_module.log("speed/images_per_second", self._images / elapsed)
             pl_module.log("speed/waiting_for_data", self._waited / elapsed)
             if pl_module.device.type == "cuda":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
@@ -15,29 +16,15 @@ def checkpoint_callbacks(config: Config, folder: Path) -> list[Callback]:
 
     `last.ckpt` is the newest state, to resume from.
     """
-    place = {"dirpath": folder / "checkpoints", "save_weights_only": False}
+    keep_newest = partial(
+        ModelCheckpoint, dirpath=folder / "checkpoints", auto_insert_metric_name=False
+    )
     settings = config.trainer
-    callbacks: list[Callback] = [
-        ModelCheckpoint(
-            **place, filename="epoch{epoch:03d}", auto_insert_metric_name=False, save_last=True
-        )
-    ]
+    callbacks: list[Callback] = [keep_newest(filename="epoch{epoch:03d}", save_last=True)]
     if settings.checkpoint_every:
-        callbacks.append(
-            ModelCheckpoint(
-                **place,
-                filename="step{step:07d}",
-                auto_insert_metric_name=False,
-                every_n_train_steps=settings.checkpoint_every,
-            )
-        )
+        every = settings.checkpoint_every
+        callbacks.append(keep_newest(filename="step{step:07d}", every_n_train_steps=every))
     if settings.checkpoint_minutes:
-        callbacks.append(
-            ModelCheckpoint(
-                **place,
-                filename="time{step:07d}",
-                auto_insert_metric_name=False,
-                train_time_interval=timedelta(minutes=settings.checkpoint_minutes),
-            )
-        )
+        pause = timedelta(minutes=settings.checkpoint_minutes)
+        callbacks.append(keep_newest(filename="time{step:07d}", train_time_interval=pause))
     return callbacks

@@ -84,7 +84,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_datasets(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    datasets = _verb(verbs, "datasets", "list, show, get, prepare, verify and forge datasets", "list")
+    datasets = _verb(
+        verbs, "datasets", "list, show, get, prepare, verify and forge datasets", "list"
+    )
     actions = datasets.add_subparsers(dest="action", required=True, metavar="ACTION")
     described = {
         "list": ("what is known, present and prepared", ""),

@@ -51,7 +51,7 @@ def pretrain(config: Config) -> Path:
     origin = provenance(config, stream.datasets, unseen)
     callbacks: list[Callback] = [
         *checkpoint_callbacks(config, folder),
-        Throughput(),
+        Throughput(config.trainer.log_every),
         EpochLine(config.trainer.epochs),
         LearningRateMonitor("step"),
         *([EMAWeightAveraging(decay=config.optim.ema_decay)] if config.optim.ema_decay else []),
