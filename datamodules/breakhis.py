@@ -7,16 +7,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from datamodules.base import Archive, PathologyDataModule
 from datamodules.errors import ConfigError, LayoutError
+from datamodules.images import write_image
 from datamodules.layout import named, nonempty_images, relative, subfolders
 from datamodules.records import Record, Task, TaskKind
 from datamodules.tiling import View
+from datamodules.tissue import Stain, scene
 
 CLASSES = ("benign", "malignant")
 MAGNIFICATIONS = ("40X", "100X", "200X", "400X")
 _TOP = "BreaKHis_v1/histology_slides/breast"
 _NAME = re.compile(r"SOB_([BM])_([A-Z]+)-(\d+)-([0-9A-Z]+)-(\d+)-(\d+)\.png")
+
+_TYPES = {
+    "benign": {
+        "adenosis": "A",
+        "fibroadenoma": "F",
+        "phyllodes_tumor": "PT",
+        "tubular_adenoma": "TA",
+    },
+    "malignant": {
+        "ductal_carcinoma": "DC",
+        "lobular_carcinoma": "LC",
+        "mucinous_carcinoma": "MC",
+        "papillary_carcinoma": "PC",
+    },
+}
 
 
 @dataclass
@@ -67,6 +86,34 @@ class BreaKHis(PathologyDataModule):
     tasks = (Task("tumour", TaskKind.CLASSIFICATION, CLASSES, positive="malignant"),)
     layout = (f"{_TOP}/*/SOB",)
     options_type = BreaKHisOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """400X only; slide 13412 lies under two carcinomas, one image is 456 px high."""
+        slides = max(3, min(20, images // 12))  # per class
+        each = max(2, round(images / slides / 2))
+        for label, name in enumerate(CLASSES):
+            subtypes = list(_TYPES[name].items())
+            for index in range(slides):
+                subtype, code = subtypes[index % 4]
+                slide = "13412" if label and index < 2 else f"{2100 + 37 * index + label}"
+                stain = Stain.draw(rng)
+                folder = (
+                    root
+                    / _TOP
+                    / name
+                    / "SOB"
+                    / subtype
+                    / f"SOB_{name[0].upper()}_{code}_14-{slide}"
+                )
+                for number in range(1, each + 1):
+                    grade = float(rng.uniform(0.5, 1.0) if label else rng.uniform(0.0, 0.2))
+                    height = 456 if (label, index, number) == (0, 0, 1) else 460
+                    drawn = scene(
+                        rng, height, 700, 0.2, malignancy=grade, stain=stain, organ="breast"
+                    )
+                    file = f"SOB_{name[0].upper()}_{code}-14-{slide}-400-{number:03d}.png"
+                    write_image(folder / "400X" / file, drawn.image)
 
     def records(self, root: Path) -> Iterator[Record]:
         """Benign, then malignant, subtype by subtype, sorted."""

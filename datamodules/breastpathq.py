@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from datamodules.base import PathologyDataModule
 from datamodules.errors import DatasetNotFoundError, LayoutError
-from datamodules.images import list_images
+from datamodules.images import list_images, write_image
 from datamodules.layout import named, read_table, relative
 from datamodules.records import Record, Task, TaskKind
 from datamodules.tiling import View
+from datamodules.tissue import Stain, scene
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +77,35 @@ class BreastPathQ(PathologyDataModule):
     layout = tuple(f"{_TOP}/{table}" for table in _TABLES.values())
     grouping = "slide"
     options_type = BreastPathQOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Patches of slides, those of the last fifth for validation; a quarter hold no tumour."""
+        slides = max(5, min(69, images // 8))
+        each = -(-max(10, images) // slides)
+        tables = {folder: ["slide,rid,y"] for folder in _TABLES}
+        for index in range(slides):
+            slide, stain = 99788 + 3 * index, Stain.draw(rng)
+            folder = "validation" if index >= slides - max(1, slides // 5) else "train"
+            for rid in range(1, each + 1):
+                grade = 0.0 if rng.random() < 0.25 else float(rng.uniform(0.3, 1.0))
+                share = float(rng.uniform(0.05, 1.0))
+                drawn = scene(
+                    rng,
+                    512,
+                    512,
+                    cls.mpp,
+                    None,
+                    grade,
+                    stain=stain,
+                    organ="breast",
+                    epithelium=share,
+                )
+                write_image(root / _TOP / folder / f"{slide}_{rid}.tif", drawn.image)
+                written = f"{slide}.0" if folder == "train" else f"{slide}"
+                tables[folder].append(f"{written},{rid},{round(drawn.cellularity * 20) / 20:g}")
+        for folder, rows in tables.items():
+            (root / _TOP / _TABLES[folder]).write_text("\n".join(rows) + "\n")
 
     def records(self, root: Path) -> Iterator[Record]:
         """Training, then validation, in the order of the tables."""

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from datamodules.base import PathologyDataModule
 from datamodules.errors import ConfigError, LayoutError
+from datamodules.images import write_image
 from datamodules.layout import (
     class_images,
     group_of,
@@ -18,6 +21,7 @@ from datamodules.layout import (
 )
 from datamodules.records import Record, Task, TaskKind
 from datamodules.tiling import Cutter, View
+from datamodules.tissue import Stain, scene
 
 
 @dataclass
@@ -64,6 +68,19 @@ class ClassFolders(PathologyDataModule):
     layout = ("*/*",)
     grouping = "see option group"
     options_type = ClassFoldersOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Benign and malignant glands of patients that the file names tell."""
+        patients = max(4, min(20, images // 8))
+        each = -(-max(8, images) // patients)
+        for patient in range(1, patients + 1):
+            malignant, stain = patient % 2, Stain.draw(rng)
+            for number in range(1, each + 1):
+                grade = float(rng.uniform(0.5, 1.0) if malignant else rng.uniform(0.0, 0.2))
+                drawn = scene(rng, 256, 256, malignancy=grade, stain=stain, organ="colon")
+                name = "malignant" if malignant else "benign"
+                write_image(root / name / f"patient{patient:02d}_{number}.png", drawn.image)
 
     def native_mpp(self) -> float:
         """Um per pixel as the options say."""

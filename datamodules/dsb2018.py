@@ -7,12 +7,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import LayoutError
-from datamodules.images import read_image, read_mask
+from datamodules.images import read_image, read_mask, write_image
 from datamodules.layout import nonempty_images, relative, subfolders
 from datamodules.records import Mask, Record, Task, TaskKind
+from datamodules.tissue import scene
 
 _TOP = "stage1_train"
 COLOURFUL = 10.0
@@ -61,6 +63,25 @@ class DSB2018(PathologyDataModule):
     layout = (_TOP,)
     grouping = "image"
 
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """RGBA fields with one mask a nucleus; every eighth is grey fluorescence, to be skipped."""
+        for number in range(max(4, images)):
+            organ = str(rng.choice(["breast", "colon", "liver", "kidney", "bladder"]))
+            height, width = (256, 320) if number % 3 else (256, 256)
+            grade = float(rng.uniform(0.0, 1.0))
+            # Larger nuclei than at the usual 0.5 um/px: fewer of them, as in the real images.
+            drawn = scene(rng, height, width, 0.3, malignancy=grade, organ=organ)
+            image = drawn.image
+            if number % 8 == 7:
+                image = np.repeat(255 - image.min(axis=2, keepdims=True), 3, axis=2)
+            opaque = np.full((height, width, 1), 255, np.uint8)
+            name = rng.bytes(32).hex()
+            folder = root / _TOP / name
+            rgba = np.concatenate([image, opaque], axis=2)
+            write_image(folder / "images" / f"{name}.png", rgba)
+            _write_masks(folder / "masks", drawn.nuclei, rng)
+
     def records(self, root: Path) -> Iterator[Record]:
         """Sorted by image id; each image is decoded once to see whether it is stained."""
         for folder in subfolders(root / _TOP):
@@ -104,3 +125,10 @@ def union(folder: Path) -> Mask:
     if nuclei is None:
         raise LayoutError(f"{folder}: the folder holds no mask")
     return nuclei
+
+
+def _write_masks(folder: Path, nuclei: NDArray[np.int32], rng: np.random.Generator) -> None:
+    """One file a nucleus; a field without any gets one empty mask."""
+    for number in range(1, max(1, int(nuclei.max())) + 1):
+        mask = np.where(nuclei == number, 255, 0).astype(np.uint8)
+        write_image(folder / f"{rng.bytes(32).hex()}.png", mask)

@@ -12,7 +12,7 @@ import numpy as np
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import ConfigError, LayoutError
-from datamodules.images import list_images, read_mask
+from datamodules.images import list_images, read_mask, write_image
 from datamodules.layout import (
     group_of,
     group_pattern,
@@ -22,6 +22,7 @@ from datamodules.layout import (
 )
 from datamodules.records import Mask, Record, Task, TaskKind
 from datamodules.tiling import Cutter, View
+from datamodules.tissue import Stain, scene
 
 
 @dataclass
@@ -69,6 +70,20 @@ class ImageMasks(PathologyDataModule):
     layout = ("**/images", "**/masks")
     grouping = "see option group"
     options_type = ImageMasksOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Glands of patients that the file names tell."""
+        patients = max(4, min(20, images // 8))
+        each = -(-max(8, images) // patients)
+        for patient in range(1, patients + 1):
+            stain, grade = Stain.draw(rng), float(rng.uniform(0.0, 0.6))
+            for number in range(1, each + 1):
+                drawn = scene(rng, 256, 256, malignancy=grade, stain=stain, organ="colon")
+                stem = f"patient{patient:02d}_{number}"
+                write_image(root / "images" / f"{stem}.png", drawn.image)
+                glands = (drawn.glands > 0).astype(np.uint8)
+                write_image(root / "masks" / f"{stem}.png", glands)
 
     def native_mpp(self) -> float:
         """Um per pixel as the options say."""

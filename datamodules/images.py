@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
+from numpy.typing import NDArray
 
 from datamodules.errors import DatasetNotFoundError, ImageError, LayoutError
 from datamodules.records import Image, Mask
@@ -67,6 +69,22 @@ def list_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DatasetNotFoundError(f"{folder}: no such folder; expected image files in it")
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+
+
+def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write an image or mask in the format of its suffix; folders are made as needed.
+
+    Args:
+        path: PNG and TIFF are lossless, JPEG has quality 95.
+        pixels: uint8 (height, width), (height, width, 3) or (height, width, 4).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {}
+    if path.suffix.lower() == ".png":
+        options["compress_level"] = 1
+    elif path.suffix.lower() in (".jpg", ".jpeg"):
+        options["quality"] = 95
+    PIL.Image.fromarray(pixels).save(path, **options)
 
 
 def _open(path: Path) -> PIL.Image.Image:

@@ -6,11 +6,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from datamodules.base import PathologyDataModule
 from datamodules.errors import LayoutError
+from datamodules.images import write_image
 from datamodules.layout import named, nonempty_images, read_table, relative
 from datamodules.records import Record, Task, TaskKind
 from datamodules.tiling import View
+from datamodules.tissue import scene
 
 CLASSES = ("colon_aca", "colon_n", "lung_aca", "lung_n", "lung_scc")
 PREFIXES = {
@@ -20,6 +24,7 @@ PREFIXES = {
     "lung_n": "lungn",
     "lung_scc": "lungscc",
 }
+_COPIES = 4  # forged copies of one original; about 20 in the real dataset
 _TOP = "lung_colon_image_set"
 _CLUSTERS = "annotations/{name}/UNI/resize_only/final_clusters.csv"
 
@@ -68,6 +73,27 @@ class LC25000(PathologyDataModule):
     tasks = (Task("histology", TaskKind.CLASSIFICATION, CLASSES),)
     layout = (_TOP,)
     grouping = "cluster of copies"
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Originals and their turned and mirrored copies, with the clusters that name them."""
+        originals = max(3, round(images / len(CLASSES) / _COPIES))
+        for name in CLASSES:
+            numbers = iter(rng.permutation(originals * _COPIES) + 1)
+            lines = ["cluster_label,img_path"]
+            organ = {"lung_scc": "head-neck"}.get(name, name.split("_")[0])
+            for cluster in range(originals):
+                grade = 0.0 if name.endswith("_n") else float(rng.uniform(0.5, 1.0))
+                image = scene(rng, 768, 768, 0.4, malignancy=grade, organ=organ).image
+                for copy in range(_COPIES):
+                    file = f"{PREFIXES[name]}{next(numbers)}.jpeg"
+                    turned = np.rot90(image if copy % 2 else image[:, ::-1], copy)
+                    folder = root / _TOP / f"{name.split('_')[0]}_image_sets" / name
+                    write_image(folder / file, np.ascontiguousarray(turned))
+                    lines.append(f"{cluster},./LC25000/{name}/{file}")
+            table = root / _CLUSTERS.format(name=name)
+            table.parent.mkdir(parents=True)
+            table.write_text("\n".join(lines) + "\n")
 
     def records(self, root: Path) -> Iterator[Record]:
         """Class by class in index order, sorted by file name."""

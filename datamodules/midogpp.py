@@ -12,13 +12,25 @@ import numpy as np
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import DatasetNotFoundError, LayoutError
+from datamodules.images import write_image
 from datamodules.layout import read_table, relative
 from datamodules.records import Boxes, Record, Task, TaskKind
 from datamodules.tiling import Cutter
+from datamodules.tissue import scene
 
 CLASSES = ("mitotic figure", "hard negative")
 UNLABELLED = range(151, 201)
 """Image ids of the GT450 scanner, which were published without labels."""
+
+_TUMOURS = (
+    ("human breast cancer", "breast"),
+    ("canine soft tissue sarcoma", "soft-tissue"),
+    ("canine lymphosarcoma", "lymph-node"),
+    ("human neuroendocrine tumor", "pancreas"),
+    ("canine cutaneous mast cell tumor", "skin"),
+    ("human melanoma", "skin"),
+    ("canine lung cancer", "lung"),
+)
 
 
 @dataclass
@@ -82,6 +94,37 @@ class MIDOGpp(PathologyDataModule):
         """Tiles, of which training leaves out most of those without any object."""
         return replace(super().cutter(tasks), empty_share=self.options.empty_share)
 
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Small regions with both tables; a region counts as four images, being cut into tiles."""
+        count, side = max(6, images // 4), 800
+        entries: list[dict[str, Any]] = []
+        notes: list[dict[str, Any]] = []
+        rows = ["Slide;Dataset;Tumor;Scanner;Origin;Species"]
+        for index in range(count):
+            number = index + 1 if index < 150 else index + 51
+            tumour, organ = _TUMOURS[index % len(_TUMOURS)]
+            mitoses, mimics = (int(n) for n in rng.integers((1, 1), (6, 7)))
+            drawn = scene(rng, side, side, cls.mpp, None, 0.8, mitoses, mimics, organ=organ)
+            write_image(root / "images" / f"{number:03d}.tiff", drawn.image)
+            entries.append(_entry(number, side, tumour))
+            for label, points in ((1, drawn.mitoses), (2, drawn.lookalikes)):
+                for x, y in points.round().astype(int).tolist():
+                    box = [x - 25, y - 25, x + 25, y + 25]
+                    notes.append({"bbox": box, "category_id": label, "image_id": number})
+            part = "test" if index % 5 == 4 else "train"
+            rows.append(f"{number};{part};{tumour};Hamamatsu XR;UMC Utrecht;{tumour.split()[0]}")
+        entries.append(_entry(151, side, _TUMOURS[0][0]))  # listed, but neither labelled nor there
+        names = ((1, "mitotic figure"), (2, "not mitotic figure"))
+        database = {
+            "images": entries,
+            "categories": [{"id": number, "name": name} for number, name in names],
+            "annotations": [{**note, "id": place} for place, note in enumerate(notes, start=1)],
+        }
+        (root / "databases").mkdir()
+        (root / "databases" / "MIDOG++.json").write_text(json.dumps(database))
+        (root / "databases" / "datasets_xvalidation.csv").write_text("\n".join(rows) + "\n")
+
     def records(self, root: Path) -> Iterator[Record]:
         """Labelled images in order of their id."""
         database = _table(root, "MIDOG++.json")
@@ -141,3 +184,9 @@ def _boxes(objects: list[tuple[list[float], int]], entry: dict[str, Any]) -> Box
     xyxy = np.array([box for box, _ in objects], np.float32).reshape(-1, 4)
     edge = np.array([entry["width"], entry["height"]] * 2, np.float32)
     return Boxes(xyxy.clip(0, edge), np.array([label for _, label in objects], np.int64))
+
+
+def _entry(number: int, side: int, tumour: str) -> dict[str, Any]:
+    """An item of the JSON's list of images."""
+    name = f"{number:03d}.tiff"
+    return {"id": number, "file_name": name, "width": side, "height": side, "tumor_type": tumour}

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import LayoutError
-from datamodules.images import image_size
+from datamodules.images import image_size, write_image
 from datamodules.layout import relative
 from datamodules.records import Boxes, Mask, Record, Task, TaskKind
+from datamodules.tissue import scene
 
 _TRAIN = "MoNuSeg 2018 Training Data"
 _TEST = "MoNuSegTestData"
@@ -73,6 +74,23 @@ class MoNuSeg(PathologyDataModule):
         ),
     )
     layout = (f"{_TRAIN}/Tissue Images", f"{_TRAIN}/Annotations")
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Fields of 1000x1000 px; a field counts as six images, being cut into many tiles."""
+        count = max(4, images // 6)
+        for number in range(count):
+            mpp = float(rng.choice([0.252, 0.2468]))
+            organ = str(rng.choice(cls.organs))
+            grade = float(rng.uniform(0.0, 1.0))
+            drawn = scene(rng, 1000, 1000, mpp, malignancy=grade, organ=organ)
+            name = f"TCGA-{'ABCEGH'[number % 6]}{number % 10}-{1000 + number}-01Z-00-DX1"
+            train = number < count - max(1, count // 4)
+            images_at = root / (f"{_TRAIN}/Tissue Images" if train else _TEST)
+            xml_at = root / (f"{_TRAIN}/Annotations" if train else _TEST)
+            write_image(images_at / f"{name}.tif", drawn.image)
+            xml_at.mkdir(parents=True, exist_ok=True)
+            (xml_at / f"{name}.xml").write_text(_aperio(drawn.polygons(), mpp))
 
     def records(self, root: Path) -> Iterator[Record]:
         """Training images, then test images, sorted by id."""
@@ -155,3 +173,16 @@ def nuclei_boxes(xml: Path, image: Path) -> Boxes:
     xyxy = np.array(corners, np.float32).reshape(-1, 4).clip(0, [width, height] * 2)
     inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
     return Boxes(xyxy[inside].astype(np.float32), np.zeros(int(inside.sum()), np.int64))
+
+
+def _aperio(polygons: list[NDArray[np.float64]], mpp: float) -> str:
+    """Aperio XML of nuclei; like the real ones, those at the border reach out of the image."""
+    regions = []
+    for number, polygon in enumerate(polygons, start=1):
+        outline = np.where(polygon == 0, -2.0, polygon + 0.5)
+        vertices = "".join(f'<Vertex X="{x:.6f}" Y="{y:.6f}"/>' for x, y in outline.tolist())
+        regions.append(f'<Region Id="{number}"><Vertices>{vertices}</Vertices></Region>')
+    return (
+        f'<Annotations MicronsPerPixel="{mpp:.6f}">\n<Annotation Id="1" Name="">\n'
+        f"<Regions>\n{chr(10).join(regions)}\n</Regions>\n</Annotation>\n</Annotations>\n"
+    )

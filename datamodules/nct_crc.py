@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from datamodules.base import Archive, PathologyDataModule
 from datamodules.errors import DatasetNotFoundError, LayoutError
+from datamodules.images import write_image
 from datamodules.layout import class_images, named, relative
 from datamodules.records import Record, Task, TaskKind
 from datamodules.tiling import View
+from datamodules.tissue import Tissue, scene
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +88,20 @@ class NCTCRC(PathologyDataModule):
     layout = ("*CRC*-HE-*",)
     grouping = "image"
     options_type = NCTCRCOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Both parts, every class in each; every image has a stain of its own."""
+        count = max(3, round(images / len(CLASSES)))
+        held_out = max(1, count // 5)
+        for name, tissue in zip(CLASSES, Tissue, strict=True):
+            for number in range(count):
+                code = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), 8))
+                part, middle = ("NCT-CRC-HE-100K", "")
+                if number >= count - held_out:
+                    part, middle = ("CRC-VAL-HE-7K", "TCGA-")
+                drawn = scene(rng, 224, 224, cls.mpp, tissue=tissue, organ="colon")
+                write_image(root / part / name / f"{name}-{middle}{code}.tif", drawn.image)
 
     def records(self, root: Path) -> Iterator[Record]:
         """The 100K, then the 7K, class by class, sorted by file name."""
