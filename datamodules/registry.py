@@ -1,7 +1,7 @@
 """The readers by name. Another package adds one through an entry point.
 
-    [project.entry-points."histology.readers"]
-    my_dataset = "my_package.my_dataset:MyDataset"
+[project.entry-points."histology.readers"]
+my_dataset = "my_package.my_dataset:MyDataset"
 """
 
 from __future__ import annotations
@@ -17,19 +17,36 @@ from datamodules.settings import DataConfig, DatasetConfig
 GROUP = "histology.readers"
 
 READERS = {
+    # what the encoder is trained on
     "nct_crc": "datamodules.nct_crc:NCTCRC",
+    "pcam": "datamodules.pcam:PCam",
     "lc25000": "datamodules.lc25000:LC25000",
+    "gleason_tma": "datamodules.gleason_tma:GleasonTMA",
+    "bcss": "datamodules.bcss:BCSS",
     "glas": "datamodules.glas:GlaS",
     "midogpp": "datamodules.midogpp:MIDOGpp",
+    "tupac16": "datamodules.tupac16:TUPAC16",
+    "pannuke": "datamodules.pannuke:PanNuke",
     "monuseg": "datamodules.monuseg:MoNuSeg",
-    "dsb2018": "datamodules.dsb2018:DSB2018",
+    # what it never sees
+    "bach": "datamodules.bach:BACH",
     "idc": "datamodules.idc:IDC",
-    "breakhis": "datamodules.breakhis:BreaKHis",
     "breastpathq": "datamodules.breastpathq:BreastPathQ",
+    # in reserve
+    "dsb2018": "datamodules.dsb2018:DSB2018",
+    "breakhis": "datamodules.breakhis:BreaKHis",
+    "conic": "datamodules.conic:CoNIC",
+    "kather2016": "datamodules.kather2016:Kather2016",
+    "ocelot": "datamodules.ocelot:OCELOT",
+    "sicapv2": "datamodules.sicapv2:SICAPv2",
+    "tnbc": "datamodules.tnbc:TNBC",
+    # own data
     "class_folders": "datamodules.class_folders:ClassFolders",
     "image_masks": "datamodules.image_masks:ImageMasks",
+    "coco_boxes": "datamodules.coco_boxes:CocoBoxes",
+    "csv_table": "datamodules.csv_table:CsvTable",
 }
-CONVENTIONS = ("class_folders", "image_masks")
+CONVENTIONS = ("class_folders", "image_masks", "coco_boxes", "csv_table")
 """Readers of own data: they describe no public dataset."""
 
 

@@ -1,0 +1,134 @@
+"""BCSS: regions of breast cancer, segmented by tissue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from datamodules.base import PathologyDataModule
+from datamodules.images import list_images
+from datamodules.layout import named, relative
+from datamodules.pairing import folder_with, paired
+from datamodules.records import Record, Task, TaskKind
+from datamodules.relabel import Codes
+
+CODES = (
+    "outside_roi",
+    "tumor",
+    "stroma",
+    "lymphocytic_infiltrate",
+    "necrosis_or_debris",
+    "glandular_secretions",
+    "blood",
+    "exclude",
+    "metaplasia_NOS",
+    "fat",
+    "plasma_cells",
+    "other_immune_infiltrate",
+    "mucoid_material",
+    "normal_acinus_or_duct",
+    "lymphatics",
+    "undetermined",
+    "nerve",
+    "skin_adnexa",
+    "blood_vessel",
+    "angioinvasion",
+    "dcis",
+    "other",
+)
+GROUPS = ("tumor", "stroma", "inflammatory", "necrosis", "other")
+_UNLABELLED = (0, 7, 15)
+_GROUP_OF_CODE = {1: 0, 19: 0, 20: 0, 2: 1, 3: 2, 10: 2, 11: 2, 4: 3}
+_IGNORE = 255
+_NAME = re.compile(r"(?P<patient>TCGA-(?P<institute>\w+)-\w+)-.*_MPP-(?P<mpp>\d+\.\d+)\.png")
+_SPLIT_OF_INSTITUTE = {
+    **dict.fromkeys(("OL", "LL", "E2", "EW", "GM", "S3"), "test"),
+    **dict.fromkeys(("BH", "C8", "A8", "A1", "E9"), "val"),
+}
+
+
+@dataclass
+class BCSSOptions:
+    """Options of the BCSS reader.
+
+    Attributes:
+        classes: "grouped" for five classes, "codes" for the 22 published ones.
+    """
+
+    classes: Literal["grouped", "codes"] = "grouped"
+
+
+class BCSS(PathologyDataModule):
+    """Breast Cancer Semantic Segmentation (BCSS).
+
+    151 regions of up to 7000 px at 0.25 um/px, one per slide of TCGA's triple-negative breast
+    cancers, outlined by students and pathologists.
+
+        rgbs_colorNormalized/<id>.png  RGB; id: TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500
+        masks/<id>.png                 8 bit, one of 22 codes per pixel
+
+    Classes (default): 0 tumor (codes 1, 19, 20), 1 stroma (2), 2 inflammatory (3, 10, 11),
+    3 necrosis (4), 4 other (all else). With `classes: codes` the index is the published code.
+    Ignored in both: 0 outside_roi, 7 exclude, 15 undetermined.
+
+    Split: by institute, the second token of the id: test OL, LL, E2, EW, GM, S3 (the authors'
+    split, 45 regions); val BH, C8, A8, A1, E9 (30); train the rest (76). Groups: the patient.
+    Quirks: regions are cut along rotated outlines, so that corners hold code 0; the images are
+    colour-normalised.
+
+    Amgad et al.: Structured crowdsourcing enables convolutional segmentation of histology
+    images, Bioinformatics 35(18), 2019, doi:10.1093/bioinformatics/btz083. CC0.
+    """
+
+    title = "Breast Cancer Semantic Segmentation"
+    organs = ("breast",)
+    licence = "CC0 1.0"
+    commercial = True
+    citation = (
+        "Amgad et al., Structured crowdsourcing enables convolutional segmentation of histology "
+        "images, Bioinformatics 35(18), 2019, doi:10.1093/bioinformatics/btz083"
+    )
+    homepage = "https://github.com/PathologyDataScience/BCSS"
+    sources = ("TCGA",)
+    obtain = (
+        "open https://github.com/PathologyDataScience/BCSS, follow its link to the folder with "
+        "the 0.25 um/px version and put rgbs_colorNormalized/ and masks/ there"
+    )
+    folder = "bcss"
+    mpp = 0.25
+    tasks = (Task("tissue", TaskKind.SEGMENTATION, classes=GROUPS, ignore_index=_IGNORE),)
+    layout = ("**/rgbs_colorNormalized/*.png", "**/masks/*.png")
+    options_type = BCSSOptions
+
+    def tasks_in(self, root: Path) -> tuple[Task, ...]:
+        """Five classes, or the 22 published codes where the option asks for them."""
+        classes = GROUPS if self.options.classes == "grouped" else CODES
+        return (Task("tissue", TaskKind.SEGMENTATION, classes=classes, ignore_index=_IGNORE),)
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """One record per region."""
+        top = folder_with(root, "rgbs_colorNormalized")
+        codes = Codes(self._index())
+        images, masks = (list_images(top / name) for name in ("rgbs_colorNormalized", "masks"))
+        for path, mask in paired(root, images, masks, "masks/{}.png"):
+            found = named(_NAME, root, path, "TCGA-A1-A0SK-DX1_xmin1_ymin1_MPP-0.2500.png")
+            yield Record(
+                source=relative(root, path),
+                image=path,
+                targets={"tissue": partial(codes, mask)},
+                split=_SPLIT_OF_INSTITUTE.get(found["institute"], "train"),
+                group=found["patient"],
+                mpp=float(found["mpp"]),
+            )
+
+    def _index(self) -> dict[int, int]:
+        grouped = self.options.classes == "grouped"
+        rest = GROUPS.index("other")
+        index = {
+            code: _GROUP_OF_CODE.get(code, rest) if grouped else code for code in range(len(CODES))
+        }
+        return {**index, **dict.fromkeys(_UNLABELLED, _IGNORE)}

@@ -1,0 +1,142 @@
+"""CoNIC: nuclei of the colon, outlined and typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.arrays import npy_image, open_npy
+from datamodules.base import PathologyDataModule
+from datamodules.errors import LayoutError
+from datamodules.instances import instance_boxes
+from datamodules.layout import read_table, relative
+from datamodules.pairing import folder_with
+from datamodules.records import Boxes, Mask, Record, Task, TaskKind
+from datamodules.tiling import View
+
+NUCLEI = ("neutrophil", "epithelial", "lymphocyte", "plasma", "eosinophil", "connective")
+_SIDE = 256
+
+
+class CoNIC(PathologyDataModule):
+    """CoNIC 2022, patches of Lizard: 4,981 patches of 256x256 px at 0.5 um/px.
+
+    Two tasks from the same outlines:
+
+        nuclei            0 background, 1 neutrophil, 2 epithelial, 3 lymphocyte, 4 plasma,
+                          5 eosinophil, 6 connective
+        nuclei_detection  boxes, the same classes without background, from 0
+
+    Layout:
+
+        images.npy        (n, 256, 256, 3)
+        labels.npy        (n, 256, 256, 2): instance ids, class of the pixel
+        patch_info.csv    one column patch_info, "<source image>-<number>"
+        counts.csv        cells per class, not needed
+
+    Split: none is published. Grouping: the source image, the text before the last "-" of
+    patch_info; patches of one image overlap.
+    Quirk: Lizard is made of images of GlaS, CRAG, CoNSeP, DigestPath, PanNuke and TCGA, so
+    none of these is unseen after training on it.
+    """
+
+    title = "CoNIC 2022 (Lizard)"
+    organs = ("colon",)
+    licence = "CC BY-NC-SA 4.0"
+    commercial = False
+    citation = (
+        "Graham et al.: Lizard: A large-scale dataset for colonic nuclear instance segmentation "
+        "and classification. ICCV Workshops 2021. arXiv 2108.11195"
+    )
+    homepage = "https://conic-challenge.grand-challenge.org"
+    sources = (
+        "Warwick UHCW colon",
+        "DigestPath",
+        "PanNuke",
+        "TCGA",
+    )
+    obtain = (
+        "register at https://conic-challenge.grand-challenge.org, fetch the training data and put "
+        "images.npy, labels.npy and patch_info.csv there"
+    )
+    folder = "conic"
+    mpp = 0.5
+    patch_size = _SIDE
+    view = View.WHOLE
+    grouping = "source image"
+    tasks = (
+        Task("nuclei", TaskKind.SEGMENTATION, ("background", *NUCLEI)),
+        Task(
+            "nuclei_detection",
+            TaskKind.DETECTION,
+            NUCLEI,
+            object_size_um=8.0,
+            match_distance_um=3.0,
+        ),
+    )
+    layout = ("**/images.npy", "**/labels.npy", "**/patch_info.csv")
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """One record per row of the arrays."""
+        top = folder_with(root, "images.npy")
+        images, labels, names = (top / n for n in ("images.npy", "labels.npy", "patch_info.csv"))
+        count = len(open_npy(images, (None, _SIDE, _SIDE, 3)))
+        rows = read_table(root, names, ("patch_info",))
+        for path, found in (
+            (labels, len(open_npy(labels, (None, _SIDE, _SIDE, 2)))),
+            (names, len(rows)),
+        ):
+            if found != count:
+                raise LayoutError(f"{relative(root, path)}: {found} rows for {count} images")
+        for row, entry in enumerate(rows):
+            group, dash, _ = entry["patch_info"].rpartition("-")
+            if not dash:
+                raise LayoutError(
+                    f"{relative(root, names)}, line {row + 2}: '{entry['patch_info']}', expected "
+                    "<source image>-<number>"
+                )
+            yield Record(
+                source=f"{relative(root, images)}#{row}",
+                image=partial(npy_image, images, row),
+                targets={
+                    "nuclei": partial(type_mask, labels, row),
+                    "nuclei_detection": partial(type_boxes, labels, row),
+                },
+                split="train",
+                group=group,
+            )
+
+
+def type_mask(labels: Path, row: int) -> Mask:
+    """Class of the nucleus at each pixel, 0 is background."""
+    return _label(labels, row)[:, :, 1].astype(np.uint8)
+
+
+def type_boxes(labels: Path, row: int) -> Boxes:
+    """The box around each nucleus, labelled with the class that most of its pixels have."""
+    label = _label(labels, row)
+    ids, classes = label[:, :, 0].astype(np.int64), label[:, :, 1].astype(np.int64)
+    boxes, numbers = instance_boxes(ids)
+    inside = ids > 0
+    votes = np.zeros((len(numbers), len(NUCLEI) + 1), np.int64)
+    np.add.at(votes, (np.searchsorted(numbers, ids[inside]), classes[inside]), 1)
+    return Boxes(boxes, votes.argmax(axis=1) - 1)
+
+
+def _label(labels: Path, row: int) -> NDArray[Any]:
+    """Instances and classes of one patch, (256, 256, 2).
+
+    Raises:
+        LayoutError: a class that is not published.
+    """
+    label = np.asarray(open_npy(labels, (None, _SIDE, _SIDE, 2))[row])
+    low, high = label[:, :, 1].min(), label[:, :, 1].max()
+    if low < 0 or high > len(NUCLEI):
+        wrong = int(low if low < 0 else high)
+        raise LayoutError(f"{labels}#{row}: class {wrong}, expected 0 to {len(NUCLEI)}")
+    return label

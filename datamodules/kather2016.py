@@ -1,0 +1,73 @@
+"""Kather-texture-2016: tissue of colorectal cancer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from datamodules.base import PathologyDataModule
+from datamodules.layout import class_images, relative
+from datamodules.pairing import folder_with
+from datamodules.records import Record, Task, TaskKind
+from datamodules.tiling import View
+
+CLASSES = (
+    "01_TUMOR",
+    "02_STROMA",
+    "03_COMPLEX",
+    "04_LYMPHO",
+    "05_DEBRIS",
+    "06_MUCOSA",
+    "07_ADIPOSE",
+    "08_EMPTY",
+)
+_SLIDE = re.compile(r"CRC-Prim-HE-\d+")
+
+
+class Kather2016(PathologyDataModule):
+    """Kather-texture-2016: 5,000 patches of 150x150 px at 0.495 um/px, 8 classes of 625.
+
+        0 tumour epithelium   2 complex stroma    4 debris   6 adipose
+        1 simple stroma       3 immune cells      5 mucosa   7 background
+
+    Layout:
+
+        Kather_texture_2016_image_tiles_5000/<01_TUMOR ... 08_EMPTY>/*.tif
+
+    Split: none is published. Grouping: the slide, CRC-Prim-HE-<NN> in the file name; a name
+    without it is its own group.
+    Quirk: from the same laboratory as NCT-CRC-HE-100K, other years: not unseen after it.
+    """
+
+    title = "Kather-texture-2016"
+    organs = ("colon",)
+    licence = "CC BY 4.0"
+    commercial = True
+    citation = (
+        "Kather et al.: Multi-class texture analysis in colorectal cancer histology. Scientific "
+        "Reports 6:27988 (2016). doi:10.1038/srep27988"
+    )
+    homepage = "https://zenodo.org/records/53169"
+    sources = ("NCT Heidelberg and UMM Mannheim colon",)
+    obtain = (
+        "get Kather_texture_2016_image_tiles_5000.zip of https://zenodo.org/records/53169 and "
+        "unpack it there"
+    )
+    folder = "kather2016"
+    mpp = 0.495
+    patch_size = 150
+    view = View.WHOLE
+    grouping = "slide"
+    tasks = (Task("tissue", TaskKind.CLASSIFICATION, CLASSES),)
+    layout = ("**/01_TUMOR/*.tif",)
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Class by class, sorted by file name."""
+        top = folder_with(root, CLASSES[0])
+        for path, label in class_images(root, top, CLASSES):
+            source = relative(root, path)
+            # [K] The pattern of the names is not re-checked, hence the fall-back.
+            slide = _SLIDE.search(path.name)
+            group = slide.group() if slide else source
+            yield Record(source, path, {"tissue": label}, "train", group)

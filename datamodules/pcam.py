@@ -1,0 +1,108 @@
+"""PatchCamelyon: metastases in lymph nodes, 96 px patches in HDF5 files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from datamodules.arrays import hdf5_image, hdf5_rows, hdf5_shape
+from datamodules.base import Archive, PathologyDataModule
+from datamodules.errors import DatasetNotFoundError, LayoutError
+from datamodules.layout import read_table
+from datamodules.records import Record, Task, TaskKind
+from datamodules.tiling import View
+
+_STEM = "camelyonpatch_level_2_split_"
+_SPLITS = {"train": "train", "valid": "val", "test": "test"}
+_URL = "https://zenodo.org/records/2546921/files/"
+
+
+class PCam(PathologyDataModule):
+    """PatchCamelyon (PCam).
+
+    327,680 patches of lymph node sections of CAMELYON16, half of them with metastasis of
+    breast cancer in their centre.
+
+        camelyonpatch_level_2_split_{train,valid,test}_x.h5      'x' uint8 (n, 96, 96, 3)
+        camelyonpatch_level_2_split_{train,valid,test}_y.h5      'y' uint8 (n, 1, 1, 1)
+        camelyonpatch_level_2_split_{train,valid,test}_meta.csv  optional; column wsi
+
+    The publisher compresses each file (.h5.gz): unpack them, a compressed file cannot be read
+    at a random position.
+
+    Classes: 0 no_tumor, 1 tumor (the central 32x32 px hold tumour tissue).
+
+    Split: official, 262,144 / 32,768 / 32,768, balanced; no slide lies in two of them.
+    Groups: the slide, where the meta tables are there; they are published beside the archives.
+    Without them nothing tells which patches belong together, and each patch is its own group:
+    the official split still keeps slides apart, any other split would not.
+    Quirk: patches occur twice within the training part.
+
+    Veeling, Linmans, Winkens, Cohen, Welling: Rotation equivariant CNNs for digital pathology,
+    MICCAI 2018, doi:10.1007/978-3-030-00934-2_24. CC0.
+    """
+
+    title = "PatchCamelyon"
+    organs = ("lymph node",)
+    licence = "CC0 1.0"
+    commercial = True
+    citation = (
+        "Veeling et al., Rotation equivariant CNNs for digital pathology, MICCAI 2018, "
+        "doi:10.1007/978-3-030-00934-2_24"
+    )
+    homepage = "https://zenodo.org/records/2546921"
+    sources = ("CAMELYON16",)
+    # The published checksums belong to the unpacked files, so none can be given here.
+    archives = tuple(
+        Archive(f"{_URL}{_STEM}{part}_{what}.h5.gz") for part in _SPLITS for what in ("x", "y")
+    )
+    folder = "pcam"
+    mpp = 1.0
+    patch_size = 96
+    view = View.WHOLE
+    grouping = "slide"
+    tasks = (
+        Task("tumor", TaskKind.CLASSIFICATION, classes=("no_tumor", "tumor"), positive="tumor"),
+    )
+    # A compressed file matches too: `records` then says that it must be unpacked.
+    layout = tuple(f"{_STEM}{part}_{what}.h5*" for part in _SPLITS for what in ("x", "y"))
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """One record per patch, split by split."""
+        for part, split in _SPLITS.items():
+            images, labels = (_unpacked(root / f"{_STEM}{part}_{what}.h5") for what in ("x", "y"))
+            count = hdf5_shape(images, "x", (None, None, None, 3))[0]
+            # [K] The labels' trailing axes of length 1 are not re-checked: any number is taken.
+            values = hdf5_rows(labels, "y").ravel()
+            if len(values) != count:
+                raise LayoutError(f"{labels.name}: {len(values)} labels, {images.name} has {count}")
+            groups = _slides(root / f"{_STEM}{part}_meta.csv", count)
+            for row, value in enumerate(values):
+                source = f"{images.name}#{row}"
+                yield Record(
+                    source=source,
+                    image=partial(hdf5_image, images, "x", row),
+                    targets={"tumor": int(value)},
+                    split=split,
+                    group=groups[row] if groups else source,
+                )
+
+
+def _unpacked(path: Path) -> Path:
+    packed = path.with_name(path.name + ".gz")
+    if not path.is_file() and packed.is_file():
+        raise LayoutError(f"{packed}: is still compressed; run `gunzip --keep {packed}`")
+    if not path.is_file():
+        raise DatasetNotFoundError(f"{path}: no such file; PCam consists of six .h5 files")
+    return path
+
+
+def _slides(path: Path, count: int) -> list[str]:
+    """The slide of each patch; empty where the table was not fetched."""
+    if not path.is_file():
+        return []
+    slides = [row["wsi"] for row in read_table(path.parent, path, ("wsi",))]
+    if len(slides) != count:
+        raise LayoutError(f"{path.name}: {len(slides)} rows, expected {count}, one for each patch")
+    return slides

@@ -1,0 +1,85 @@
+"""TNBC: nuclei of triple-negative breast cancer (Naylor)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.base import PathologyDataModule
+from datamodules.errors import DatasetNotFoundError
+from datamodules.images import read_image
+from datamodules.layout import named, nonempty_images, relative, subfolders
+from datamodules.pairing import folder_with, paired
+from datamodules.records import Mask, Record, Task, TaskKind
+
+_NAME = re.compile(r"(?P<slide>\d+)_\d+\.png")
+
+
+class TNBC(PathologyDataModule):
+    """TNBC (Naylor et al.): 50 fields of 512x512 px at 40x (0.25 um/px), 11 patients.
+
+    One task: 0 background, 1 nucleus.
+
+    Layout:
+
+        Slide_<XX>/<XX>_<N>.png     the images of patient XX
+        GT_<XX>/<XX>_<N>.png        nuclei, any value above 0; touching ones are kept apart by
+                                    one pixel of background
+
+    Split: none is published. Grouping: the patient XX.
+    Quirk: later versions of the archive add brain tissue as further slides: they are read too.
+    """
+
+    title = "TNBC nuclei segmentation"
+    organs = ("breast",)
+    licence = "see the publisher's page"
+    commercial = None
+    citation = (
+        "Naylor et al.: Segmentation of nuclei in histopathology images by deep regression of the "
+        "distance map. IEEE Transactions on Medical Imaging 38(2) (2019). "
+        "doi:10.1109/TMI.2018.2865709"
+    )
+    homepage = "https://doi.org/10.5281/zenodo.2579118"
+    sources = ("Institut Curie",)
+    obtain = (
+        "get the archive of https://doi.org/10.5281/zenodo.2579118 and unpack it there, so that "
+        "folders Slide_01, GT_01 and so on lie in it"
+    )
+    folder = "tnbc"
+    mpp = 0.25
+    grouping = "patient"
+    tasks = (Task("nuclei", TaskKind.SEGMENTATION, ("background", "nucleus")),)
+    layout = ("**/Slide_*/*.png", "**/GT_*/*.png")
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Patient by patient, sorted by file name."""
+        top = folder_with(root, "Slide_01")
+        folders = {path.name: path for path in subfolders(top)}
+        slides = {name.split("_", 1)[1] for name in folders if name.startswith(("Slide_", "GT_"))}
+        for slide in sorted(slides):
+            images, masks = (folders.get(f"{kind}_{slide}") for kind in ("Slide", "GT"))
+            if images is None or masks is None:
+                absent = f"Slide_{slide}" if images is None else f"GT_{slide}"
+                raise DatasetNotFoundError(f"{top}: no folder {absent}, its partner is there")
+            pictures, labels = nonempty_images(root, images), nonempty_images(root, masks)
+            for path, mask in paired(root, pictures, labels, f"{masks.name}/{{}}.png"):
+                named(_NAME, root, path, f"{slide}_<N>.png")
+                yield Record(
+                    source=relative(root, path),
+                    image=path,
+                    targets={"nuclei": partial(nuclei_mask, mask)},
+                    split="train",
+                    group=f"patient {slide}",
+                )
+
+
+def nuclei_mask(path: Path) -> Mask:
+    """Background and nucleus.
+
+    [K] Whether the masks are grey, palette or RGB is not re-checked: what is not black counts.
+    """
+    return np.asarray(read_image(path).any(axis=2), np.uint8)
