@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -27,6 +28,23 @@ from models.multitask import MultiTaskModule, TaskSpec
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Run:
+    """A training run, ready to start.
+
+    Attributes:
+        folder: where its results go.
+        trainer: Lightning's trainer.
+        module: encoder and heads.
+        stream: the data.
+    """
+
+    folder: Path
+    trainer: pl.Trainer
+    module: MultiTaskModule
+    stream: MultiTaskDataModule
+
+
 def pretrain(config: Config) -> Path:
     """Train the shared encoder, export it, probe it and write the report.
 
@@ -35,6 +53,25 @@ def pretrain(config: Config) -> Path:
 
     Raises:
         UserError: configuration, data or weights do not fit; nothing was trained.
+    """
+    run = assemble(config)
+    try:
+        run.trainer.fit(run.module, datamodule=run.stream)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "out of memory on the device; lower data.batch_size or data.tasks_per_batch, "
+            "or set model.grad_checkpointing=true"
+        ) from error
+    if run.trainer.interrupted:
+        raise KeyboardInterrupt
+    return run.folder
+
+
+def assemble(config: Config) -> Run:
+    """Prepare the data and build everything that a run needs.
+
+    Raises:
+        UserError: configuration, data or weights do not fit.
     """
     started = time.monotonic()
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -49,6 +86,8 @@ def pretrain(config: Config) -> Path:
 
     folder = create_run_folder(config)
     origin = provenance(config, stream.datasets, unseen)
+    if is_first_process():
+        write_json(folder / "provenance.json", origin)
     callbacks: list[Callback] = [
         *checkpoint_callbacks(config, folder),
         Throughput(config.trainer.log_every),
@@ -59,18 +98,7 @@ def pretrain(config: Config) -> Path:
         ProbeAtEnd(folder, config, unseen, origin, started),
     ]
     trainer = build_trainer(config, folder, stream, callbacks, origin)
-    if trainer.is_global_zero:
-        write_json(folder / "provenance.json", origin)
-    try:
-        trainer.fit(module, datamodule=stream)
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            "out of memory on the device; lower data.batch_size or data.tasks_per_batch, "
-            "or set model.grad_checkpointing=true"
-        ) from error
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    return folder
+    return Run(folder, trainer, module, stream)
 
 
 def make_ready(dataset: PathologyDataModule, config: Config) -> None:
