@@ -33,7 +33,7 @@ def populate(
         groups += _lining(rng, grid, style, epithelium)
         groups += _sheets(rng, grid, style, epithelium)
     if Tissue.LYMPHOID in present:
-        loose = rng.uniform(1.0, 1.35)
+        loose = rng.uniform(1.0, 1.5)
         points = _within(scatter(rng, grid, 6.0 * loose, 0.55), grid, regions, Tissue.LYMPHOID)
         groups.append(nuclei.lymphoid(rng, points))
     if Tissue.DEBRIS in present:

@@ -102,7 +102,7 @@ def _muscle(rng: np.random.Generator, ground: Ground) -> Amounts:
     thread = fibres.texture(rng, 16.0, 1.0)
     bundle = fibres.texture(rng, 110.0, 6.5)
     solid = _step(bundle + 0.3 * fibres.texture(rng, 28.0, 2.5) + 0.2 * thread, -1.35, -1.0)
-    eosin = (0.08 + 0.92 * solid) * (0.45 + 0.05 * thread + 0.05 * bundle)
+    eosin = (0.08 + 0.92 * solid) * (0.40 + 0.05 * thread + 0.05 * bundle)
     return (0.02 + 0.98 * solid) * (0.10 + 0.025 * thread), eosin
 
 
@@ -113,7 +113,7 @@ def _adipose(rng: np.random.Generator, ground: Ground) -> Amounts:
     septum = np.exp(-np.square(away / np.clip(thick, 0.45, 2.5))).astype(np.float32)
     film = np.maximum(smooth_noise(rng, ground.grid, 60.0) - 1.0, 0.0)
     fine = smooth_noise(rng, ground.grid, 2.0)
-    eosin = 0.008 + septum * (0.30 + 0.04 * fine) + 0.07 * film
+    eosin = 0.008 + septum * (0.30 + 0.04 * fine) + 0.03 * film
     return septum * (0.09 + 0.03 * fine), eosin
 
 
@@ -160,5 +160,5 @@ def _cells(rng: np.random.Generator, ground: Ground, hematoxylin: float, eosin: 
 
 def _empty(rng: np.random.Generator, ground: Ground) -> Amounts:
     """Glass: nothing but a trace of dirt."""
-    trace = np.abs(smooth_noise(rng, ground.grid, 20.0)) * np.float32(0.003)
+    trace = (1.5 + smooth_noise(rng, ground.grid, 40.0)) * np.float32(0.003)
     return trace, 2 * trace
