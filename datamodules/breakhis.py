@@ -97,23 +97,8 @@ class BreaKHis(PathologyDataModule):
             for index in range(slides):
                 subtype, code = subtypes[index % 4]
                 slide = "13412" if label and index < 2 else f"{2100 + 37 * index + label}"
-                stain = Stain.draw(rng)
-                folder = (
-                    root
-                    / _TOP
-                    / name
-                    / "SOB"
-                    / subtype
-                    / f"SOB_{name[0].upper()}_{code}_14-{slide}"
-                )
-                for number in range(1, each + 1):
-                    grade = float(rng.uniform(0.5, 1.0) if label else rng.uniform(0.0, 0.2))
-                    height = 456 if (label, index, number) == (0, 0, 1) else 460
-                    drawn = scene(
-                        rng, height, 700, 0.2, malignancy=grade, stain=stain, organ="breast"
-                    )
-                    file = f"SOB_{name[0].upper()}_{code}-14-{slide}-400-{number:03d}.png"
-                    write_image(folder / "400X" / file, drawn.image)
+                top = root / _TOP / name / "SOB" / subtype
+                _forge_slide(top, rng, f"SOB_{'BM'[label]}_{code}", f"14-{slide}", each)
 
     def records(self, root: Path) -> Iterator[Record]:
         """Benign, then malignant, subtype by subtype, sorted."""
@@ -143,3 +128,17 @@ def _record(root: Path, path: Path, label: int) -> Record:
     if (match[1] == "M") != bool(label):
         raise LayoutError(f"{relative(root, path)}: name and folder disagree about malignancy")
     return Record(relative(root, path), path, {"tumour": label}, "train", group=match[4])
+
+
+def _forge_slide(top: Path, rng: np.random.Generator, code: str, slide: str, images: int) -> None:
+    """Fields of one slide; the first of slide 14-2100 is 456 px high instead of 460."""
+    stain = Stain.draw(rng)
+    for number in range(1, images + 1):
+        grade = float(rng.uniform(0.5, 1.0) if "_M_" in code else rng.uniform(0.0, 0.2))
+        share = float(rng.uniform(0.4, 0.8))  # the label speaks of the epithelium
+        height = 456 if (slide, number) == ("14-2100", 1) else 460
+        drawn = scene(
+            rng, height, 700, 0.2, None, grade, stain=stain, organ="breast", epithelium=share
+        )
+        file = f"{code}-{slide}-400-{number:03d}.png"
+        write_image(top / f"{code}_{slide}" / "400X" / file, drawn.image)

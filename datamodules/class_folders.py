@@ -78,7 +78,7 @@ class ClassFolders(PathologyDataModule):
             malignant, stain = patient % 2, Stain.draw(rng)
             for number in range(1, each + 1):
                 grade = float(rng.uniform(0.5, 1.0) if malignant else rng.uniform(0.0, 0.2))
-                drawn = scene(rng, 256, 256, malignancy=grade, stain=stain, organ="colon")
+                drawn = scene(rng, 256, 256, 0.5, None, grade, stain=stain, epithelium=0.6)
                 name = "malignant" if malignant else "benign"
                 write_image(root / name / f"patient{patient:02d}_{number}.png", drawn.image)
 

@@ -84,7 +84,10 @@ class LC25000(PathologyDataModule):
             organ = {"lung_scc": "head-neck"}.get(name, name.split("_")[0])
             for cluster in range(originals):
                 grade = 0.0 if name.endswith("_n") else float(rng.uniform(0.5, 1.0))
-                image = scene(rng, 768, 768, 0.4, malignancy=grade, organ=organ).image
+                share = float(rng.uniform(0.4, 0.9))  # the label speaks of the epithelium
+                image = scene(
+                    rng, 768, 768, 0.4, malignancy=grade, organ=organ, epithelium=share
+                ).image
                 for copy in range(_COPIES):
                     file = f"{PREFIXES[name]}{next(numbers)}.jpeg"
                     turned = np.rot90(image if copy % 2 else image[:, ::-1], copy)
