@@ -47,10 +47,10 @@ class Scene:
         image: uint8 (height, width, 3), RGB.
         mpp: pixel size in um.
         nuclei: int32 (height, width), 0 for background, instances from 1 without a gap; each is
-            one connected piece and no two touch by an edge (coarser than 1 um per pixel: neither holds).
+            one connected piece and no two share an edge, unless `mpp` is coarser than 1.
         nucleus_types: uint8 (n,), `NucleusType` of instance `i + 1`.
         glands: int32 (height, width), the same for glands and tumour nests, with their lumina.
-        regions: uint8 (height, width), `Tissue.code` (index into `list(Tissue)`); glands are NORMAL or TUMOUR.
+        regions: uint8 (height, width), `Tissue.code`; glands are NORMAL or TUMOUR.
         mitoses: float32 (m, 2), x, y of mitotic figures in pixels.
         lookalikes: float32 (k, 2), x, y of dark bodies that are not mitoses.
         malignancy: 0 to 1.
