@@ -35,7 +35,9 @@ def assign(
 
     Args:
         target: boxes in pixels of the network input.
-        images, height, width: of the map in cells.
+        images: number of images.
+        height: of the map in cells.
+        width: of the map in cells.
         stride: pixels per cell.
     """
     boxes = target.boxes

@@ -56,7 +56,8 @@ class Grid:
         Args:
             raw: (m, 4), centre offset x, y and log width, height.
             cell: int64 (m,), index of the cell, flat over image, row, column.
-            height, width: of the map in cells.
+            height: of the map in cells.
+            width: of the map in cells.
         """
         raw = raw.float()
         position = torch.stack([cell % width, cell // width % height], 1)

@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         self.model, self.kwargs = build_model(
             config.encoder, config.weights, image_size, config.drop_path
         )
-        facts = timm.data.resolve_data_config(model=self.model)
+        facts: dict[str, Any] = self.model.pretrained_cfg  # type: ignore[assignment]
         self.mean: tuple[float, ...] = tuple(facts["mean"])
         self.std: tuple[float, ...] = tuple(facts["std"])
         self.interpolation: str = facts["interpolation"]
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
         if config.grad_checkpointing:
             self._checkpoint_gradients()
         if config.channels_last:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model.to(memory_format=torch.channels_last)
         if config.compile:
             self.compile()
         self.train()
@@ -201,7 +201,7 @@ def build_model(
         except Exception as error:
             if last == 0:
                 raise EncoderError(
-                    f"timm cannot build {name} with {({**kwargs, **training})}: {error}"
+                    f"timm cannot build {name} with { ({**kwargs, **training}) }: {error}"
                 ) from error
     raise EncoderError(f"{name}: cannot be built")
 

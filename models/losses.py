@@ -8,7 +8,8 @@ saw both halves. All of them are finite where nothing is labelled.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,8 @@ FOCAL_PRIOR = 0.01
 Loss for Dense Object Detection" (ICCV 2017), sections 3.3 and 4.1."""
 
 
-class LossTerm(NamedTuple):
+@dataclass(frozen=True)
+class LossTerm:
     """A loss before it is divided by how much was labelled.
 
     Attributes:
@@ -60,7 +62,8 @@ def squared_error(prediction: Tensor, target: Tensor, variance: Tensor) -> list[
     """Squared error relative to the variance of the targets.
 
     Args:
-        prediction, target: (n,).
+        prediction: (n,).
+        target: (n,).
         variance: scalar; of a bounded target that of the uniform distribution on its range.
     """
     error = (prediction.float() - target.float()).square().sum()
@@ -125,7 +128,8 @@ def box_overlap(predicted: Tensor, boxes: Tensor) -> LossTerm:
     """Generalised IoU loss over the cells that hold an object.
 
     Args:
-        predicted, boxes: (positives, 4), x1, y1, x2, y2 in pixels.
+        predicted: (positives, 4), x1, y1, x2, y2 in pixels.
+        boxes: what they should be.
     """
     each = generalized_box_iou_loss(predicted.float(), boxes.float(), reduction="sum")
     return LossTerm(each, count_of(len(boxes), predicted))
@@ -134,3 +138,15 @@ def box_overlap(predicted: Tensor, boxes: Tensor) -> LossTerm:
 def count_of(number: int, like: Tensor) -> Tensor:
     """A count on the device of a tensor."""
     return torch.tensor(float(number), device=like.device)
+
+
+def reduce(terms: Sequence[LossTerm], counts: Tensor, ranks: int = 1) -> Tensor:
+    """The loss of a task: the sum of its terms' quotients; finite where nothing was labelled.
+
+    Args:
+        terms: of this rank.
+        counts: (terms,), summed over all ranks.
+        ranks: their number; gradients are averaged over them.
+    """
+    divisors = torch.where(counts > 0, counts, torch.ones_like(counts)) / ranks
+    return torch.stack([term.sum / d for term, d in zip(terms, divisors, strict=True)]).sum()

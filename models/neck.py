@@ -130,9 +130,10 @@ def touch(modules: Sequence[nn.Module]) -> Tensor:
     Distributed training waits for a gradient of every parameter, also of those that a
     micro-batch does not use.
     """
-    total = torch.zeros(())
-    for module in modules:
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                total = total.to(parameter.device) + 0.0 * parameter.reshape(-1)[0].float()
-    return total
+    one_each = [
+        parameter.reshape(-1)[0].float()
+        for module in modules
+        for parameter in module.parameters()
+        if parameter.requires_grad
+    ]
+    return 0.0 * torch.stack(one_each).sum() if one_each else torch.zeros(())

@@ -1,0 +1,146 @@
+"""Detection metrics: F1 at a centre distance, and COCO's mean average precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.detection import MeanAveragePrecision
+
+from datamodules.batch import DetectionTarget
+from models.detection import Detections
+
+SCORE_BINS = 1000
+
+
+class CentreDistanceF1(Metric):
+    """F1 of object centres within a distance, as the mitosis challenges score.
+
+    Within each image and class, predictions take, in descending order of score, the nearest
+    object that is still free and not farther than the distance. So a prediction's fate does not
+    depend on weaker ones, and one pass serves all score thresholds (steps of 1 / 1000).
+
+    Args:
+        classes: number of classes.
+        distance_px: largest distance of matching centres, in pixels of the network input.
+    """
+
+    full_state_update = False
+    hits: Tensor
+    misses: Tensor
+    objects: Tensor
+
+    def __init__(self, classes: int, distance_px: float) -> None:
+        super().__init__()
+        self.classes = classes
+        self.distance_px = distance_px
+        bins = torch.zeros(classes, SCORE_BINS + 1)
+        self.add_state("hits", bins, dist_reduce_fx="sum")
+        self.add_state("misses", bins.clone(), dist_reduce_fx="sum")
+        self.add_state("objects", torch.zeros(classes), dist_reduce_fx="sum")
+
+    def update(self, predicted: Detections, target: DetectionTarget) -> None:
+        """Match and count.
+
+        Args:
+            predicted: descending scores within an image.
+            target: of the same images.
+        """
+        self.objects += torch.bincount(target.labels, minlength=self.classes)
+        if not len(predicted.scores):
+            return
+        hit = match(predicted, target, self.distance_px).to(predicted.scores.device)
+        bins = (predicted.scores.double() * SCORE_BINS + 1e-6).floor().long()
+        index = predicted.labels * (SCORE_BINS + 1) + bins
+        size = self.hits.numel()
+        self.hits += torch.bincount(index[hit], minlength=size).view_as(self.hits)
+        self.misses += torch.bincount(index[~hit], minlength=size).view_as(self.hits)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scores in [0, 1]: macro F1 at the best threshold of each class, and at 0.5.
+
+        Classes without objects and predictions are left out.
+        """
+        hits = self.hits.flip(1).cumsum(1).flip(1)  # with a score of at least the bin's
+        misses = self.misses.flip(1).cumsum(1).flip(1)
+        f1 = 2 * hits / (hits + misses + self.objects[:, None])
+        half = SCORE_BINS // 2
+        occurs = self.objects > 0
+        nan = torch.full_like(self.objects, torch.nan)
+        best = torch.where(occurs | (misses[:, 0] > 0), f1.nan_to_num(-1).amax(1), nan)
+        return {"f1_best": best.nanmean(), "f1_at_half": f1[:, half].nanmean()}
+
+
+class BoxAveragePrecision(MeanAveragePrecision):
+    """COCO's mean average precision of boxes, for a final evaluation: it keeps every box."""
+
+    def __init__(self) -> None:
+        super().__init__(backend="faster_coco_eval", max_detection_thresholds=[1, 100, 500])
+        self.warn_on_many_detections = False
+
+    def update(self, predicted: Detections, target: DetectionTarget) -> None:  # type: ignore[override]
+        """Keep the boxes; images without any are not needed.
+
+        Args:
+            predicted: flat over images.
+            target: flat over the same images.
+        """
+        last = [int(image.max()) for image in (predicted.image, target.image) if len(image)]
+        images = range(max(last, default=-1) + 1)
+        found = [predicted.of(i) for i in images]
+        truth = [target.image == i for i in images]
+        super().update(
+            [{"boxes": f.boxes, "scores": f.scores, "labels": f.labels} for f in found],
+            [{"boxes": target.boxes[t], "labels": target.labels[t]} for t in truth],
+        )
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scores in [0, 1]; NaN without objects."""
+        scores = super().compute()
+        return {
+            name: torch.where(scores[name] < 0, torch.nan, scores[name])
+            for name in ("map", "map_50")
+        }
+
+
+def match(predicted: Detections, target: DetectionTarget, distance_px: float) -> Tensor:
+    """Which predictions hit an object.
+
+    Args:
+        predicted: flat over images.
+        target: flat over the same images.
+        distance_px: largest distance between centres.
+
+    Returns:
+        Bool (m,), on the CPU.
+    """
+    hit = np.zeros(len(predicted.scores), bool)
+    found = _centres(predicted.boxes)
+    truth = _centres(target.boxes)
+    order = np.argsort(-predicted.scores.cpu().numpy(), kind="stable")
+    found_group = _groups(predicted.image, predicted.labels)
+    truth_group = _groups(target.image, target.labels)
+    for group in np.intersect1d(found_group, truth_group):
+        mine = order[found_group[order] == group]
+        free = truth[truth_group == group]
+        apart = np.linalg.norm(found[mine][:, None] - free[None], axis=-1)
+        taken = np.zeros(len(free), bool)
+        for row in np.flatnonzero((apart <= distance_px).any(1)):
+            distances = np.where(taken, np.inf, apart[row])
+            nearest = int(distances.argmin())
+            if distances[nearest] <= distance_px:
+                taken[nearest] = hit[mine[row]] = True
+    return torch.from_numpy(hit)
+
+
+def _centres(boxes: Tensor) -> NDArray[np.float64]:
+    centres: NDArray[np.float64] = ((boxes[:, :2] + boxes[:, 2:]) / 2).double().cpu().numpy()
+    return centres
+
+
+def _groups(image: Tensor, label: Tensor) -> NDArray[np.int64]:
+    """One number for each pair of image and class (fewer than 2^20 classes)."""
+    groups: NDArray[np.int64] = (image.cpu() * 2**20 + label.cpu()).numpy()
+    return groups

@@ -1,0 +1,251 @@
+"""Training of the shared encoder on many tasks: the LightningModule."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from datamodules.batch import MultiTaskBatch
+from datamodules.errors import TrainingError
+from datamodules.records import TaskKind
+from models import plain
+from models.heads import Prediction
+from models.losses import LossTerm, reduce
+from models.metrics import make_metrics, summary_name
+from models.model import MultiTaskModel
+from models.optim import parameter_groups, schedule
+from models.progress import RunningLoss, count_over_ranks, ranks
+from models.settings import ModelConfig, OptimConfig
+from models.stain import jitter_stain
+from models.tasks import TaskSpec
+
+__all__ = ["MultiTaskModule", "TaskSpec"]
+
+
+class MultiTaskModule(pl.LightningModule):
+    """The encoder with a head for every task, its losses, metrics and optimiser.
+
+    Settings may come as dataclasses or as the plain dictionaries that a checkpoint holds, so that
+    checkpoints load with `weights_only=True`.
+
+    Args:
+        specs: all tasks of the run.
+        model: the encoder and what follows it.
+        optim: the optimiser.
+        image_size: side of the network input in pixels.
+        micro_batches_per_round: micro-batches that together hold every task once; the gradient
+            of a round is then the same for every number of tasks per micro-batch.
+        stain_strength: of the HED jitter of training images; 0 turns it off.
+        seed: of everything random on the device.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[TaskSpec | Mapping[str, Any]],
+        model: ModelConfig | Mapping[str, Any],
+        optim: OptimConfig | Mapping[str, Any],
+        image_size: int = 224,
+        micro_batches_per_round: int = 1,
+        stain_strength: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.specs = [plain.read(TaskSpec, spec) for spec in specs]
+        self.settings = plain.read(ModelConfig, model)
+        self.optim = plain.read(OptimConfig, optim)
+        self.micro_batches_per_round = micro_batches_per_round
+        self.stain_strength = stain_strength
+        self.seed = seed
+        self.save_hyperparameters(
+            {
+                "specs": [plain.write(spec) for spec in self.specs],
+                "model": plain.write(self.settings),
+                "optim": plain.write(self.optim),
+                "image_size": image_size,
+                "micro_batches_per_round": micro_batches_per_round,
+                "stain_strength": stain_strength,
+                "seed": seed,
+            },
+            logger=False,
+        )
+        self.model = MultiTaskModel(self.specs, self.settings, image_size)
+        self.total_weight = sum(spec.task.weight for spec in self.specs)
+        self.metrics = torch.nn.ModuleDict(
+            {
+                spec.module_name: torch.nn.ModuleList(make_metrics(spec.task, spec.mpp))
+                for spec in self.specs
+            }
+        )
+        self.running = RunningLoss([spec.key for spec in self.specs])
+
+    @classmethod
+    def from_checkpoint(cls, path: str) -> MultiTaskModule:
+        """Load a checkpoint without fetching pretrained weights first."""
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        settings = dict(saved["hyper_parameters"])
+        settings["model"] = {**settings["model"], "weights": "random"}
+        module = cls(**settings)
+        module.load_state_dict(saved["state_dict"])
+        return module
+
+    # -- data ---------------------------------------------------------------------------------
+
+    def transfer_batch_to_device(
+        self, batch: MultiTaskBatch, device: torch.device, dataloader_idx: int
+    ) -> MultiTaskBatch:
+        """Copy without waiting: the loader pinned the memory."""
+        return batch.to(device, non_blocking=True)
+
+    def on_after_batch_transfer(self, batch: MultiTaskBatch, dataloader_idx: int) -> MultiTaskBatch:
+        """Turn bytes into normalised float images, with stain jitter in training."""
+        return MultiTaskBatch(
+            self.prepare_images(batch.images, batch.step), batch.parts, batch.step
+        )
+
+    def prepare_images(self, images: Tensor, step: int = 0) -> Tensor:
+        """From uint8 (n, height, width, 3) to normalised float (n, 3, height, width).
+
+        In training everything random on the device follows from (seed, rank, step), so a resumed
+        run repeats exactly.
+        """
+        x = images.float().div_(255)
+        if self.training:
+            mixed = np.random.SeedSequence([self.seed, self.global_rank, step])
+            number = int(mixed.generate_state(1, np.uint64)[0] >> np.uint64(1))
+            torch.manual_seed(number)  # dropout and stochastic depth
+            if self.stain_strength:
+                x = jitter_stain(x, self.stain_strength, torch.Generator().manual_seed(number))
+        encoder = self.model.encoder
+        x = x.sub_(x.new_tensor(encoder.mean)).div_(x.new_tensor(encoder.std))
+        x = x.permute(0, 3, 1, 2)  # already the channels-last memory format
+        return x if self.settings.channels_last else x.contiguous()
+
+    # -- steps --------------------------------------------------------------------------------
+
+    def training_step(self, batch: MultiTaskBatch, batch_idx: int) -> Tensor:
+        """Loss of one micro-batch.
+
+        Scaled by micro-batches per round over the sum of all weights: after Lightning's division
+        by the number of accumulated micro-batches, what remains is the weighted mean over tasks.
+        """
+        outputs, nothing = self.model(batch.images, batch.parts)
+        terms: dict[str, list[LossTerm]] = {}
+        for part in batch.parts:
+            for spec in self.model.tasks_of(part):
+                target = part.targets[spec.task.name]
+                terms[spec.key] = self.model.head(spec).loss(outputs[spec.key], target)
+        counts = count_over_ranks(terms)
+        total: Tensor = nothing
+        for spec in self.specs:
+            if spec.key in terms:
+                loss = reduce(terms[spec.key], counts[spec.key], ranks())
+                self.running.add(spec.key, loss.detach())
+                total = total + spec.task.weight * loss
+        self._log_losses(batch_idx)
+        scaled: Tensor = total * (self.micro_batches_per_round / self.total_weight)
+        return scaled
+
+    def validation_step(self, batch: MultiTaskBatch, batch_idx: int) -> None:
+        """Update the metrics with the images that count."""
+        outputs, _ = self.model(batch.images, batch.parts)
+        for part in batch.parts:
+            for spec in self.model.tasks_of(part):
+                target = part.targets[spec.task.name]
+                output = outputs[spec.key][: part.valid]
+                target = (
+                    target[: part.valid] if isinstance(target, Tensor) else target.head(part.valid)
+                )
+                prediction = self.model.head(spec).predict(output)
+                for metric in self.metrics_of(spec):
+                    metric.update(prediction, target)
+
+    def test_step(self, batch: MultiTaskBatch, batch_idx: int) -> None:
+        """As in validation."""
+        self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: MultiTaskBatch, batch_idx: int = 0) -> dict[str, Prediction]:
+        """Predictions by task key ("dataset/task")."""
+        outputs, _ = self.model(batch.images, batch.parts)
+        return {
+            spec.key: self.model.head(spec).predict(outputs[spec.key])
+            for spec in self.specs
+            if spec.key in outputs
+        }
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every metric, and one number for all tasks."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log every metric, and one number for all tasks."""
+        self._log_metrics("test")
+
+    def metrics_of(self, spec: TaskSpec) -> list[Metric]:
+        """The metrics of a task."""
+        found = self.metrics[spec.module_name]
+        return [m for m in found.children() if isinstance(m, Metric)]
+
+    def _log_losses(self, batch_idx: int) -> None:
+        """Log means over the steps since the last row, when a row is due.
+
+        Lightning alone would log the closing micro-batch of a step and lose the tasks of others.
+        """
+        trainer: Any = self.trainer
+        closes = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
+        due = (trainer.global_step + 1) % trainer.log_every_n_steps == 0 or trainer.is_last_batch
+        if not (closes and due):
+            return
+        means = self.running.take(self.device)
+        weights = {spec.key: spec.task.weight for spec in self.specs}
+        total = sum(weights[key] * mean for key, mean in means.items())
+        for key, mean in means.items():
+            if not math.isfinite(mean):
+                raise TrainingError(
+                    f"train/{key}/loss is {mean} at step {trainer.global_step}; lower "
+                    "optim.encoder_lr and optim.head_lr, set optim.clip_norm, or train with "
+                    "trainer.precision=bf16-mixed or 32-true"
+                )
+            self.log(f"train/{key}/loss", mean)
+        self.log("train/loss", total / (sum(weights[key] for key in means) or 1.0))
+
+    def _log_metrics(self, stage: str) -> None:
+        summary: list[float] = []
+        for spec in self.specs:
+            scores: dict[str, Tensor] = {}
+            for metric in self.metrics_of(spec):
+                with warnings.catch_warnings():
+                    # A dataset without validation images: its scores are NaN and left out.
+                    warnings.filterwarnings("ignore", ".*before the ``update`` method.*")
+                    scores |= metric.compute()
+                metric.reset()
+            for name, score in scores.items():
+                if math.isfinite(value := float(score)):
+                    self.log(f"{stage}/{spec.key}/{name}", value, sync_dist=True)
+            value = float(scores[summary_name(spec.task)])
+            if math.isfinite(value):
+                regression = spec.task.kind is TaskKind.REGRESSION
+                summary.append(max(0.0, value) if regression else value)
+        if summary:
+            # The ranks agree already; Lightning wants to be told.
+            self.log(f"{stage}/summary", sum(summary) / len(summary), sync_dist=True)
+
+    # -- optimiser ----------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with linear warm-up, then cosine or constant, per optimizer step."""
+        fused = self.device.type == "cuda" and str(self.trainer.precision) != "16-mixed"
+        optimizer = torch.optim.AdamW(parameter_groups(self.model, self.optim), fused=fused)
+        total = self.trainer.estimated_stepping_batches
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(self.optim, int(total)))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }

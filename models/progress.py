@@ -1,0 +1,59 @@
+"""Losses between two rows of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from models.losses import LossTerm
+
+
+class RunningLoss:
+    """Mean loss of each task since it was last asked for; nothing waits for the device.
+
+    Args:
+        keys: all tasks, the same on every rank.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.keys = list(keys)
+        self._seen: dict[str, list[Tensor]] = {key: [] for key in self.keys}
+
+    def add(self, key: str, loss: Tensor) -> None:
+        """Note a loss."""
+        self._seen[key].append(loss)
+
+    def take(self, device: torch.device) -> dict[str, float]:
+        """Means over micro-batches and ranks of the tasks that were seen; forgets them."""
+        sums = torch.stack(
+            [
+                torch.stack(v).sum() if v else torch.zeros((), device=device)
+                for v in self._seen.values()
+            ]
+        )
+        numbers = torch.tensor([float(len(v)) for v in self._seen.values()], device=device)
+        both = sum_over_ranks(torch.stack([sums, numbers])).tolist()
+        self._seen = {key: [] for key in self.keys}
+        return {key: s / n for key, s, n in zip(self.keys, *both, strict=True) if n}
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum over all ranks, in place; as it is where there is one."""
+    if ranks() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def ranks() -> int:
+    """Number of training processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def count_over_ranks(terms: dict[str, list[LossTerm]]) -> dict[str, Tensor]:
+    """How much is labelled in a micro-batch over all ranks, by task; one collective call."""
+    flat = torch.stack([term.count for task in terms.values() for term in task])
+    parts = torch.split(sum_over_ranks(flat), [len(task) for task in terms.values()])
+    return dict(zip(terms, parts, strict=True))
