@@ -77,7 +77,7 @@ class LC25000(PathologyDataModule):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Originals and their turned and mirrored copies, with the clusters that name them."""
-        originals = max(3, round(images / len(CLASSES) / _COPIES))
+        originals = max(2, round(images / len(CLASSES) / _COPIES))
         for name in CLASSES:
             numbers = iter(rng.permutation(originals * _COPIES) + 1)
             lines = ["cluster_label,img_path"]

@@ -1,0 +1,48 @@
+"""Building, preparing and breaking datasets in tests of readers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datamodules.base import PathologyDataModule
+from datamodules.errors import UserError
+from datamodules.prepare import prepare
+from datamodules.registry import build
+from datamodules.settings import DataConfig, DatasetConfig
+from datamodules.store import Store
+
+IMAGES = 6
+"""Forged per dataset; every reader rounds up to what its layout needs."""
+
+
+def dataset(
+    name: str,
+    root: Path,
+    stores: Path,
+    patch_size: int | None = None,
+    mpp: float = 0.5,
+    **options: Any,
+) -> PathologyDataModule:
+    """A reader at work on the publisher's tree `root`."""
+    config = DatasetConfig(folder=str(root), patch_size=patch_size, options=options)
+    return build(name, config, DataConfig(root="/", stores=str(stores), mpp=mpp))
+
+
+def prepared(module: PathologyDataModule) -> Store:
+    """Its store, written in this process."""
+    prepare(module, workers=1)
+    return module.store
+
+
+def assert_refused(module: PathologyDataModule, error: type[UserError], *words: str) -> None:
+    """Preparing ends in this error, which says all these words, and leaves no store behind."""
+    with pytest.raises(error) as caught:
+        prepare(module, workers=1)
+    for word in words:
+        assert word in str(caught.value), f"{word!r} is not in: {caught.value}"
+    stores = Path(module.data.stores)
+    left = [p.name for p in stores.iterdir() if p.name.endswith((".h5", ".partial"))]
+    assert left == []
