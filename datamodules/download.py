@@ -12,8 +12,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from pathlib import Path
 
 from filelock import FileLock
 from rich.console import Console
@@ -30,7 +29,7 @@ from datamodules.base import Archive, PathologyDataModule
 from datamodules.checksum import check, checksum
 from datamodules.errors import DatasetNotFoundError, DownloadError
 from datamodules.extract import unpack
-from datamodules.fetch import Patience, announced_bytes, fetch
+from datamodules.fetch import Patience, announced_bytes, fetch, file_name
 from datamodules.forge import is_forged
 from datamodules.partial import Partial
 from datamodules.prepare import DOWNLOADS
@@ -96,14 +95,6 @@ def by_hand(dataset: PathologyDataModule) -> str:
         f"{dataset.name}: {dataset.title} is not offered for download by a program; "
         f"{steps.rstrip('.')}. Then {dataset.root} must hold: {expected}"
     )
-
-
-def file_name(url: str) -> str:
-    """Name of the file behind an address; Zenodo's `files/<name>/content` is understood."""
-    parts = [part for part in PurePosixPath(urlsplit(url).path).parts if part != "/"]
-    if parts and parts[-1] == "content":
-        parts.pop()
-    return unquote(parts[-1]).replace("/", "_") if parts else "file"
 
 
 def _fits(dataset: PathologyDataModule) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
-from urllib.parse import urlsplit
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 import requests
 import urllib3
@@ -89,6 +89,15 @@ def fetch(archive: Archive, path: Path, report: Report, patience: Patience) -> N
             return
 
 
+def file_name(url: str) -> str:
+    """Name of the file behind an address; Zenodo's `files/<name>/content` is understood."""
+    parts = [part for part in PurePosixPath(urlsplit(url).path).parts if part != "/"]
+    if parts and parts[-1] == "content":
+        parts.pop()
+    name = unquote(parts[-1]).replace("/", "_").lstrip(".") if parts else ""
+    return name or "file"
+
+
 def announced_bytes(archive: Archive) -> int:
     """Size of a file as published or as its server says; 0 where neither tells."""
     if archive.bytes:
@@ -106,9 +115,8 @@ def announced_bytes(archive: Archive) -> int:
 
 def _insist(archive: Archive, partial: Partial, report: Report, patience: Patience) -> bool:
     """Transfer until the file is whole; whether that took more than one connection."""
-    failures, several = 0, False
+    failures, several, furthest = 0, False, len(partial)
     while True:
-        before = len(partial)
         try:
             _transfer(archive, partial, report, patience.timeout)
             return several
@@ -117,7 +125,9 @@ def _insist(archive: Archive, partial: Partial, report: Report, patience: Patien
                 partial.discard()
             came = len(partial)
             several |= came > 0
-            failures = 0 if came - before >= _PROGRESS else failures + 1
+            # Against the furthest: a server that sends the same part again makes no progress.
+            failures = 0 if came >= furthest + _PROGRESS else failures + 1
+            furthest = max(furthest, came)
             if failures >= patience.attempts:
                 raise DownloadError(
                     f"{archive.url}: gave up after {failures} attempts ({error}); {came} bytes "
@@ -175,7 +185,7 @@ def _blocks(url: str, response: requests.Response, first: bool) -> Iterator[byte
             first = False
             yield block
     except urllib3.exceptions.HTTPError as error:
-        raise _DroppedError(error) from error
+        raise _DroppedError(f"the connection broke off ({type(error).__name__})") from error
 
 
 @contextmanager
@@ -185,7 +195,7 @@ def _asked(url: str, headers: dict[str, str], timeout: float) -> Iterator[reques
     except requests.exceptions.SSLError as error:
         raise DownloadError(f"{url}: the server's certificate is not trusted ({error})") from error
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise _DroppedError(error) from error
+        raise _DroppedError(f"no connection ({error})") from error
     except requests.RequestException as error:
         raise DownloadError(f"{url}: cannot be asked for ({error})") from error
     with response:
