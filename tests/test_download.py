@@ -141,7 +141,9 @@ def test_a_server_that_never_gets_further_is_given_up_and_the_partial_file_kept(
 ):
     url = publisher.offer("images.zip", PACKED, drop_after=[500_000, 0, 0, 0, 0])
     dataset = dataset_of(tmp_path, announced(url, PACKED))
-    with pytest.raises(DownloadError, match="gave up after 3 attempts.*run the same command again"):
+    with pytest.raises(
+        DownloadError, match=r"gave up after 3 attempts.*run the same command again"
+    ):
         download(dataset, patience=QUICK)
     part = dataset.root / DOWNLOADS / "images.zip.part"
     kept = part.stat().st_size
@@ -224,7 +226,7 @@ def test_another_content_than_the_published_one_is_refused_and_removed(publisher
     url = publisher.offer("images.zip", PACKED)
     wrong = Archive(url, md5(b"something else"), len(PACKED))
     dataset = dataset_of(tmp_path, wrong)
-    with pytest.raises(ChecksumError, match="md5 is .*expected"):
+    with pytest.raises(ChecksumError, match=r"md5 is .*expected"):
         download(dataset, patience=QUICK)
     assert not list((dataset.root / DOWNLOADS).glob("images.zip*"))
     assert not (dataset.root / "slides").exists()
@@ -272,7 +274,7 @@ def test_another_file_of_the_same_name_is_left_alone(publisher, tmp_path):
     dataset = dataset_of(tmp_path, Archive(publisher.offer("images.zip", PACKED)))
     dataset.root.mkdir()
     (dataset.root / "README.md").write_text("mine")
-    with pytest.raises(DownloadError, match="README.md: lies there already"):
+    with pytest.raises(DownloadError, match=r"README\.md: lies there already"):
         download(dataset, patience=QUICK)
     assert (dataset.root / "README.md").read_text() == "mine"
     assert not (dataset.root / DOWNLOADS / COMPLETE).exists()
