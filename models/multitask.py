@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,18 +10,16 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from datamodules.batch import MultiTaskBatch
-from datamodules.errors import TrainingError
-from datamodules.records import TaskKind
+from datamodules.errors import ConfigError, TrainingError
 from models import plain
 from models.heads import Prediction
 from models.losses import LossTerm, reduce
-from models.metrics import make_metrics, summary_name
 from models.model import MultiTaskModel
 from models.optim import parameter_groups, schedule
 from models.progress import RunningLoss, count_over_ranks, ranks
+from models.scoreboard import Scoreboard
 from models.settings import ModelConfig, OptimConfig
 from models.stain import jitter_stain
 from models.tasks import TaskSpec
@@ -77,12 +74,15 @@ class MultiTaskModule(pl.LightningModule):
             logger=False,
         )
         self.model = MultiTaskModel(self.specs, self.settings, image_size)
-        self.total_weight = sum(spec.task.weight for spec in self.specs)
-        self.metrics = torch.nn.ModuleDict(
-            {
-                spec.module_name: torch.nn.ModuleList(make_metrics(spec.task, spec.mpp))
-                for spec in self.specs
-            }
+        weights = [spec.task.weight for spec in self.specs]
+        self.total_weight = sum(weights)
+        if min(weights) < 0 or self.total_weight == 0:
+            raise ConfigError(
+                "loss weights must not be negative, and one must be positive; see "
+                "data.train.<dataset>.weights"
+            )
+        self.scores = torch.nn.ModuleDict(
+            {"val": Scoreboard(self.specs), "test": Scoreboard(self.specs, final=True)}
         )
         self.running = RunningLoss([spec.key for spec in self.specs])
 
@@ -131,7 +131,13 @@ class MultiTaskModule(pl.LightningModule):
     # -- steps --------------------------------------------------------------------------------
 
     def training_step(self, batch: MultiTaskBatch, batch_idx: int) -> Tensor:
-        """Loss of one micro-batch.
+        """Loss of one micro-batch, and a row in the log where one is due."""
+        loss = self.micro_batch_loss(batch)
+        self._log_losses(batch_idx)
+        return loss
+
+    def micro_batch_loss(self, batch: MultiTaskBatch) -> Tensor:
+        """Weighted loss of all tasks of a micro-batch, whose images are prepared.
 
         Scaled by micro-batches per round over the sum of all weights: after Lightning's division
         by the number of accumulated micro-batches, what remains is the weighted mean over tasks.
@@ -149,27 +155,16 @@ class MultiTaskModule(pl.LightningModule):
                 loss = reduce(terms[spec.key], counts[spec.key], ranks())
                 self.running.add(spec.key, loss.detach())
                 total = total + spec.task.weight * loss
-        self._log_losses(batch_idx)
         scaled: Tensor = total * (self.micro_batches_per_round / self.total_weight)
         return scaled
 
     def validation_step(self, batch: MultiTaskBatch, batch_idx: int) -> None:
-        """Update the metrics with the images that count."""
-        outputs, _ = self.model(batch.images, batch.parts)
-        for part in batch.parts:
-            for spec in self.model.tasks_of(part):
-                target = part.targets[spec.task.name]
-                output = outputs[spec.key][: part.valid]
-                target = (
-                    target[: part.valid] if isinstance(target, Tensor) else target.head(part.valid)
-                )
-                prediction = self.model.head(spec).predict(output)
-                for metric in self.metrics_of(spec):
-                    metric.update(prediction, target)
+        """Score the images that count."""
+        self._score("val", batch)
 
     def test_step(self, batch: MultiTaskBatch, batch_idx: int) -> None:
-        """As in validation."""
-        self.validation_step(batch, batch_idx)
+        """As in validation, with COCO's average precision for detection."""
+        self._score("test", batch)
 
     def predict_step(self, batch: MultiTaskBatch, batch_idx: int = 0) -> dict[str, Prediction]:
         """Predictions by task key ("dataset/task")."""
@@ -182,16 +177,20 @@ class MultiTaskModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log every metric, and one number for all tasks."""
-        self._log_metrics("val")
+        self._log_scores("val")
 
     def on_test_epoch_end(self) -> None:
         """Log every metric, and one number for all tasks."""
-        self._log_metrics("test")
+        self._log_scores("test")
 
-    def metrics_of(self, spec: TaskSpec) -> list[Metric]:
-        """The metrics of a task."""
-        found = self.metrics[spec.module_name]
-        return [m for m in found.children() if isinstance(m, Metric)]
+    def _score(self, stage: str, batch: MultiTaskBatch) -> None:
+        outputs, _ = self.model(batch.images, batch.parts)
+        for part in batch.parts:
+            for spec in self.model.tasks_of(part):
+                prediction = self.model.head(spec).predict(outputs[spec.key][: part.valid])
+                self.scores[stage].update(  # type: ignore[operator]
+                    spec, prediction, part.targets[spec.task.name], part.valid
+                )
 
     def _log_losses(self, batch_idx: int) -> None:
         """Log means over the steps since the last row, when a row is due.
@@ -216,26 +215,13 @@ class MultiTaskModule(pl.LightningModule):
             self.log(f"train/{key}/loss", mean)
         self.log("train/loss", total / (sum(weights[key] for key in means) or 1.0))
 
-    def _log_metrics(self, stage: str) -> None:
-        summary: list[float] = []
-        for spec in self.specs:
-            scores: dict[str, Tensor] = {}
-            for metric in self.metrics_of(spec):
-                with warnings.catch_warnings():
-                    # A dataset without validation images: its scores are NaN and left out.
-                    warnings.filterwarnings("ignore", ".*before the ``update`` method.*")
-                    scores |= metric.compute()
-                metric.reset()
-            for name, score in scores.items():
-                if math.isfinite(value := float(score)):
-                    self.log(f"{stage}/{spec.key}/{name}", value, sync_dist=True)
-            value = float(scores[summary_name(spec.task)])
-            if math.isfinite(value):
-                regression = spec.task.kind is TaskKind.REGRESSION
-                summary.append(max(0.0, value) if regression else value)
-        if summary:
-            # The ranks agree already; Lightning wants to be told.
-            self.log(f"{stage}/summary", sum(summary) / len(summary), sync_dist=True)
+    def _log_scores(self, stage: str) -> None:
+        scores, summary = self.scores[stage].collect()  # type: ignore[operator]
+        # The ranks agree already; Lightning wants to be told.
+        for key, value in scores.items():
+            self.log(f"{stage}/{key}", value, sync_dist=True)
+        if summary is not None:
+            self.log(f"{stage}/summary", summary, sync_dist=True)
 
     # -- optimiser ----------------------------------------------------------------------------
 
