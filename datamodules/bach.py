@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from datamodules.base import Archive, PathologyDataModule
 from datamodules.errors import LayoutError
+from datamodules.images import write_image
 from datamodules.layout import class_images, named, relative
 from datamodules.pairing import folder_with
 from datamodules.records import Record, Task, TaskKind
 from datamodules.tiling import View
+from datamodules.tissue import Stain, scene
 
 CLASSES = ("Benign", "InSitu", "Invasive", "Normal")
 _PREFIXES = {"Benign": "b", "InSitu": "is", "Invasive": "iv", "Normal": "n"}
@@ -21,6 +25,15 @@ _NAME = re.compile(r"(?P<prefix>b|is|iv|n)(?P<number>\d{3})\.tif")
 _PER_CLASS = 100
 _TRAIN = ((0, 41), (59, 60), (90, 139), (169, 240), (258, 260), (273, 345), (368, 400))
 """Ranges of the sorted list of all 400 images (class by class, then by number) that train."""
+
+
+_GRADES = {
+    "Normal": (0.0, 0.05),
+    "Benign": (0.12, 0.25),
+    "InSitu": (0.4, 0.55),
+    "Invasive": (0.8, 1.0),
+}
+"""Malignancy of synthetic tissue by class."""
 
 
 @dataclass
@@ -73,6 +86,24 @@ class BACH(PathologyDataModule):
     tasks = (Task("invasive", TaskKind.CLASSIFICATION, ("Other", "Invasive"), positive="Invasive"),)
     layout = ("**/Photos/Invasive/iv*.tif",)
     options_type = BACHOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Smaller fields, 768x576 px, with numbers from all over the list, and a Thumbs.db."""
+        count = min(_PER_CLASS, max(5, images // len(CLASSES)))
+        photos, lines = root / "ICIAR2018_BACH_Challenge" / "Photos", []
+        for name in CLASSES:
+            stain = Stain.draw(rng)
+            for index in range(count):
+                if index % 2 == 0:
+                    stain = Stain.draw(rng)
+                grade, share = float(rng.uniform(*_GRADES[name])), float(rng.uniform(0.4, 0.8))
+                drawn = scene(rng, 576, 768, cls.mpp, None, grade, 0, 0, stain, "breast", share)
+                file = f"{_PREFIXES[name]}{1 + index * _PER_CLASS // count:03d}.tif"
+                write_image(photos / name / file, drawn.image)
+                lines.append(f"{file},{name}\n")
+        (photos / "microscopy_ground_truth.csv").write_text("".join(lines))
+        (photos / CLASSES[0] / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """Invasive against the rest, or the four classes where the option asks for them."""

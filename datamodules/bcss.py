@@ -9,12 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import cv2
+import numpy as np
+
 from datamodules.base import PathologyDataModule
-from datamodules.images import list_images
+from datamodules.images import list_images, write_image
 from datamodules.layout import named, relative
 from datamodules.pairing import folder_with, paired
-from datamodules.records import Record, Task, TaskKind
+from datamodules.records import Image, Mask, Record, Task, TaskKind
 from datamodules.relabel import Codes
+from datamodules.tissue import Scene, Stain, Tissue, scene
 
 CODES = (
     "outside_roi",
@@ -48,6 +52,19 @@ _NAME = re.compile(r"(?P<patient>TCGA-(?P<institute>\w+)-\w+)-.*_MPP-(?P<mpp>\d+
 _SPLIT_OF_INSTITUTE = {
     **dict.fromkeys(("OL", "LL", "E2", "EW", "GM", "S3"), "test"),
     **dict.fromkeys(("BH", "C8", "A8", "A1", "E9"), "val"),
+}
+
+
+_CODE_OF_TISSUE = {
+    Tissue.TUMOUR: 1,
+    Tissue.STROMA: 2,
+    Tissue.LYMPHOID: 3,
+    Tissue.DEBRIS: 4,
+    Tissue.ADIPOSE: 9,
+    Tissue.MUCUS: 12,
+    Tissue.NORMAL: 13,
+    Tissue.MUSCLE: 21,
+    Tissue.BACKGROUND: 21,
 }
 
 
@@ -104,6 +121,27 @@ class BCSS(PathologyDataModule):
     layout = ("**/rgbs_colorNormalized/*.png", "**/masks/*.png")
     options_type = BCSSOptions
 
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Regions of 800x640 px, each for four images; corners lie outside of the region."""
+        institutes = ("AR", "OL", "D8", "BH", "A2", "AC")
+        table = np.array([_CODE_OF_TISSUE[tissue] for tissue in Tissue], np.uint8)
+        for number in range(max(6, images // 4)):
+            stain, grade = Stain.draw(rng), float(rng.uniform(0.5, 1.0))
+            share = float(rng.uniform(0.3, 0.6))
+            drawn = scene(rng, 640, 800, cls.mpp, None, grade, 0, 0, stain, "breast", share)
+            image, mask = drawn.image.copy(), table[drawn.regions]
+            for tissue in (Tissue.DEBRIS, Tissue.LYMPHOID):
+                _spot(rng, image, mask, scene(rng, 240, 240, cls.mpp, tissue, grade, stain=stain))
+                mask[mask == 255] = _CODE_OF_TISSUE[tissue]
+            corner = np.array([[0, 0], [int(rng.integers(100, 250)), 0], [0, 100]], np.int32)
+            cv2.fillPoly(mask, [corner], (0,))
+            mask[:40, -40:] = 7
+            patient = f"TCGA-{institutes[number % len(institutes)]}-A{number:03d}"
+            name = f"{patient}-DX1_xmin{1000 + number}_ymin{2000 + number}_MPP-0.2500.png"
+            write_image(root / "rgbs_colorNormalized" / name, image)
+            write_image(root / "masks" / name, mask)
+
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """Five classes, or the 22 published codes where the option asks for them."""
         classes = GROUPS if self.options.classes == "grouped" else CODES
@@ -132,3 +170,17 @@ class BCSS(PathologyDataModule):
             code: _GROUP_OF_CODE.get(code, rest) if grouped else code for code in range(len(CODES))
         }
         return {**index, **dict.fromkeys(_UNLABELLED, _IGNORE)}
+
+
+def _spot(rng: np.random.Generator, image: Image, mask: Mask, drawn: Scene) -> None:
+    """Put an ellipse of another tissue somewhere into a region; its mask becomes 255."""
+    height, width = drawn.image.shape[:2]
+    axes = (int(rng.integers(60, width // 2)), int(rng.integers(60, height // 2)))
+    inside = np.zeros((height, width), np.uint8)
+    cv2.ellipse(inside, (width // 2, height // 2), axes, 0.0, 0.0, 360.0, 1, -1)
+    y, x = (
+        int(rng.integers(0, full - part))
+        for full, part in zip(mask.shape, inside.shape, strict=True)
+    )
+    image[y : y + height, x : x + width][inside > 0] = drawn.image[inside > 0]
+    mask[y : y + height, x : x + width][inside > 0] = 255

@@ -12,9 +12,11 @@ import numpy as np
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import ConfigError, DatasetNotFoundError, LayoutError
+from datamodules.images import write_image
 from datamodules.layout import group_of, group_pattern, published_splits, relative
 from datamodules.records import Boxes, Record, Task, TaskKind
 from datamodules.tiling import Cutter
+from datamodules.tissue import NucleusType, Stain, scene
 
 _TABLE = "annotations.json"
 _ROUNDING = 1.0  # pixels: drawing tools round boxes at the image's edge
@@ -68,6 +70,32 @@ class CocoBoxes(PathologyDataModule):
     layout = (f"**/{_TABLE}", "**/images")
     grouping = "see option group"
     options_type = CocoBoxesOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Tumour cells and other cells of patients that the file names tell."""
+        patients = max(4, min(20, images // 8))
+        each = -(-max(8, images) // patients)
+        entries: list[dict[str, Any]] = []
+        notes: list[dict[str, Any]] = []
+        for index in range(patients * each):
+            if index % each == 0:
+                stain, grade = Stain.draw(rng), float(rng.uniform(0.4, 1.0))
+            drawn = scene(rng, 256, 256, malignancy=grade, stain=stain, organ="breast")
+            name = f"patient{index // each + 1:02d}_{index % each + 1}.png"
+            write_image(root / "images" / name, drawn.image)
+            entries.append({"id": index, "file_name": name, "width": 256, "height": 256})
+            tumour = (drawn.nucleus_types == NucleusType.NEOPLASTIC).tolist()
+            for (x1, y1, x2, y2), label in zip(drawn.boxes().tolist(), tumour, strict=True):
+                box = [x1, y1, x2 - x1, y2 - y1]
+                notes.append({"image_id": index, "category_id": 2 - label, "bbox": box})
+        names = ((1, "tumour cell"), (2, "other cell"))
+        table = {
+            "images": entries,
+            "categories": [{"id": number, "name": name} for number, name in names],
+            "annotations": [{"id": place, **note} for place, note in enumerate(notes)],
+        }
+        (root / _TABLE).write_text(json.dumps(table))
 
     def native_mpp(self) -> float:
         """Um per pixel as the options say."""

@@ -18,9 +18,21 @@ from datamodules.layout import read_table, relative
 from datamodules.pairing import folder_with
 from datamodules.records import Boxes, Mask, Record, Task, TaskKind
 from datamodules.tiling import View
+from datamodules.tissue import NucleusType, Stain, scene
 
 NUCLEI = ("neutrophil", "epithelial", "lymphocyte", "plasma", "eosinophil", "connective")
 _SIDE = 256
+
+
+_CLASS_OF_TYPE = {
+    NucleusType.NEOPLASTIC: 2,
+    NucleusType.INFLAMMATORY: 3,
+    NucleusType.CONNECTIVE: 6,
+    NucleusType.DEAD: 1,
+    NucleusType.EPITHELIAL: 2,
+}
+"""Class of synthetic nuclei; plasma cells and eosinophils do not occur, dark small bodies stand
+for neutrophils."""
 
 
 class CoNIC(PathologyDataModule):
@@ -80,6 +92,30 @@ class CoNIC(PathologyDataModule):
         ),
     )
     layout = ("**/images.npy", "**/labels.npy", "**/patch_info.csv")
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Patches of source images of three cohorts, four each."""
+        table = np.array([_CLASS_OF_TYPE[kind] for kind in NucleusType] + [0], np.uint16)
+        pixels, labels, names, counts = [], [], ["patch_info"], [",".join(NUCLEI)]
+        for source in range(max(3, images // 4)):
+            stain, grade = Stain.draw(rng), float(rng.uniform(0.0, 1.0))
+            cohort = ("consep", "dpath", "glas")[source % 3]
+            for number in range(4):
+                drawn = scene(rng, _SIDE, _SIDE, cls.mpp, None, grade, stain=stain, organ="colon")
+                kinds = np.append(drawn.nucleus_types, len(NucleusType))
+                classes = table[kinds]
+                pixels.append(drawn.image)
+                labels.append(
+                    np.stack([drawn.nuclei.astype(np.uint16), classes[drawn.nuclei - 1]], axis=-1)
+                )
+                names.append(f"{cohort}_{source + 1}-{number:04d}")
+                cells = np.bincount(classes[:-1], minlength=len(NUCLEI) + 1)[1:]
+                counts.append(",".join(str(cell) for cell in cells.tolist()))
+        np.save(root / "images.npy", np.array(pixels, np.uint8))
+        np.save(root / "labels.npy", np.array(labels, np.uint16))
+        (root / "patch_info.csv").write_text("\n".join(names) + "\n")
+        (root / "counts.csv").write_text("\n".join(counts) + "\n")
 
     def records(self, root: Path) -> Iterator[Record]:
         """One record per row of the arrays."""

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from datamodules.base import PathologyDataModule
 from datamodules.errors import ConfigError, LayoutError
+from datamodules.images import write_image
 from datamodules.layout import read_table
 from datamodules.records import SPLITS, Record, Task, TaskKind
 from datamodules.tiling import Cutter, View
+from datamodules.tissue import Stain, scene
 
 _TABLE = "table.csv"
 
@@ -65,6 +69,24 @@ class CsvTable(PathologyDataModule):
     layout = (_TABLE,)
     grouping = "column group"
     options_type = CsvTableOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Share of tumour cells in patches of patients; the last patients are for the test."""
+        patients = max(4, min(20, images // 8))
+        each = -(-max(8, images) // patients)
+        lines = ["image,target,split,group"]
+        for patient in range(patients):
+            stain, split = Stain.draw(rng), "test" if patient >= patients * 3 // 4 else "train"
+            for number in range(each):
+                grade, share = float(rng.uniform(0.3, 1.0)), float(rng.uniform(0.05, 1.0))
+                drawn = scene(
+                    rng, 256, 256, 0.5, None, grade, 0, 0, stain, "breast", epithelium=share
+                )
+                name = f"images/{patient:02d}_{number}.png"
+                write_image(root / name, drawn.image)
+                lines.append(f"{name},{drawn.cellularity:.3f},{split},patient {patient}")
+        (root / _TABLE).write_text("\n".join(lines) + "\n")
 
     def native_mpp(self) -> float:
         """Um per pixel as the options say."""

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from datamodules.base import PathologyDataModule
 from datamodules.errors import DatasetNotFoundError, LayoutError
+from datamodules.images import write_image
 from datamodules.layout import named, nonempty_images, relative, subfolders
 from datamodules.pairing import folder_with
 from datamodules.records import Record, Task, TaskKind
-from datamodules.tiling import View
+from datamodules.tiling import View, resize_image
+from datamodules.tissue import Stain, scene
 
 _TRAIN = "train_validation_patches_750"
 _TEST = "test_patches_750"
@@ -25,6 +29,10 @@ _SPLIT_OF_ARRAY = {
     "ZT76": "val",
     "ZT80": "test",
 }
+
+
+_GRADES = ((0.0, 0.1), (0.3, 0.45), (0.55, 0.7), (0.85, 1.0))
+"""Malignancy of synthetic tissue by class."""
 
 
 @dataclass
@@ -85,6 +93,31 @@ class GleasonTMA(PathologyDataModule):
     )
     layout = (f"**/{_TRAIN}/*/*", f"**/{_TEST}/*/*/*")
     options_type = GleasonOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Cores of all five arrays; the second pathologist reads every third patch one higher."""
+        cores = max(10, images // 8)
+        each = max(4, images // cores)
+        for core in range(cores):
+            array = list(_SPLIT_OF_ARRAY)[core % len(_SPLIT_OF_ARRAY)]
+            name, stain = f"{array}_{core + 1}_A_1_1", Stain.draw(rng)
+            for number in range(each):
+                label = number % len(_GRADES)
+                grade = float(rng.uniform(*_GRADES[label]))
+                share = float(rng.uniform(0.4, 0.9))  # the label speaks of the epithelium
+                drawn = scene(
+                    rng, 375, 375, 2 * cls.mpp, None, grade, 0, 0, stain, "prostate", share
+                )
+                image = resize_image(drawn.image, (750, 750))
+                other = min(3, label + 1) if number % 3 == 2 else label
+                places = [(f"{_TRAIN}/{name}", label)]
+                if _SPLIT_OF_ARRAY[array] == "test":
+                    places = [(f"{_TEST}/patho_{k}/{name}", c) for k, c in ((1, label), (2, other))]
+                for folder, written in places:
+                    write_image(
+                        root / folder / f"{name}_patch_{number:02d}_class_{written}.jpg", image
+                    )
 
     def records(self, root: Path) -> Iterator[Record]:
         """One record per patch, core by core."""

@@ -6,11 +6,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from datamodules.base import PathologyDataModule
+from datamodules.images import write_image
 from datamodules.layout import class_images, relative
 from datamodules.pairing import folder_with
 from datamodules.records import Record, Task, TaskKind
 from datamodules.tiling import View
+from datamodules.tissue import Stain, Tissue, scene
 
 CLASSES = (
     "01_TUMOR",
@@ -23,6 +27,19 @@ CLASSES = (
     "08_EMPTY",
 )
 _SLIDE = re.compile(r"CRC-Prim-HE-\d+")
+
+
+_TISSUES = (
+    Tissue.TUMOUR,
+    Tissue.STROMA,
+    None,
+    Tissue.LYMPHOID,
+    Tissue.DEBRIS,
+    Tissue.NORMAL,
+    Tissue.ADIPOSE,
+    Tissue.BACKGROUND,
+)
+"""Synthetic tissue by class; complex stroma is a mixed field with little tumour."""
 
 
 class Kather2016(PathologyDataModule):
@@ -61,6 +78,24 @@ class Kather2016(PathologyDataModule):
     grouping = "slide"
     tasks = (Task("tissue", TaskKind.CLASSIFICATION, CLASSES),)
     layout = ("**/01_TUMOR/*.tif",)
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Patches of up to ten slides, every class on each."""
+        count = max(4, images // len(CLASSES))
+        stains = [Stain.draw(rng) for _ in range(min(10, count))]
+        top = root / "Kather_texture_2016_image_tiles_5000"
+        for label, (name, tissue) in enumerate(zip(CLASSES, _TISSUES, strict=True)):
+            for number in range(count):
+                slide = number % len(stains)
+                grade, share = (None, None) if tissue else (float(rng.uniform(0.5, 1.0)), 0.2)
+                drawn = scene(
+                    rng, 150, 150, cls.mpp, tissue, grade, 0, 0, stains[slide], epithelium=share
+                )
+                code = f"{0x1000 + 0x400 * label + number:X}"
+                place = f"Row_{1 + 150 * (number // 33)}_Col_{1 + 150 * (number % 33)}"
+                file = f"{code}_CRC-Prim-HE-{slide + 1:02d}_{number:03d}.tif_{place}.tif"
+                write_image(top / name / file, drawn.image)
 
     def records(self, root: Path) -> Iterator[Record]:
         """Class by class, sorted by file name."""

@@ -14,13 +14,14 @@ import numpy as np
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import DatasetNotFoundError, LayoutError
-from datamodules.images import image_size, list_images
+from datamodules.images import image_size, list_images, write_image
 from datamodules.instances import boxes_around
 from datamodules.layout import relative
 from datamodules.pairing import folder_with, paired
 from datamodules.records import SPLITS, Boxes, Record, Task, TaskKind
 from datamodules.relabel import Codes
 from datamodules.tiling import Cutter
+from datamodules.tissue import NucleusType, Scene, Stain, Tissue, scene
 
 _CELL_UM = 8.0  # the labels are points; a box of about a nucleus is drawn around each
 _CELLS = Task(
@@ -85,6 +86,37 @@ class OCELOT(PathologyDataModule):
     tasks = (_CELLS, _TISSUE)
     layout = ("**/metadata.json", "**/images/train", "**/annotations/train")
     options_type = OCELOTOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Pairs of fields, each for four images; the two of a pair share slide and stain only."""
+        count, pairs = max(6, images // 4), {}
+        stains = [Stain.draw(rng) for _ in range(-(-count // 2))]
+        organs = ("bladder", "uterus", "head-neck", "kidney", "prostate", "stomach")
+        for index in range(count):
+            slide, name, organ = index // 2, f"{index + 1:03d}", organs[index // 2 % len(organs)]
+            split = {1: "val", 2: "test"}.get(slide % 5, "train")
+            grade = float(rng.uniform(0.5, 1.0))
+            tissue, cell = (
+                scene(rng, side, side, mpp, None, grade, 0, 0, stains[slide], organ)
+                for side, mpp in ((512, 4 * cls.mpp), (768, cls.mpp))
+            )
+            mask = np.where(tissue.regions == Tissue.TUMOUR.index, 2, 1).astype(np.uint8)
+            mask[-60:, -60:] = 255
+            labels = root / "annotations" / split
+            write_image(labels / "tissue" / f"{name}.png", mask)
+            (labels / "cell").mkdir(exist_ok=True)
+            (labels / "cell" / f"{name}.csv").write_text(_points(cell))
+            for part, drawn in (("tissue", tissue), ("cell", cell)):
+                write_image(root / "images" / split / part / f"{name}.jpg", drawn.image)
+            pairs[name] = {
+                "slide_name": f"TCGA-{slide:02d}-{1000 + slide}-01Z-00-DX1",
+                "cell": {"resized_mpp_x": cls.mpp, "resized_mpp_y": cls.mpp},
+                "tissue": {"resized_mpp_x": 4 * cls.mpp, "resized_mpp_y": 4 * cls.mpp},
+                "organ": organ,
+                "subset": split,
+            }
+        (root / "metadata.json").write_text(json.dumps({"sample_pairs": pairs}))
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """The one task of the part that is read."""
@@ -168,4 +200,15 @@ def _cells(table: Path, image: Path, mpp: float) -> Boxes:
         np.array(labels, np.int64),
         _CELL_UM / mpp,
         image_size(image),
+    )
+
+
+def _points(drawn: Scene) -> str:
+    """Lines of a label file: the middle of each nucleus, 2 where it is a tumour cell."""
+    boxes = drawn.boxes()
+    middles = ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(int)
+    tumour = (drawn.nucleus_types == NucleusType.NEOPLASTIC) + 1
+    return "".join(
+        f"{x},{y},{label}\n"
+        for (x, y), label in zip(middles.tolist(), tumour.tolist(), strict=True)
     )

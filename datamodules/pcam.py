@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+
+import h5py
+import numpy as np
 
 from datamodules.arrays import hdf5_image, hdf5_rows, hdf5_shape
 from datamodules.base import Archive, PathologyDataModule
 from datamodules.errors import DatasetNotFoundError, LayoutError
 from datamodules.layout import read_table
-from datamodules.records import Record, Task, TaskKind
+from datamodules.records import Image, Record, Task, TaskKind
 from datamodules.tiling import View
+from datamodules.tissue import Stain, Tissue, scene
 
 _STEM = "camelyonpatch_level_2_split_"
 _SPLITS = {"train": "train", "valid": "val", "test": "test"}
@@ -68,6 +73,36 @@ class PCam(PathologyDataModule):
     # A compressed file matches too: `records` then says that it must be unpacked.
     layout = tuple(f"{_STEM}{part}_{what}.h5*" for part in _SPLITS for what in ("x", "y"))
 
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Six HDF5 files with meta tables; one training patch occurs twice."""
+        counts = {"train": max(8, images * 7 // 10), "valid": max(4, images * 3 // 20)}
+        counts["test"] = counts["valid"]
+        slide = 0
+        for part, count in counts.items():
+            slides = max(2, count // 10)
+            stains = [Stain.draw(rng) for _ in range(slides)]
+            patches, lines = [], []
+            for row in range(count):
+                tumour = bool(row % 2)
+                which = row // 2 % slides
+                patches.append(_patch(rng, tumour, stains[which]))
+                name = f"camelyon16_train_tumor_{slide + which:03d}"
+                lines.append([row, 384 * row, 96 * row, tumour, tumour, name])
+            slide += slides
+            if part == "train":
+                patches[-1], lines[-1] = patches[1], [count - 1, *lines[1][1:]]
+            labels = [[[[line[4]]]] for line in lines]
+            for what, data in (("x", patches), ("y", labels)):
+                with h5py.File(root / f"{_STEM}{part}_{what}.h5", "w") as file:
+                    file[what] = np.array(data, np.uint8)
+            with (root / f"{_STEM}{part}_meta.csv").open("w", newline="") as table:
+                writer = csv.writer(table)
+                writer.writerow(
+                    ["", "coord_y", "coord_x", "tumor_patch", "center_tumor_patch", "wsi"]
+                )
+                writer.writerows(lines)
+
     def records(self, root: Path) -> Iterator[Record]:
         """One record per patch, split by split."""
         for part, split in _SPLITS.items():
@@ -106,3 +141,11 @@ def _slides(path: Path, count: int) -> list[str]:
     if len(slides) != count:
         raise LayoutError(f"{path.name}: {len(slides)} rows, expected {count}, one for each patch")
     return slides
+
+
+def _patch(rng: np.random.Generator, tumour: bool, stain: Stain) -> Image:
+    """A metastasis, or lymphoid and other benign tissue."""
+    grade = float(rng.uniform(0.5, 1.0)) if tumour else 0.0
+    plain = Tissue.LYMPHOID if rng.random() < 0.6 else None
+    tissue = Tissue.TUMOUR if tumour else plain
+    return scene(rng, 96, 96, PCam.mpp, tissue, grade, stain=stain, organ="lymph-node").image

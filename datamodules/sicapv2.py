@@ -12,13 +12,20 @@ from numpy.typing import NDArray
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import LayoutError
+from datamodules.images import write_image
 from datamodules.layout import relative
 from datamodules.pairing import folder_with
 from datamodules.records import Record, Task, TaskKind
 from datamodules.tiling import View
-from datamodules.xlsx import read_xlsx
+from datamodules.tissue import Stain, scene
+from datamodules.xlsx import read_xlsx, write_xlsx
 
 CLASSES = ("NC", "G3", "G4", "G5", "G4C")
+
+
+_GRADES = ((0.0, 0.1), (0.3, 0.42), (0.5, 0.6), (0.87, 1.0), (0.68, 0.8))
+"""Malignancy of synthetic tissue by class: the more glands fuse, the more cribriform they are."""
+_FOLDS = (1, 2, 3, 4)
 
 
 @dataclass
@@ -77,6 +84,26 @@ class SICAPv2(PathologyDataModule):
     layout = ("**/partition/Test/Test.xlsx", "**/images/*.jpg")
     options_type = SICAPv2Options
 
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Patches of 512x512 px of slides; every sixth slide is for the test."""
+        slides = max(6, images // 6)
+        each = max(len(CLASSES), images // slides)
+        lines: dict[int, list[list[str | int]]] = {}
+        for slide in range(slides):
+            name, stain = f"16B{slide:07d}", Stain.draw(rng)
+            for number in range(each):
+                label = number % len(CLASSES)
+                grade, share = float(rng.uniform(*_GRADES[label])), float(rng.uniform(0.4, 0.9))
+                drawn = scene(rng, 512, 512, cls.mpp, None, grade, 0, 0, stain, "prostate", share)
+                file = f"{name}_Block_Region_1_{number}_0_xini_{512 * number}_yini_0.jpg"
+                write_image(root / "images" / file, drawn.image)
+                flags = [int(place == label) for place in range(len(CLASSES))]
+                flags[CLASSES.index("G4")] |= flags[CLASSES.index("G4C")]
+                fold = 0 if slide % 6 == 5 else _FOLDS[slide % len(_FOLDS)]
+                lines.setdefault(fold, []).append([file, *flags])
+        _tables(root / "partition", lines)
+
     def records(self, root: Path) -> Iterator[Record]:
         """The tables of train, val and test, each in its own order."""
         top = folder_with(root, "partition")
@@ -119,3 +146,13 @@ def _rows(root: Path, path: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
             ) from error
         # [K] Whether names carry their ending is not re-checked: both are read.
         yield row["image_name"].removesuffix(".jpg"), labels
+
+
+def _tables(folder: Path, lines: dict[int, list[list[str | int]]]) -> None:
+    """Write the tables of the four folds and of the test, which has number 0."""
+    held_out = {"Test": 0, **{f"Validation/Val{fold}": fold for fold in _FOLDS}}
+    for part, number in held_out.items():
+        (folder / part).mkdir(parents=True)
+        train = [row for fold, rows in lines.items() if fold not in (0, number) for row in rows]
+        for name, rows in (("Train", train), ("Test", lines.get(number, []))):
+            write_xlsx(folder / part / f"{name}.xlsx", [["image_name", *CLASSES], *rows])

@@ -11,10 +11,11 @@ import numpy as np
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import DatasetNotFoundError
-from datamodules.images import read_image
+from datamodules.images import read_image, write_image
 from datamodules.layout import named, nonempty_images, relative, subfolders
 from datamodules.pairing import folder_with, paired
 from datamodules.records import Mask, Record, Task, TaskKind
+from datamodules.tissue import Stain, scene
 
 _NAME = re.compile(r"(?P<slide>\d+)_\d+\.png")
 
@@ -54,6 +55,20 @@ class TNBC(PathologyDataModule):
     grouping = "patient"
     tasks = (Task("nuclei", TaskKind.SEGMENTATION, ("background", "nucleus")),)
     layout = ("**/Slide_*/*.png", "**/GT_*/*.png")
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Fields of 512x512 px of up to eleven patients."""
+        patients = max(3, min(11, images // 4))
+        each = -(-max(6, images) // patients)
+        for patient in range(1, patients + 1):
+            stain, grade = Stain.draw(rng), float(rng.uniform(0.4, 1.0))
+            for number in range(1, each + 1):
+                drawn = scene(rng, 512, 512, cls.mpp, None, grade, stain=stain, organ="breast")
+                name = f"{patient:02d}_{number}.png"
+                write_image(root / f"Slide_{patient:02d}" / name, drawn.image)
+                nuclei = np.where(drawn.nuclei > 0, 255, 0).astype(np.uint8)
+                write_image(root / f"GT_{patient:02d}" / name, nuclei)
 
     def records(self, root: Path) -> Iterator[Record]:
         """Patient by patient, sorted by file name."""

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import DatasetNotFoundError, LayoutError
-from datamodules.images import image_size
+from datamodules.images import image_size, write_image
 from datamodules.instances import boxes_around
 from datamodules.layout import relative, subfolders
 from datamodules.pairing import folder_with
 from datamodules.records import Boxes, Record, Task, TaskKind
 from datamodules.tiling import Cutter
+from datamodules.tissue import Stain, scene
 
 CLASSES = ("mitotic figure", "hard negative")
 _FOLDERS = ("mitoses_ground_truth", "nonmitoses_ground_truth")
@@ -85,6 +86,25 @@ class TUPAC16(PathologyDataModule):
     grouping = "case"
     layout = tuple(f"**/{folder}/*/*.csv" for folder in _FOLDERS)
     options_type = TUPAC16Options
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Fields of 640x640 px, each for four images, three a case; the last holds nothing."""
+        fields = max(6, images // 4)
+        stains = [Stain.draw(rng) for _ in range(-(-fields // 3))]
+        for index in range(fields):
+            case, name = f"{index // 3 + 1:02d}", f"{index % 3 + 1:02d}"
+            counts = (int(rng.integers(1, 5)), int(rng.integers(1, 6)))
+            if index == fields - 1:
+                counts = (0, 0)
+            drawn = scene(rng, 640, 640, cls.mpp, None, 0.8, *counts, stains[index // 3], "breast")
+            part = root / f"mitoses_image_data_part_{1 + (index // 3) % 3}"
+            write_image(part / case / f"{name}.tif", drawn.image)
+            for folder, points in zip(_FOLDERS, (drawn.mitoses, drawn.lookalikes), strict=True):
+                table = root / _LABELS / folder / case / f"{name}.csv"
+                table.parent.mkdir(parents=True, exist_ok=True)
+                lines = [f"{row},{column}\n" for column, row in points.astype(int).tolist()]
+                table.write_text("".join(lines))
 
     def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
         """Tiles, of which training leaves out most of those without any object."""
