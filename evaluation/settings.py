@@ -20,6 +20,9 @@ class ProbeConfig:
         bootstrap: resamples behind each interval.
         jobs: processes for the sweep; -1 takes every core.
         backend: joblib backend of the sweep ("loky", or a registered one such as "dask").
+        budget: seconds after which no further forest is started; what is done by then is kept as
+            a complete smaller study. 0 is no limit.
+        map_points: images per embedding map at most; 0 draws none.
     """
 
     sizes: list[int] = field(default_factory=lambda: [10, 30, 100, 300, 1000, 0])
@@ -32,3 +35,5 @@ class ProbeConfig:
     bootstrap: int = 2000
     jobs: int = -1
     backend: str = "loky"
+    budget: float = 0.0
+    map_points: int = 1500

@@ -1,0 +1,200 @@
+"""The sweep: a forest for every (dataset, encoder, fold, size, repeat), in parallel.
+
+The order of the work, the number of processes and an interruption change nothing in the result:
+each forest's rows and seed follow from its place in the study alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from datamodules.errors import ProbeError
+from evaluation.assembly import assemble
+from evaluation.features import Features
+from evaluation.forests import Cell, run_cell
+from evaluation.journal import Journal
+from evaluation.predictions import Predictions
+from evaluation.settings import ProbeConfig
+from evaluation.subsets import (
+    Fold,
+    make_folds,
+    nested_order,
+    seed_from,
+    strata_of,
+    subset,
+    subset_sizes,
+)
+
+log = logging.getLogger(__name__)
+
+STREAMING = {"loky", "threading", "multiprocessing", "sequential"}
+"""joblib backends that hand out each result when it is ready; others get slices of the work."""
+
+
+def sweep(
+    tables: Sequence[Features],
+    settings: ProbeConfig,
+    journal: Path,
+    baseline: str | None = None,
+) -> list[Predictions]:
+    """Probe every table of features.
+
+    Args:
+        tables: one per (dataset, encoder); each dataset needs the same encoders.
+        settings: sizes, repeats, trees, seed, processes, budget.
+        journal: file of finished forests; a sweep that finds its own there goes on from it.
+        baseline: encoder that the others are compared with; `find_baseline` chooses if None.
+
+    Returns:
+        One entry per dataset, in the order of `tables`.
+
+    Raises:
+        ProbeError: no group-disjoint test set, unlike encoders, or a budget too short for one
+            comparison.
+    """
+    by_place = {(table.dataset, table.encoder): table for table in tables}
+    datasets = _check(tables, settings)
+    folds = {name: _folds_of(table, settings.seed) for name, table in datasets.items()}
+    plans = {name: plan(table, folds[name], settings) for name, table in datasets.items()}
+    cells = [
+        replace(cell, encoder=table.encoder) for table in tables for cell in plans[table.dataset]
+    ]
+    done = Journal(journal)
+    keys = {
+        id(cell): cell.key(by_place[cell.dataset, cell.encoder], settings.trees) for cell in cells
+    }
+    missing = [cell for cell in cells if keys[id(cell)] not in done]
+    log.info("%d forests, %d of them already done", len(cells), len(cells) - len(missing))
+    for cell, predicted in _run(missing, by_place, settings):
+        done.add(keys[id(cell)], predicted)
+    found = {
+        (cell.dataset, cell.encoder, cell.fold, cell.size, cell.repeat): done[keys[id(cell)]]
+        for cell in cells
+        if keys[id(cell)] in done
+    }
+    chosen = baseline or find_baseline([table.encoder for table in tables])
+    return [
+        assemble(
+            [table for table in tables if table.dataset == name],
+            folds[name],
+            [cell for cell in cells if cell.dataset == name],
+            found,
+            chosen,
+        )
+        for name in datasets
+    ]
+
+
+def plan(table: Features, folds: Sequence[Fold], settings: ProbeConfig) -> list[Cell]:
+    """All cells of one dataset. Only `table.encoder` names the encoder: nothing depends on it."""
+    strata = strata_of(table.kind, table.targets)
+    sizes = subset_sizes(settings.sizes, folds)
+    cells = []
+    for fold in folds:
+        for repeat in range(settings.repeats):
+            seed = seed_from(settings.seed, table.dataset, fold.number, repeat)
+            order = nested_order(strata[fold.pool], table.groups[fold.pool], seed)
+            for size in sizes:
+                cells.append(
+                    Cell(
+                        table.dataset,
+                        table.encoder,
+                        fold.number,
+                        size,
+                        repeat,
+                        train=fold.pool[subset(order, size)] if size else fold.pool,
+                        test=fold.test,
+                        seed=seed_from(seed, "forest", size),
+                    )
+                )
+    return cells
+
+
+def find_baseline(encoders: Sequence[str]) -> str | None:
+    """The encoder to compare with: ImageNet weights, else random ones, else none."""
+    for prefix in ("imagenet", "random"):
+        for name in encoders:
+            if name.startswith(prefix):
+                return name
+    return None
+
+
+def _check(tables: Sequence[Features], settings: ProbeConfig) -> dict[str, Features]:
+    """The first table of each dataset, once all fit together."""
+    if not tables:
+        raise ProbeError("nothing to probe: name a dataset below data.unseen")
+    if not settings.sizes or min(settings.sizes) < 0 or settings.repeats < 1:
+        raise ProbeError(
+            f"probe.sizes={settings.sizes}, probe.repeats={settings.repeats}: sizes must be 0 "
+            "(all) or more, repeats 1 or more"
+        )
+    first: dict[str, Features] = {}
+    encoders: dict[str, list[str]] = {}
+    for table in tables:
+        one = first.setdefault(table.dataset, table)
+        encoders.setdefault(table.dataset, []).append(table.encoder)
+        same = np.array_equal(one.targets, table.targets) and np.array_equal(
+            one.groups, table.groups
+        )
+        if not same or one.folds != table.folds:
+            raise ProbeError(f"{table.dataset}: encoders saw different images; delete the cache")
+    sets = {tuple(sorted(names)) for names in encoders.values()}
+    if len(sets) > 1 or any(len(set(names)) < len(names) for names in sets):
+        raise ProbeError(f"every dataset needs each encoder once, found {sorted(sets)}")
+    return first
+
+
+def _folds_of(table: Features, seed: int) -> list[Fold]:
+    return make_folds(
+        table.dataset, table.kind, table.targets, table.groups, table.split, table.folds, seed
+    )
+
+
+def _run(
+    cells: Sequence[Cell], tables: dict[tuple[str, str], Features], settings: ProbeConfig
+) -> Iterator[tuple[Cell, NDArray[Any]]]:
+    """Finished cells, in whatever order they end."""
+    deadline = time.monotonic() + settings.budget if settings.budget > 0 else None
+    width = {name: table.features.shape[1] for name, table in tables.items()}
+    if deadline is None:  # the longest first, so that no process waits for the last one
+        ordered = sorted(
+            cells, key=lambda c: len(c.train) * width[c.dataset, c.encoder], reverse=True
+        )
+    else:  # whole repeats, and small sizes first: what is done early is a smaller study
+        ordered = sorted(cells, key=lambda c: (c.repeat, len(c.train)))
+
+    def due(some: Sequence[Cell]) -> Iterator[Any]:
+        for cell in some:
+            if deadline is not None and time.monotonic() > deadline:
+                return
+            table = tables[cell.dataset, cell.encoder]
+            yield delayed(_numbered)(
+                positions[id(cell)], cell, table.kind, table.features, table.targets, settings.trees
+            )
+
+    positions = {id(cell): position for position, cell in enumerate(ordered)}
+    streams = settings.backend in STREAMING
+    parallel = Parallel(
+        n_jobs=settings.jobs,
+        backend=settings.backend,
+        batch_size=1,
+        return_as="generator_unordered" if streams else "list",
+    )
+    step = len(ordered) if streams else 256
+    for start in range(0, len(ordered), max(step, 1)):
+        for position, predicted in parallel(due(ordered[start : start + step])):
+            yield ordered[position], predicted
+
+
+def _numbered(position: int, *arguments: Any) -> tuple[int, NDArray[Any]]:
+    """`run_cell` with the cell's number, because results come in any order."""
+    return position, run_cell(*arguments)

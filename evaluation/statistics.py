@@ -1,0 +1,250 @@
+"""What a study says: scores, paired differences, areas and sample efficiency, with intervals.
+
+The score of (encoder, size) is the mean over repeats of the metric on all test images together:
+the folds' predictions are pooled before the metric is taken, because the mean of F1 over small
+folds is biased (Forman & Scholz, "Apples-to-apples in cross-validation studies", SIGKDD
+Explorations 12(1), 2010). Intervals: see bootstrap.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.bootstrap import Interval, interval, mean_scores, resampled_scores
+from evaluation.predictions import Predictions
+from evaluation.scores import Floats, Metric, parts_by_group, score
+
+FEW_GROUPS = 10
+"""Below so many test groups a reader is warned."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One encoder's learning curve.
+
+    Attributes:
+        encoder: name.
+        scores: one per size.
+        area: mean score along log(labels), so in the metric's own unit.
+    """
+
+    encoder: str
+    scores: tuple[Interval, ...]
+    area: Interval
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """How many labels the baseline needs for what an encoder reaches with n.
+
+    Attributes:
+        labels: labels that the encoder had.
+        needed: labels that the baseline needs; 0 means fewer than its smallest subset, infinity
+            more than its largest.
+        text: the same in words, with its interval.
+    """
+
+    labels: float
+    needed: Interval
+    text: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An encoder against the baseline, on the same subsets and test groups.
+
+    Attributes:
+        encoder, baseline: names.
+        differences: encoder minus baseline per size, in the metric's unit.
+        area: the same for the area under the learning curve.
+        efficiency: one per size.
+        verdict: 1 better, -1 worse, 0 where the area's interval holds zero.
+    """
+
+    encoder: str
+    baseline: str
+    differences: tuple[Interval, ...]
+    area: Interval
+    efficiency: tuple[Efficiency, ...]
+    verdict: int
+
+
+@dataclass(frozen=True)
+class DatasetStatistics:
+    """Everything that is said about one dataset.
+
+    Attributes:
+        dataset: name.
+        metric: of all its scores.
+        sizes: requested labels, 0 for all.
+        labels: labels in use, mean over folds.
+        repeats, folds, groups, images: of the study; groups and images are those tested.
+        constant: score of the best prediction that knows no image.
+        curves: one per encoder.
+        comparisons: one per encoder but the baseline; empty without a baseline.
+        cautions: what the intervals do not cover, in words.
+    """
+
+    dataset: str
+    metric: Metric
+    sizes: tuple[int, ...]
+    labels: tuple[float, ...]
+    repeats: int
+    folds: int
+    groups: int
+    images: int
+    constant: float
+    curves: tuple[Curve, ...]
+    comparisons: tuple[Comparison, ...]
+    cautions: tuple[str, ...]
+
+
+def summarise(result: Predictions, resamples: int = 2000, seed: int = 0) -> DatasetStatistics:
+    """All statistics of one dataset.
+
+    Args:
+        result: predictions of its sweep.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    metric, labels = result.metric, result.labels
+    names, group = np.unique(result.group, return_inverse=True)
+    parts = parts_by_group(
+        metric, result.truth, result.predicted, group, len(names), result.positive
+    )
+    point = mean_scores(metric, parts)
+    drawn = resampled_scores(metric, parts, resamples, seed)
+    areas, drawn_areas = area(labels, point), area(labels, drawn)
+    curves = tuple(
+        Curve(
+            encoder,
+            tuple(
+                interval(point[e, s], drawn[:, e, s], len(names)) for s in range(len(result.sizes))
+            ),
+            interval(areas[e], drawn_areas[:, e], len(names)),
+        )
+        for e, encoder in enumerate(result.encoders)
+    )
+    comparisons: tuple[Comparison, ...] = ()
+    if result.baseline is not None:
+        b = result.encoders.index(result.baseline)
+        comparisons = tuple(
+            _compare(result, point, drawn, e, b, len(names))
+            for e in range(len(result.encoders))
+            if e != b
+        )
+    return DatasetStatistics(
+        dataset=result.dataset,
+        metric=metric,
+        sizes=result.sizes,
+        labels=tuple(float(n) for n in labels),
+        repeats=result.repeats,
+        folds=len(result.fold_numbers),
+        groups=len(names),
+        images=len(result.rows),
+        constant=score(metric, result.truth, result.constant, result.positive),
+        curves=curves,
+        comparisons=comparisons,
+        cautions=_cautions(len(names), result),
+    )
+
+
+def area(labels: Floats, scores: Floats) -> Floats:
+    """Mean score along log(labels), by trapezoids: (..., sizes) to (...)."""
+    if len(labels) == 1:
+        return np.asarray(scores[..., 0])
+    x = np.log(labels)
+    return np.asarray(np.trapezoid(scores, x, axis=-1) / (x[-1] - x[0]))
+
+
+def labels_needed(
+    labels: Floats, baseline: Floats, target: Floats, higher_is_better: bool
+) -> Floats:
+    """Labels at which the baseline's learning curve reaches a score.
+
+    The curve is made monotone (the best so far) and is read linearly in log(labels). Nothing is
+    read off outside of what was measured.
+
+    Args:
+        labels: ascending, (sizes,).
+        baseline: its scores, (..., sizes).
+        target: scores to reach, (...).
+        higher_is_better: direction of the metric.
+
+    Returns:
+        (...): 0 where already fewer than the smallest size do, infinity where all do not.
+    """
+    sign = 1.0 if higher_is_better else -1.0
+    curve, wanted = np.maximum.accumulate(sign * baseline, axis=-1), sign * target
+    at = (curve < wanted[..., None]).sum(axis=-1)
+    right = np.clip(at, 1, max(len(labels) - 1, 1)) if len(labels) > 1 else np.zeros_like(at)
+    left = np.maximum(right - 1, 0)
+    y0 = np.take_along_axis(curve, left[..., None], -1)[..., 0]
+    y1 = np.take_along_axis(curve, right[..., None], -1)[..., 0]
+    rise = y1 - y0
+    share = np.divide(wanted - y0, rise, out=np.zeros_like(rise), where=rise > 0)
+    x = np.log(labels)
+    found = np.exp(x[left] + np.clip(share, 0, 1) * (x[right] - x[left]))
+    found = np.where(at == 0, np.where(wanted < curve[..., 0], 0.0, labels[0]), found)
+    return np.where(at == len(labels), np.inf, found)
+
+
+def _compare(
+    result: Predictions, point: Floats, drawn: Floats, e: int, b: int, groups: int
+) -> Comparison:
+    labels = result.labels
+    difference, drawn_difference = point[e] - point[b], drawn[:, e] - drawn[:, b]
+    whole = interval(area(labels, difference), area(labels, drawn_difference), groups)
+    higher = result.metric.higher_is_better
+    efficiency = []
+    for s, n in enumerate(labels):
+        needed = interval(
+            float(labels_needed(labels, point[b], np.asarray(point[e, s]), higher)),
+            labels_needed(labels, drawn[:, b], drawn[:, e, s], higher),
+            groups,
+        )
+        efficiency.append(Efficiency(float(n), needed, _in_words(needed, labels)))
+    clear = 0 if whole.low <= 0 <= whole.high else int(np.sign(whole.value))
+    return Comparison(
+        encoder=result.encoders[e],
+        baseline=result.encoders[b],
+        differences=tuple(
+            interval(difference[s], drawn_difference[:, s], groups) for s in range(len(labels))
+        ),
+        area=whole,
+        efficiency=tuple(efficiency),
+        verdict=clear if higher else -clear,
+    )
+
+
+def _in_words(needed: Interval, labels: Floats) -> str:
+    def word(value: float) -> str:
+        if value == 0:
+            return f"fewer than {labels[0]:.0f}"
+        return f"more than {labels[-1]:.0f}" if np.isinf(value) else f"{value:.0f}"
+
+    low, high = word(needed.low), word(needed.high)
+    if low == high:
+        return word(needed.value)
+    return f"{word(needed.value)} (95 %: {low} to {high})"
+
+
+def _cautions(groups: int, result: Predictions) -> tuple[str, ...]:
+    found = []
+    if groups == 1:
+        found.append(
+            "One test group only: the intervals cover the draw of the labelled images, and say "
+            "nothing about other patients."
+        )
+    elif groups < FEW_GROUPS:
+        found.append(
+            f"Only {groups} test groups: the intervals span what mixtures of these few patients "
+            "give; how other patients differ they can hardly tell."
+        )
+    if result.repeats < 5:
+        found.append(
+            f"Only {result.repeats} draws of the labelled images: the intervals may be too narrow."
+        )
+    return (*found, *(text[0].upper() + text[1:] + "." for text in result.left_out))

@@ -1,0 +1,94 @@
+"""A probe study from encoders and datasets to files in a folder.
+
+probes.csv               one row per forest, and the constant predictor's
+probe_predictions.h5     every test prediction, which intervals are computed from
+probe_journal.jsonl      finished forests; probing again goes on from it
+embeddings.json          two-dimensional maps of the features
+features/                cached features
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from datamodules.errors import ProbeError
+from evaluation.embedding import Projection, project, write_projections
+from evaluation.features import Features, ImageEncoder, ProbeData, extract, probe_task
+from evaluation.predictions import Predictions, tidy, write_predictions
+from evaluation.probe import sweep
+from evaluation.settings import ProbeConfig
+
+log = logging.getLogger(__name__)
+
+PROBES, PREDICTIONS = "probes.csv", "probe_predictions.h5"
+JOURNAL, EMBEDDINGS, CACHE = "probe_journal.jsonl", "embeddings.json", "features"
+
+
+def run_study(
+    encoders: Sequence[ImageEncoder],
+    datasets: Sequence[ProbeData],
+    settings: ProbeConfig,
+    folder: Path,
+    cache: Path | None = None,
+    baseline: str | None = None,
+) -> list[Predictions]:
+    """Embed, probe and write the results.
+
+    Args:
+        encoders: frozen encoders with different names; the study's own first.
+        datasets: prepared unseen datasets.
+        settings: of the probes.
+        folder: where results go; a study that was interrupted there is continued.
+        cache: folder of cached features; `<folder>/features` if None.
+        baseline: encoder to compare with; ImageNet weights if None, else random ones.
+
+    Returns:
+        Predictions of each dataset, as `probe_predictions.h5` keeps them.
+
+    Raises:
+        ProbeError: nothing to probe, or a dataset without a group-disjoint test set.
+    """
+    if not encoders or not datasets:
+        raise ProbeError("nothing to probe: it takes an encoder and a dataset below data.unseen")
+    folder.mkdir(parents=True, exist_ok=True)
+    store = cache or folder / CACHE
+    tables = [
+        _features(encoder, data, settings, store) for data in datasets for encoder in encoders
+    ]
+    results = sweep(tables, settings, folder / JOURNAL, baseline)
+    write_predictions(folder / PREDICTIONS, results)
+    write_table(folder / PROBES, tidy(results))
+    if settings.map_points:
+        write_projections(folder / EMBEDDINGS, _maps(tables, results, settings))
+    return results
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, atomically and with all digits."""
+    partial = path.with_name(f".{path.name}.partial")
+    table.to_csv(partial, index=False)
+    partial.replace(path)
+
+
+def _features(
+    encoder: ImageEncoder, data: ProbeData, settings: ProbeConfig, cache: Path
+) -> Features:
+    task = probe_task(data.name, data.store.tasks)
+    return extract(encoder, data, task, cache, settings.batch_size, settings.precision)
+
+
+def _maps(
+    tables: Sequence[Features], results: Sequence[Predictions], settings: ProbeConfig
+) -> list[Projection]:
+    """The study's own encoder and the baseline, per dataset."""
+    shown = {tables[0].encoder, results[0].baseline}
+    log.info("embedding maps")
+    return [
+        project(table, settings.seed, settings.map_points)
+        for table in tables
+        if table.encoder in shown
+    ]
