@@ -164,7 +164,7 @@ class Cutter:
 
     def _has_label(self, patch: Patch) -> bool:
         """False for a tile in which every pixel of every task is to be ignored."""
-        return any(
+        return not self.tasks or any(
             task.kind is not TaskKind.SEGMENTATION
             or bool((np.asarray(patch.targets[task.name]) != task.ignore_index).any())
             for task in self.tasks

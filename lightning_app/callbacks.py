@@ -16,7 +16,7 @@ from datamodules.base import PathologyDataModule
 from datamodules.batch import MultiTaskBatch
 from datamodules.errors import UserError
 from lightning_app.config import Config
-from lightning_app.probing import probe_run
+from lightning_app.probing import probe_run, with_baselines
 from models.export import export_encoder
 from models.multitask import MultiTaskModule
 
@@ -166,7 +166,8 @@ class ProbeAtEnd(Callback):
         if not trainer.is_global_zero or trainer.interrupted:
             return
         try:
-            probe_run(self.folder, self.config, self.unseen, self.origin, self.started)
+            encoders = with_baselines([str(self.folder)], self.config)
+            probe_run(self.folder, encoders, self.config, self.unseen, self.origin, self.started)
         except UserError as error:
             log.error("the encoder is in %s, but the probe failed: %s", self.folder, error)
             log.error("probe again: python -m lightning_app probe %s", self.folder)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from joblib import Parallel, delayed
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
 
 from datamodules.base import PathologyDataModule
@@ -80,8 +82,7 @@ def assemble(config: Config) -> Run:
     stream = MultiTaskDataModule(
         config.data, config.trainer.steps_per_epoch, config.trainer.rounds_per_step
     )
-    for dataset in [*stream.datasets.values(), *unseen.values()]:
-        make_ready(dataset, config)
+    make_ready([*stream.datasets.values(), *unseen.values()], config)
     module = build_module(config, stream)
 
     folder = create_run_folder(config)
@@ -101,11 +102,19 @@ def assemble(config: Config) -> Run:
     return Run(folder, trainer, module, stream)
 
 
-def make_ready(dataset: PathologyDataModule, config: Config) -> None:
-    """Forge where that is asked for, and write the store where it is missing."""
+def make_ready(datasets: Sequence[PathologyDataModule], config: Config) -> None:
+    """Forge where that is asked for, and write the stores that are missing.
+
+    Forging draws on one core, so datasets are forged side by side; preparing is parallel itself.
+    """
     if config.data.forge:
-        forge(dataset, config.seed, config.data.forge)
-    prepare(dataset)
+        absent = [dataset for dataset in datasets if not dataset.root.exists()]
+        if absent and is_first_process():
+            log.info("drawing %d synthetic datasets in %s", len(absent), config.data.root)
+        work = delayed(forge)
+        Parallel(n_jobs=-1)(work(d, config.seed, config.data.forge) for d in absent)
+    for dataset in datasets:
+        prepare(dataset)
 
 
 def build_module(config: Config, stream: MultiTaskDataModule) -> MultiTaskModule:

@@ -1,0 +1,51 @@
+"""What a finished run says in the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from evaluation.bootstrap import Interval
+from evaluation.predictions import read_predictions
+from evaluation.statistics import DatasetStatistics, summarise
+
+ARROWS = {True: "higher is better", False: "lower is better"}
+
+
+def print_result(folder: Path) -> None:
+    """Print the probe scores of a run and where its report lies."""
+    console = Console(soft_wrap=True, highlight=False)
+    predictions = folder / "probe_predictions.h5"
+    if predictions.is_file():
+        for result in read_predictions(predictions):
+            console.print(scores_table(summarise(result)))
+    origin = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    if origin["synthetic"]:
+        console.print("[yellow]The tissue was SYNTHETIC: these scores prove the chain only.[/]")
+    if origin.get("licence_line"):
+        console.print(f"licence: {origin['licence_line']}", markup=False)
+    console.print(f"encoder: {folder / 'encoder.safetensors'}", markup=False)
+    console.print(f"report:  {folder / 'report.html'}", markup=False)
+
+
+def scores_table(study: DatasetStatistics) -> Table:
+    """Scores of all encoders on one dataset, with 95 % intervals."""
+    direction = ARROWS[study.metric.higher_is_better]
+    table = Table(
+        title=f"{study.dataset}: {study.metric.title} ({direction}), mean and 95 % interval",
+        title_justify="left",
+    )
+    table.add_column("labelled images")
+    for size, labels in zip(study.sizes, study.labels, strict=True):
+        table.add_column(f"{labels:.0f}" + ("" if size else " (all)"), justify="right")
+    for curve in study.curves:
+        table.add_row(curve.encoder, *(_text(score) for score in curve.scores))
+    table.add_row("best constant", *([f"{study.constant:.3f}"] * len(study.sizes)))
+    return table
+
+
+def _text(score: Interval) -> str:
+    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
