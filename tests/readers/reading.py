@@ -23,12 +23,12 @@ def dataset(
     root: Path,
     stores: Path,
     patch_size: int | None = None,
-    mpp: float = 0.5,
+    target_mpp: float = 0.5,
     **options: Any,
 ) -> PathologyDataModule:
     """A reader at work on the publisher's tree `root`."""
     config = DatasetConfig(folder=str(root), patch_size=patch_size, options=options)
-    return build(name, config, DataConfig(root="/", stores=str(stores), mpp=mpp))
+    return build(name, config, DataConfig(root="/", stores=str(stores), mpp=target_mpp))
 
 
 def prepared(module: PathologyDataModule) -> Store:
