@@ -126,11 +126,11 @@ def memory(config: Config, stream: MultiTaskDataModule) -> dict[str, Any]:
     found: dict[str, Any] = {"by_setting": {}, "by_number_of_datasets_at_k_2": {}}
     for setting in SETTINGS:
         found["by_setting"][setting.name] = peak(Training(config, stream, setting), batch)
-    entries = list(config.data.train.items())
+    names = list(config.data.train)
     for number in (2, 5, 10, 20):
         data = replace(config.data, tasks_per_batch=2, train={})
         for i in range(number):
-            name, entry = entries[i % len(entries)]
+            name = names[i % len(names)]
             data.train[f"{name}_{i}"] = DatasetConfig(reader=name, folder=name, patch_size=256)
         many = MultiTaskDataModule(data)
         wide = replace(config, data=data)
