@@ -54,7 +54,7 @@ class Cutter:
         side: side of a patch in pixels.
         view: see `View`.
         mpp: wanted um/px of tiles; 0 keeps the image's own resolution.
-        keep: share of an object's box that must lie in a tile for the object to count there.
+        keep: an object counts in a tile that holds this share of its box, or its centre.
         empty_share: share of the training tiles without any object that is kept (detection).
     """
 
@@ -195,13 +195,16 @@ def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.ui
 def clip_boxes(boxes: Boxes, x: int, y: int, side: int, keep: float) -> Boxes:
     """Boxes in pixels of the tile at (x, y), clipped to it.
 
-    A box stays when at least the share `keep` of its area lies within the tile.
+    A box stays when at least the share `keep` of its area lies within the tile, or its centre
+    does: where four tiles meet, each may hold a quarter of an object that must not get lost.
     """
     if not len(boxes):
         return boxes
     shifted = boxes.xyxy - np.array([x, y, x, y], np.float32)
     clipped = shifted.clip(0, side)
+    centre = (shifted[:, :2] + shifted[:, 2:]) / 2
     inside = _area(clipped) >= keep * _area(shifted)
+    inside |= ((centre >= 0) & (centre <= side)).all(axis=1)
     inside &= _area(clipped) > 0
     return Boxes(clipped[inside].astype(np.float32), boxes.labels[inside])
 
