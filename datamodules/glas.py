@@ -60,6 +60,10 @@ class GlaS(PathologyDataModule):
     tasks = (Task("glands", TaskKind.SEGMENTATION, ("background", "gland")),)
     layout = (f"{_TOP}/Grade.csv",)
     grouping = "patient"
+    split_overlap = (
+        "the challenge drew its test images from patients who are also in training: the test score "
+        "is that of the challenge, not of new patients"
+    )
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
