@@ -196,7 +196,7 @@ def _compare(
 ) -> Comparison:
     labels = result.labels
     difference, drawn_difference = point[e] - point[b], drawn[:, e] - drawn[:, b]
-    whole = interval(area(labels, difference), area(labels, drawn_difference), groups)
+    whole = interval(float(area(labels, difference)), area(labels, drawn_difference), groups)
     higher = result.metric.higher_is_better
     efficiency = []
     for s, n in enumerate(labels):
