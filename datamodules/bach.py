@@ -90,7 +90,7 @@ class BACH(PathologyDataModule):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Smaller fields, 768x576 px, with numbers from all over the list, and a Thumbs.db."""
-        count = min(_PER_CLASS, max(5, images // len(CLASSES)))
+        count = min(_PER_CLASS, max(3, images // len(CLASSES)))
         photos, lines = root / "ICIAR2018_BACH_Challenge" / "Photos", []
         for name in CLASSES:
             stain = Stain.draw(rng)
@@ -130,11 +130,11 @@ class BACH(PathologyDataModule):
                     "invasive": int(CLASSES[label] == "Invasive"),
                     "histology": label,
                 },
-                split=_split(label * _PER_CLASS + place),
+                split=split_of(label * _PER_CLASS + place),
                 group=source,
             )
 
 
-def _split(position: int) -> str:
+def split_of(position: int) -> str:
     """Side of the image at this place of the sorted list of all 400."""
     return "train" if any(start <= position < stop for start, stop in _TRAIN) else "test"

@@ -158,7 +158,7 @@ class BCSS(PathologyDataModule):
                 source=relative(root, path),
                 image=path,
                 targets={"tissue": partial(codes, mask)},
-                split=_SPLIT_OF_INSTITUTE.get(found["institute"], "train"),
+                split=split_of(found["institute"]),
                 group=found["patient"],
                 mpp=float(found["mpp"]),
             )
@@ -170,6 +170,11 @@ class BCSS(PathologyDataModule):
             code: _GROUP_OF_CODE.get(code, rest) if grouped else code for code in range(len(CODES))
         }
         return {**index, **dict.fromkeys(_UNLABELLED, _IGNORE)}
+
+
+def split_of(institute: str) -> str:
+    """Split of an institute, the second token of a TCGA barcode."""
+    return _SPLIT_OF_INSTITUTE.get(institute, "train")
 
 
 def _spot(rng: np.random.Generator, image: Image, mask: Mask, drawn: Scene) -> None:

@@ -96,21 +96,21 @@ class GleasonTMA(PathologyDataModule):
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
-        """Cores of all five arrays; the second pathologist reads every third patch one higher."""
+        """Cores of all five arrays; the second pathologist reads every other patch one higher."""
         cores = max(10, images // 8)
-        each = max(4, images // cores)
+        each = max(2, images // cores)
         for core in range(cores):
             array = list(_SPLIT_OF_ARRAY)[core % len(_SPLIT_OF_ARRAY)]
             name, stain = f"{array}_{core + 1}_A_1_1", Stain.draw(rng)
             for number in range(each):
-                label = number % len(_GRADES)
+                label = (core + number) % len(_GRADES)
                 grade = float(rng.uniform(*_GRADES[label]))
                 share = float(rng.uniform(0.4, 0.9))  # the label speaks of the epithelium
                 drawn = scene(
                     rng, 375, 375, 2 * cls.mpp, None, grade, 0, 0, stain, "prostate", share
                 )
                 image = resize_image(drawn.image, (750, 750))
-                other = min(3, label + 1) if number % 3 == 2 else label
+                other = min(3, label + 1) if number % 2 else label
                 places = [(f"{_TRAIN}/{name}", label)]
                 if _SPLIT_OF_ARRAY[array] == "test":
                     places = [(f"{_TEST}/patho_{k}/{name}", c) for k, c in ((1, label), (2, other))]

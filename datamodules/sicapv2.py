@@ -88,12 +88,12 @@ class SICAPv2(PathologyDataModule):
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Patches of 512x512 px of slides; every sixth slide is for the test."""
         slides = max(6, images // 6)
-        each = max(len(CLASSES), images // slides)
+        each = max(2, images // slides)
         lines: dict[int, list[list[str | int]]] = {}
         for slide in range(slides):
             name, stain = f"16B{slide:07d}", Stain.draw(rng)
             for number in range(each):
-                label = number % len(CLASSES)
+                label = (slide + number) % len(CLASSES)
                 grade, share = float(rng.uniform(*_GRADES[label])), float(rng.uniform(0.4, 0.9))
                 drawn = scene(rng, 512, 512, cls.mpp, None, grade, 0, 0, stain, "prostate", share)
                 file = f"{name}_Block_Region_1_{number}_0_xini_{512 * number}_yini_0.jpg"

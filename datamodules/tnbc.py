@@ -37,7 +37,7 @@ class TNBC(PathologyDataModule):
 
     title = "TNBC nuclei segmentation"
     organs = ("breast",)
-    licence = "see the publisher's page"
+    licence = "CC BY 4.0 as told, not verified; see the publisher's page"
     commercial = None
     citation = (
         "Naylor et al.: Segmentation of nuclei in histopathology images by deep regression of the "
