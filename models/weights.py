@@ -6,6 +6,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def create(name: str, weights: str, **kwargs: Any) -> nn.Module:
         TypeError: the model does not take one of `kwargs`.
     """
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_')[0]}*")[:8]
-        hint = f"; timm knows {', '.join(near)}" if near else ""
+        near = get_close_matches(name, timm.list_models(), n=4)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise EncoderError(f"model.encoder={name}: no such timm model{hint}")
     if weights == "random":
         return build(name, **kwargs)
