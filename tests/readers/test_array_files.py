@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from reading import assert_refused, dataset, prepared
 
+from datamodules.arrays import npy_image
 from datamodules.errors import ConfigError, DatasetNotFoundError, ImageError, LayoutError
 from datamodules.pannuke import NUCLEI, TISSUES
 
@@ -157,6 +158,16 @@ def test_pannuke_is_read_row_by_row_and_its_records_carry_no_pixels(forged, tmp_
     assert len(pickle.dumps(record)) < 3000
     image = pickle.loads(pickle.dumps(record)).image()
     assert image.base is None  # a row of its own, which does not keep the mapped file open
+
+
+def test_one_row_of_an_array_larger_than_memory_is_read(tmp_path):
+    path = tmp_path / "images.npy"
+    shape = (1 << 16, 256, 256, 3)  # 100 GB of holes, which take no room on the disk
+    array = np.lib.format.open_memmap(path, "w+", np.float64, shape)
+    array[40_000] = 7.0
+    del array
+    assert (npy_image(path, 40_000) == 7).all()
+    assert (npy_image(path, 40_001) == 0).all()
 
 
 def test_pannuke_refuses_unknown_tissues_other_lengths_and_cut_files(forged_copy):

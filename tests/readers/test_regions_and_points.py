@@ -68,6 +68,15 @@ def test_bcss_groups_codes_into_five_classes_and_ignores_what_is_unlabelled(forg
         assert (many.targets["tissue"]()[~kept] == 255).all()
 
 
+def test_bcss_every_published_code_has_its_class(tmp_path):
+    name = "TCGA-A1-A0SK-DX1_xmin1_ymin1_MPP-0.2500.png"
+    write_image(tmp_path / "rgbs_colorNormalized" / name, np.zeros((1, 22, 3), np.uint8))
+    write_image(tmp_path / "masks" / name, np.arange(22, dtype=np.uint8)[None])
+    (record,) = dataset("bcss", tmp_path, tmp_path).records(tmp_path)
+    expected = [255, 0, 1, 2, 3, 4, 4, 255, 4, 4, 2, 2, 4, 4, 4, 255, 4, 4, 4, 0, 0, 4]
+    assert record.targets["tissue"]().tolist() == [expected]
+
+
 def test_bcss_splits_by_institute(forged, tmp_path):
     module = dataset("bcss", forged("bcss"), tmp_path)
     splits = {r.group.split("-")[1]: r.split for r in module.records(module.root)}
@@ -165,20 +174,31 @@ def test_tupac16_real_points_have_the_row_first(official, tmp_path):
     assert (boxes.xyxy[:, [0, 2]].mean(axis=1).max(), record.group) == (5234, "case 35")
 
 
-def test_tupac16_boxes_lie_on_dark_figures_and_are_clipped(forged, tmp_path):
+def test_tupac16_boxes_lie_on_dark_figures(forged, tmp_path):
     module = dataset("tupac16", forged("tupac16"), tmp_path)
     records = list(module.records(module.root))
     for record in records[:-1]:
         red, boxes = read_image(record.image)[..., 0], record.targets["mitosis"]()
         sides = boxes.xyxy[:, 2:] - boxes.xyxy[:, :2]
         assert sides.max() == 50
-        assert boxes.xyxy.min() >= 0 and boxes.xyxy.max() <= 640
         centres = ((boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2).astype(int)
         whole = (sides == 50).all(axis=1)
         there = [red[y - 8 : y + 8, x - 8 : x + 8].min() for x, y in centres[whole]]
         assert np.mean(there) < np.quantile(red, 0.1), record.source
     assert len(records[-1].targets["mitosis"]()) == 0  # two empty files
     assert [record.group for record in records] == ["case 01"] * 3 + ["case 02"] * 3
+
+
+def test_tupac16_boxes_are_clipped_at_every_edge(forged_copy):
+    module = forged_copy("tupac16")
+    table = module.root / "TUPAC_AL/mitoses_ground_truth/01/01.csv"
+    table.write_text("3,300\n300,2\n639,638\n")
+    boxes = next(module.records(module.root)).targets["mitosis"]()
+    assert boxes.xyxy[:3].tolist() == [
+        [275, 0, 325, 28],
+        [0, 275, 27, 325],
+        [613, 614, 640, 640],
+    ]
 
 
 def test_tupac16_thins_empty_training_tiles(forged, tmp_path):
