@@ -139,15 +139,15 @@ def test_tiles_without_any_label_are_left_out():
     assert (patch.x, patch.y) == (32, 0)
 
 
-@settings(max_examples=50)
-@given(share=st.floats(0, 1), columns=st.integers(1, 40), rows=st.integers(1, 40))
-def test_thinning_keeps_objects_and_an_even_share_of_the_rest(share, columns, rows):
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(share=st.floats(0, 1), columns=st.integers(20, 60))
+def test_thinning_keeps_objects_and_an_even_share_of_the_rest(share, columns):
     task = (Task("objects", TaskKind.DETECTION, ("thing",)),)
     pixels = np.zeros((1, 1, 3), np.uint8)
     one = Boxes(np.array([[0, 0, 1, 1]], np.float32), np.zeros(1, np.int64))
     patches = [
-        Patch(pixels, {"objects": one if (x + y) % 7 == 0 else Boxes()}, x, y, 0.5)
-        for y in range(rows)
+        Patch(pixels, {"objects": one if (x + y) % 7 == 0 else Boxes()}, 256 * x, 256 * y, 0.5)
+        for y in range(40)
         for x in range(columns)
     ]
     cutter = Cutter(task, 1, View.TILE, 0.0, empty_share=share)
@@ -155,12 +155,13 @@ def test_thinning_keeps_objects_and_an_even_share_of_the_rest(share, columns, ro
     assert [p for p in kept if len(p.targets["objects"])] == [
         p for p in patches if len(p.targets["objects"])
     ]
+    drawn = np.array([[p.x, p.y] for p in kept if not len(p.targets["objects"])]).reshape(-1, 2)
     empty = sum(not len(p.targets["objects"]) for p in patches)
-    left = sum(not len(p.targets["objects"]) for p in kept)
-    assert abs(left - share * empty) <= 0.02 * empty + 2
-    assert cutter.thinned(patches) == kept
-    if share * rows >= 8:  # no column is always, none never taken
-        assert len({p.x for p in kept}) == columns
+    assert abs(len(drawn) - share * empty) <= 4 * np.sqrt(empty * share * (1 - share)) + 1
+    if 0.2 < share < 0.8:  # no column is always and none never taken
+        taken = np.bincount(drawn[:, 0] // 256, minlength=columns)
+        assert taken.min() > 0 and taken.max() < 35
+    assert cutter.thinned(patches[::-1]) == kept[::-1]
 
 
 def test_thinning_leaves_images_without_a_detection_task_alone():
