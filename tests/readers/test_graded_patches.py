@@ -66,7 +66,7 @@ def test_gleason_refuses_strange_cores_names_classes_and_images(forged_copy):
     core.mkdir()
     assert_refused(module, LayoutError, core.name, "no image")
     core.rename(train / "ZT80_3_A_1_1")  # a test core among the training cores
-    assert_refused(module, LayoutError, "ZT80_3_A_1_1")
+    assert_refused(module, LayoutError, "ZT80_3_A_1_1", "arrays ZT111")
 
 
 # ---- BACH ---------------------------------------------------------------------------------
