@@ -137,6 +137,7 @@ def train_one_rank(rank: int, port: int, out: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_have_the_gradient_of_one_rank_that_sees_both_halves(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
