@@ -1,0 +1,122 @@
+"""Figures of embedding maps and of a training's course."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from evaluation.drawing import new_figure, style
+from evaluation.embedding import Points, Projection
+from evaluation.palette import MUTED, SLOTS
+from evaluation.training_log import TaskLog
+
+CLASS_COLOURS = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#d55e00",
+    "#8a7f00",
+    "#7f7f7f",
+)
+"""Okabe and Ito's, as published: points need no contrast for reading, but one on dark pages."""
+
+
+def embedding_map(maps: Sequence[Projection], names: Sequence[str]) -> Figure:
+    """PCA (above) and t-SNE (below) of one dataset, one column per encoder.
+
+    Args:
+        maps: projections of the same images.
+        names: display name of each one's encoder.
+    """
+    with style():
+        figure = new_figure(4.8, 5.2)
+        axes = figure.subplots(2, len(maps), squeeze=False)
+        for column, (one, name) in enumerate(zip(maps, names, strict=True)):
+            share = "{:.0%} + {:.0%} of the variance".format(*one.explained)
+            _scatter(figure, axes[0, column], one, one.pca)
+            axes[0, column].set_title(f"{name}\nPCA, {share}", loc="left", fontsize=8.5)
+            _scatter(figure, axes[1, column], one, one.tsne)
+            axes[1, column].set_title("t-SNE", loc="left", fontsize=8.5)
+        first = maps[0]
+        if first.classes:
+            handles, labels = axes[0, 0].get_legend_handles_labels()
+            figure.legend(
+                handles,
+                labels,
+                loc="outside lower left",
+                ncols=min(len(labels), 3),
+                frameon=False,
+                fontsize=8.5,
+            )
+        else:
+            bar = figure.colorbar(
+                axes[0, 0].collections[0], ax=axes, location="bottom", shrink=0.6, pad=0.02
+            )
+            bar.set_label("target value", fontsize=8.5, color=MUTED)
+            bar.outline.set_visible(False)
+        return figure
+
+
+def _scatter(figure: Figure, axes: Axes, one: Projection, points: Points) -> None:
+    xy, values = np.asarray(points), np.asarray(one.values)
+    size = float(np.clip(4000 / len(xy), 4, 22))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.grid(False)
+    if not one.classes:
+        axes.scatter(
+            xy[:, 0], xy[:, 1], c=values, cmap="plasma", s=size, lw=0, alpha=0.9, rasterized=True
+        )
+        return
+    for index, name in enumerate(one.classes):
+        rows = values == index
+        colour = CLASS_COLOURS[index % len(CLASS_COLOURS)]
+        axes.scatter(
+            xy[rows, 0],
+            xy[rows, 1],
+            color=colour,
+            s=size,
+            lw=0,
+            alpha=0.75,
+            label=name,
+            rasterized=True,
+        )
+
+
+def training_panel(log: TaskLog) -> Figure:
+    """Loss (left) and main validation metric (right) of one task along the optimizer steps."""
+    with style():
+        figure = new_figure(4.4, 1.65)
+        left, right = figure.subplots(1, 2)
+        colour = SLOTS[0][1]
+        steps, loss = np.asarray(log.loss_steps), np.asarray(log.loss)
+        window = max(1, len(loss) // 25)
+        if window > 1:
+            left.plot(steps, loss, color=colour, lw=0.8, alpha=0.35)
+            kernel = np.ones(window) / window
+            left.plot(steps[window - 1 :], np.convolve(loss, kernel, "valid"), color=colour, lw=1.8)
+        else:
+            left.plot(steps, loss, color=colour, lw=1.8)
+        left.set_title("training loss", loc="left", fontsize=9)
+        if log.metric:
+            values = log.metrics[log.metric]
+            right.plot(log.metric_steps, values, color=SLOTS[1][1], marker="o", markersize=3.5)
+            right.set_title(f"validation {log.metric}", loc="left", fontsize=9)
+            if log.bounded:
+                right.set_ylim(0, 1.02)
+        else:
+            right.set_axis_off()
+        for axes in (left, right):
+            axes.tick_params(labelsize=8)
+            axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+        left.set_xlabel("optimizer step", fontsize=8)
+        right.set_xlabel("optimizer step", fontsize=8)
+        return figure

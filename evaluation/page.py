@@ -1,0 +1,35 @@
+"""From content to a page on disk: templates, and files that are whole or absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from evaluation.drawing import theme_css
+from evaluation.findings import bracket
+from evaluation.palette import number
+
+
+def render(template: str, **content: Any) -> str:
+    """Fill one of the templates; what is not marked as markup is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["number"] = number
+    environment.filters["bracket"] = bracket
+    return environment.get_template(template).render(theme=Markup(theme_css()), **content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

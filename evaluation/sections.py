@@ -1,0 +1,168 @@
+"""The report's sections: figures drawn and saved, rows in the order in which they are shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from evaluation.drawing import data_uri, inline_svg, save
+from evaluation.findings import baseline_title
+from evaluation.maps import embedding_map, training_panel
+from evaluation.palette import looks
+from evaluation.plots import describe_curve, learning_curve
+from evaluation.run_files import Run, Study
+from evaluation.statistics import DatasetStatistics
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure with its caption.
+
+    Attributes:
+        heading: above it.
+        figure: inline SVG or img element.
+        caption: below it.
+    """
+
+    heading: str
+    figure: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class ProbeSection:
+    """One dataset of the probes.
+
+    Attributes:
+        shown: learning curves.
+        title: the dataset's full name; empty where it is not known.
+        names: display name by encoder.
+        statistics: all numbers.
+        baseline: what the baseline's features are called.
+    """
+
+    shown: Shown
+    title: str
+    names: dict[str, str]
+    statistics: DatasetStatistics
+    baseline: str
+
+
+def overview(run: Run) -> list[tuple[str, str]]:
+    """The facts at the top: what was trained on what, and how long it took."""
+    origin = run.provenance
+    datasets: dict[str, dict[str, Any]] = origin.get("datasets", {})
+    train = [d for d in datasets.values() if d.get("role") == "train"]
+    facts = []
+    if origin.get("encoder"):
+        start = origin.get("weights")
+        facts.append(("Encoder", f"{origin['encoder']}" + (f", from {start}" if start else "")))
+    if train and run.training:
+        tasks = sum(len(d.get("tasks", {})) for d in train)
+        amount = sum(int(d.get("images", 0)) for d in train)
+        facts.append(("Pretraining", f"{len(train)} datasets, {tasks} tasks, {amount} images"))
+    if run.training:
+        facts.append(("Training", f"{run.training.epochs} epochs, {run.training.steps} steps"))
+    if origin.get("seconds"):
+        facts.append(("Time", duration(float(origin["seconds"]))))
+    if origin.get("licence_line"):
+        facts.append(("Licence", str(origin["licence_line"])))
+    return facts
+
+
+def probes(run: Run) -> list[ProbeSection]:
+    """Learning curves of every unseen dataset, also saved as PNG and SVG."""
+    return [_probe(run, study) for study in run.studies]
+
+
+def _probe(run: Run, study: Study) -> ProbeSection:
+    statistics = study.statistics
+    name = f"learning-curve-{_slug(statistics.dataset)}"
+    figure = learning_curve(statistics, study.baseline)
+    save(figure, run.folder / "figures" / name)
+    folds = "official test split" if statistics.folds == 1 else f"{statistics.folds} grouped folds"
+    last = " The rightmost point takes all labels." if statistics.sizes[-1] == 0 else ""
+    caption = (
+        f"Line: mean of {statistics.repeats} draws of the labelled images. Band: 95 % interval. "
+        f"{statistics.images} test images of {statistics.groups} groups, {folds}.{last}"
+    )
+    encoders = [curve.encoder for curve in statistics.curves]
+    alternative = describe_curve(statistics, study.baseline)
+    svg = inline_svg(figure, name, f"Learning curves on {statistics.dataset}", alternative)
+    return ProbeSection(
+        shown=Shown(statistics.dataset, Markup(svg), caption),
+        title=str(_dataset(run, statistics.dataset).get("title", "")),
+        names={e: look.name for e, look in looks(encoders, study.baseline).items()},
+        statistics=statistics,
+        baseline=baseline_title(study.baseline),
+    )
+
+
+def training(run: Run) -> list[Shown]:
+    """Course of each task's loss and main metric."""
+    if run.training is None:
+        return []
+    shown = []
+    for log in run.training.tasks:
+        figure = training_panel(log)
+        name = f"training-{_slug(log.dataset)}-{_slug(log.task)}"
+        save(figure, run.folder / "figures" / name)
+        values = log.metrics.get(log.metric, [])
+        text = f"Training loss from {log.loss[0]:.3f} to {log.loss[-1]:.3f}."
+        if values:
+            text += f" Validation {log.metric} from {values[0]:.3f} to {values[-1]:.3f}."
+        svg = inline_svg(figure, name, f"Training of {log.dataset}, {log.task}", text)
+        final = ", ".join(f"{key} {series[-1]:.3f}" for key, series in log.metrics.items())
+        shown.append(Shown(f"{log.dataset}: {log.task}", Markup(svg), final))
+    return shown
+
+
+def maps(run: Run) -> list[Shown]:
+    """Embedding maps, one figure per dataset with a column per encoder."""
+    shown = []
+    baseline = run.studies[0].baseline if run.studies else None
+    for dataset in dict.fromkeys(one.dataset for one in run.projections):
+        chosen = [one for one in run.projections if one.dataset == dataset]
+        names = [look.name for look in looks([o.encoder for o in chosen], baseline).values()]
+        figure = embedding_map(chosen, names)
+        name = f"map-{_slug(dataset)}"
+        save(figure, run.folder / "figures" / name)
+        colour = "class" if chosen[0].classes else "target value"
+        text = (
+            f"{len(chosen[0].values)} images of {dataset} as points, coloured by {colour}, "
+            f"under {' and '.join(names)}: principal components above, t-SNE below."
+        )
+        svg = inline_svg(figure, name, f"Embedding map of {dataset}", text)
+        shown.append(Shown(dataset, Markup(svg), text))
+    return shown
+
+
+def images(paths: Sequence[Path]) -> list[Shown]:
+    """PNG files as embedded pictures; the file's name tells what they show."""
+    shown = []
+    for path in paths:
+        words = path.stem.replace("_", " ").replace("-", ", ")
+        picture = Markup('<img loading="lazy" src="{}" alt="{}">').format(data_uri(path), words)
+        shown.append(Shown(words, picture, ""))
+    return shown
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _dataset(run: Run, name: str) -> dict[str, Any]:
+    return dict(run.provenance.get("datasets", {}).get(name, {}))
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_") or "x"
