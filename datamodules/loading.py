@@ -63,7 +63,8 @@ class StoreView:
         self, task: Task, position: int, dense: dict[str, NDArray[np.uint8]], row: int
     ) -> Target:
         if task.kind is TaskKind.SEGMENTATION:
-            return dense[task.name][row]
+            mask: Target = dense[task.name][row]
+            return mask
         if task.kind is TaskKind.DETECTION:
             return self.store.boxes(task.name, position)
         value: Target = self.store.target(task.name)[position]

@@ -105,7 +105,8 @@ class Store:
 
     def target(self, task: str) -> NDArray[Any]:
         """All targets of a classification, regression or multilabel task."""
-        return self._scalars[task]
+        values: NDArray[Any] = self._scalars[task]
+        return values
 
     def _read(
         self, name: str, indices: Sequence[int] | NDArray[np.int64], shape: tuple[int, ...]

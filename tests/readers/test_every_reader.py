@@ -16,8 +16,8 @@ from datamodules.tiling import View
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_forged_copy_is_read_checked_and_stored(name, forged, tmp_path):
-    module = dataset(name, forged(name), tmp_path)
+def test_a_forged_copy_is_read_checked_and_stored(name, forged):
+    module = dataset(name, forged(name), forged(name).parent / "stores")
     records = list(module.records(module.root))
     store = prepared(module)
 
@@ -36,8 +36,8 @@ def test_a_forged_copy_is_read_checked_and_stored(name, forged, tmp_path):
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_every_class_of_a_forged_copy_occurs(name, forged, tmp_path):
-    module = dataset(name, forged(name), tmp_path)
+def test_every_class_of_a_forged_copy_occurs(name, forged):
+    module = dataset(name, forged(name), forged(name).parent / "stores")
     store = prepared(module)
     for task in store.tasks:
         if task.kind is TaskKind.CLASSIFICATION:
