@@ -1,0 +1,62 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("train_ranks.py")
+
+
+@pytest.fixture(scope="module")
+def forged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all runs of this file, so that data are forged once."""
+    return tmp_path_factory.mktemp("ranks")
+
+
+def train(
+    folder: Path, name: str, ranks: int, per_batch: int, batch: int, rounds: int = 1
+) -> list[dict[str, Any]]:
+    out = folder / name
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(SCRIPT.parent.parent),
+        "WITNESS": str(out),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = [sys.executable, str(SCRIPT), str(folder)]
+    command += [str(value) for value in (ranks, per_batch, batch, rounds)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("per_batch", "rounds"), [(0, 1), (1, 1), (2, 2)], ids=["K=all", "K=1", "K=2, 2 rounds"]
+)
+def test_two_ranks_end_equal_and_with_what_one_process_learns_from_both_halves(
+    forged: Path, per_batch: int, rounds: int
+) -> None:
+    name = f"k{per_batch}r{rounds}"
+    first, second = train(forged, f"{name}-two", 2, per_batch, 2, rounds)
+    (whole,) = train(forged, f"{name}-one", 1, per_batch, 4, rounds)
+
+    for key, value in first["state"].items():
+        assert torch.equal(value, second["state"][key]), key
+    # Adam divides by the gradient's own size, so rounding is seen at the scale of a step.
+    steps = [
+        (value - whole["state"][key]).abs().max().item() for key, value in first["state"].items()
+    ]
+    assert max(steps) < 2e-4, max(steps)
+    assert first["scores"] == pytest.approx(second["scores"])
+    assert first["scores"] == pytest.approx(whole["scores"], abs=0.05)
+
+    for (step, dataset, mine), (_, same, theirs), (_, union, both) in zip(
+        first["seen"], second["seen"], whole["seen"], strict=True
+    ):
+        assert dataset == same == union, f"step {step}: ranks worked on different datasets"
+        assert sorted([*mine, *theirs]) == sorted(both)
