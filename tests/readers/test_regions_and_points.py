@@ -68,6 +68,16 @@ def test_bcss_groups_codes_into_five_classes_and_ignores_what_is_unlabelled(forg
         assert (many.targets["tissue"]()[~kept] == 255).all()
 
 
+def test_bcss_in_two_folders_at_once_is_refused(forged_copy):
+    module = forged_copy("bcss")
+    for copy in ("first", "second"):
+        for name in ("rgbs_colorNormalized", "masks"):
+            shutil.copytree(module.root / name, module.root / copy / name)
+    for name in ("rgbs_colorNormalized", "masks"):
+        shutil.rmtree(module.root / name)
+    assert_refused(module, LayoutError, "first, second", "keep one")
+
+
 def test_bcss_every_published_code_has_its_class(tmp_path):
     name = "TCGA-A1-A0SK-DX1_xmin1_ymin1_MPP-0.2500.png"
     write_image(tmp_path / "rgbs_colorNormalized" / name, np.zeros((1, 22, 3), np.uint8))
@@ -95,6 +105,9 @@ def test_bcss_refuses_unknown_codes_other_sizes_and_half_a_pair(forged_copy):
     mask.unlink()
     assert_refused(module, LayoutError, f"rgbs_colorNormalized/{image.name}", "annotation")
     write_image(mask, codes)
+    shutil.copy(image, image.with_suffix(".jpg"))
+    assert_refused(module, LayoutError, image.name, "same name")
+    image.with_suffix(".jpg").unlink()
     image.rename(image.with_name("region.png"))
     mask.rename(mask.with_name("region.png"))
     assert_refused(module, LayoutError, "region.png", "MPP-0.2500")
@@ -136,7 +149,19 @@ def test_tnbc_refuses_folders_and_files_without_partner(forged_copy):
     (module.root / "Slide_02/02_2.png").unlink()
     assert_refused(module, LayoutError, "Slide_02", "no image")
     shutil.rmtree(module.root / "Slide_02")
-    assert_refused(module, DatasetNotFoundError, "Slide_02")
+    assert_refused(module, DatasetNotFoundError, "no folder Slide_02")
+    shutil.rmtree(module.root / "GT_02")
+    shutil.rmtree(module.root / "GT_03")
+    assert_refused(module, DatasetNotFoundError, "no folder GT_03")
+
+
+def test_tnbc_masks_in_colour_count_wherever_they_are_not_black(tmp_path):
+    mask = np.zeros((300, 300, 3), np.uint8)
+    mask[10:20, 30:50] = (255, 0, 0)
+    write_image(tmp_path / "Slide_01/01_1.png", np.full_like(mask, 200))
+    write_image(tmp_path / "GT_01/01_1.png", mask)
+    (record,) = dataset("tnbc", tmp_path, tmp_path).records(tmp_path)
+    np.testing.assert_array_equal(record.targets["nuclei"](), mask[..., 0] > 0)
 
 
 # ---- TUPAC16 ------------------------------------------------------------------------------
