@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import UserError
 from datamodules.prepare import prepare
+from datamodules.records import Image
 from datamodules.registry import build
 from datamodules.settings import DataConfig, DatasetConfig
 from datamodules.store import Store
@@ -46,3 +49,8 @@ def assert_refused(module: PathologyDataModule, error: type[UserError], *words: 
     stores = Path(module.data.stores)
     left = [p.name for p in stores.iterdir() if p.name.endswith((".h5", ".partial"))]
     assert left == []
+
+
+def darkness(image: Image) -> NDArray[np.float64]:
+    """Optical density of the red channel, which hematoxylin absorbs most and eosin least."""
+    return -np.log((image[..., 0].astype(float) + 1) / 256)
