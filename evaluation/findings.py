@@ -65,12 +65,12 @@ def headline(studies: Sequence[Study], own: str | None) -> str:
         return "This run holds no probes yet."
     compared = [c for study in studies if (c := comparison_of(study, own)) is not None]
     if not compared:
-        return f"Frozen features, probed on {_count(len(studies), 'unseen dataset')}."
+        return f"Frozen features, probed on {count(len(studies), 'unseen dataset')}."
     beaten = baseline_title(compared[0].baseline)
     better = sum(c.verdict == 1 for c in compared)
     worse = sum(c.verdict == -1 for c in compared)
     unclear = len(compared) - better - worse
-    unseen = _count(len(compared), "unseen dataset")
+    unseen = count(len(compared), "unseen dataset")
     if not better and not worse:
         return f"No clear difference between this encoder and {beaten} on {unseen}."
     text = f"Frozen features of this encoder beat {beaten} on {better or 'none'} of {unseen}"
@@ -140,5 +140,6 @@ def _pair(metric: Metric, before: float, after: float) -> str:
     return f"from {number(before, metric.percent)} to {number(after, metric.percent)}{unit}"
 
 
-def _count(amount: int, noun: str) -> str:
+def count(amount: int, noun: str) -> str:
+    """A number of things, in the right grammatical number."""
     return f"{amount} {noun}" + ("" if amount == 1 else "s")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -27,6 +29,10 @@ CLASS_COLOURS = (
 """Okabe and Ito's, as published: points need no contrast for reading, but one on dark pages."""
 
 
+VALUES = ListedColormap(colormaps["plasma"](np.linspace(0.15, 0.95, 256)))
+"""Plasma without its ends, which vanish on dark and on white pages."""
+
+
 def embedding_map(maps: Sequence[Projection], names: Sequence[str]) -> Figure:
     """PCA (above) and t-SNE (below) of one dataset, one column per encoder.
 
@@ -35,10 +41,10 @@ def embedding_map(maps: Sequence[Projection], names: Sequence[str]) -> Figure:
         names: display name of each one's encoder.
     """
     with style():
-        figure = new_figure(4.8, 5.2)
+        figure = new_figure(4.3, 4.8)
         axes = figure.subplots(2, len(maps), squeeze=False)
         for column, (one, name) in enumerate(zip(maps, names, strict=True)):
-            share = "{:.0%} + {:.0%} of the variance".format(*one.explained)
+            share = "{:.0%} + {:.0%} of variance".format(*one.explained)
             _scatter(figure, axes[0, column], one, one.pca)
             axes[0, column].set_title(f"{name}\nPCA, {share}", loc="left", fontsize=8.5)
             _scatter(figure, axes[1, column], one, one.tsne)
@@ -72,7 +78,7 @@ def _scatter(figure: Figure, axes: Axes, one: Projection, points: Points) -> Non
     axes.grid(False)
     if not one.classes:
         axes.scatter(
-            xy[:, 0], xy[:, 1], c=values, cmap="plasma", s=size, lw=0, alpha=0.9, rasterized=True
+            xy[:, 0], xy[:, 1], c=values, cmap=VALUES, s=size, lw=0, alpha=0.9, rasterized=True
         )
         return
     for index, name in enumerate(one.classes):
@@ -93,7 +99,7 @@ def _scatter(figure: Figure, axes: Axes, one: Projection, points: Points) -> Non
 def training_panel(log: TaskLog) -> Figure:
     """Loss (left) and main validation metric (right) of one task along the optimizer steps."""
     with style():
-        figure = new_figure(4.4, 1.65)
+        figure = new_figure(3.9, 1.55)
         left, right = figure.subplots(1, 2)
         colour = SLOTS[0][1]
         steps, loss = np.asarray(log.loss_steps), np.asarray(log.loss)

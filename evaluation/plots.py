@@ -21,7 +21,7 @@ def learning_curve(study: DatasetStatistics, baseline: str | None) -> Figure:
         baseline: which encoder is drawn as the baseline.
     """
     with style():
-        figure = new_figure(4.8, 3.3)
+        figure = new_figure(4.3, 3.0)
         axes = figure.add_subplot()
         scale = 100 if study.metric.percent else 1
         drawn = looks([curve.encoder for curve in study.curves], baseline)
@@ -81,7 +81,7 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     """Names at the right ends of their lines, pushed apart where they would overlap."""
     low, high = axes.get_ylim()
     wanted = sorted(((y - low) / (high - low), name, colour) for y, name, colour in ends)
-    gap = 0.085
+    gap = 0.095
     places = np.array([y for y, _, _ in wanted])
     for _ in range(100):
         close = np.flatnonzero(np.diff(places) < gap - 1e-6)

@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from evaluation.drawing import data_uri, inline_svg, save
-from evaluation.findings import baseline_title
+from evaluation.findings import baseline_title, count
 from evaluation.maps import embedding_map, training_panel
 from evaluation.palette import looks
 from evaluation.plots import describe_curve, learning_curve
@@ -65,9 +65,16 @@ def overview(run: Run) -> list[tuple[str, str]]:
     if train and run.training:
         tasks = sum(len(d.get("tasks", {})) for d in train)
         amount = sum(int(d.get("images", 0)) for d in train)
-        facts.append(("Pretraining", f"{len(train)} datasets, {tasks} tasks, {amount} images"))
+        facts.append(
+            (
+                "Pretraining",
+                f"{count(len(train), 'dataset')}, {count(tasks, 'task')}, {amount} images",
+            )
+        )
     if run.training:
-        facts.append(("Training", f"{run.training.epochs} epochs, {run.training.steps} steps"))
+        facts.append(
+            ("Training", f"{count(run.training.epochs, 'epoch')}, {run.training.steps} steps")
+        )
     if origin.get("seconds"):
         facts.append(("Time", duration(float(origin["seconds"]))))
     if origin.get("licence_line"):
