@@ -21,6 +21,7 @@ from evaluation.features import Features, ImageEncoder, ProbeData, extract, prob
 from evaluation.predictions import Predictions, tidy, write_predictions
 from evaluation.probe import sweep
 from evaluation.settings import ProbeConfig
+from evaluation.subsets import make_folds
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,18 @@ def run_study(
     if settings.map_points:
         write_projections(folder / EMBEDDINGS, _maps(tables, results, settings))
     return results
+
+
+def check_probe(data: ProbeData, settings: ProbeConfig) -> None:
+    """Find out before a long training run whether a dataset can be probed on.
+
+    Raises:
+        ProbeError: no fitting task, or no test set without groups of the training pool.
+    """
+    task = probe_task(data.name, data.store.tasks)
+    store, folds = data.store, data.config.folds
+    targets = store.target(task.name)
+    make_folds(data.name, task.kind, targets, store.group, store.split, folds, settings.seed)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

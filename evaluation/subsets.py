@@ -70,7 +70,8 @@ def make_folds(
 ) -> list[Fold]:
     """The folds of a dataset, each with a test set whose groups never train.
 
-    With `folds` 0 the published test split tests and everything else is the pool. Otherwise the
+    With `folds` 0 the published test split tests and everything else is the pool; a publisher
+    who kept the test images back left the validation split for that. Otherwise the
     groups are spread over so many folds, alike in size and strata, and each is held out in turn;
     where there are no more groups than folds, each group is held out once.
 
@@ -102,6 +103,8 @@ def make_folds(
 
 def _official(dataset: str, groups: NDArray[np.int32], split: NDArray[np.uint8]) -> Fold:
     is_test = split == SPLITS.index("test")
+    if not is_test.any():
+        is_test = split == SPLITS.index("val")
     remedy = f"set data.unseen.{dataset}.folds, for example to 5, for grouped folds"
     if not is_test.any():
         raise ProbeError(f"{dataset}: its publisher names no test images; {remedy}")

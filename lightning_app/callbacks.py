@@ -16,6 +16,7 @@ from datamodules.base import PathologyDataModule
 from datamodules.batch import MultiTaskBatch
 from datamodules.errors import UserError
 from lightning_app.config import Config
+from lightning_app.dashboard import log_files, log_probes
 from lightning_app.probing import probe_run, with_baselines
 from models.export import export_encoder
 from models.multitask import MultiTaskModule
@@ -137,7 +138,7 @@ class ProbeAtEnd(Callback):
 
     It runs in `on_fit_end`, after the last collective call: the other ranks may leave while
     rank 0 computes, so no time-out can strike. Whatever fails here leaves the training result
-    as it is and says how to probe again.
+    as it is.
 
     Args:
         folder: the run's folder.
@@ -145,6 +146,9 @@ class ProbeAtEnd(Callback):
         unseen: the datasets to probe on, prepared.
         origin: provenance of the run.
         started: `time.monotonic()` at the start of the run.
+
+    Attributes:
+        failure: why the probe could not be done, else None.
     """
 
     def __init__(
@@ -160,6 +164,7 @@ class ProbeAtEnd(Callback):
         self.unseen = unseen
         self.origin = origin
         self.started = started
+        self.failure: UserError | None = None
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe on rank 0."""
@@ -168,6 +173,8 @@ class ProbeAtEnd(Callback):
         try:
             encoders = with_baselines([str(self.folder)], self.config)
             probe_run(self.folder, encoders, self.config, self.unseen, self.origin, self.started)
+            if self.unseen:
+                log_probes(trainer.loggers, self.folder)
         except UserError as error:
-            log.error("the encoder is in %s, but the probe failed: %s", self.folder, error)
-            log.error("probe again: python -m lightning_app probe %s", self.folder)
+            self.failure = error
+        log_files(trainer.loggers, self.folder)

@@ -156,6 +156,10 @@ def _run(options: argparse.Namespace) -> int:
         from lightning_app.doctor import run_doctor
 
         return run_doctor()
+    if not options.verbose:
+        from lightning_app.quiet import hush
+
+        hush()
     if options.verb == "datasets":
         from lightning_app.dataset_commands import run_datasets
 
@@ -179,8 +183,3 @@ def _set_up_logging(verbose: bool) -> None:
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(message)s", force=True
     )
-    if verbose:
-        return
-    # Libraries speak of their inner life; what a user needs to know, this program says itself.
-    for noisy in ("pytorch_lightning", "lightning", "httpx", "httpcore", "urllib3", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)

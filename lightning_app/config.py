@@ -141,8 +141,9 @@ def to_yaml(config: Config) -> str:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """The resolved configuration as plain containers."""
-    plain = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
-    return dict(plain) if isinstance(plain, dict) else {}
+    node = OmegaConf.structured(config)
+    plain: Any = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+    return dict(plain)
 
 
 def _read_yaml(path: Path) -> Any:

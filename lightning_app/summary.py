@@ -12,12 +12,14 @@ from evaluation.bootstrap import Interval
 from evaluation.predictions import read_predictions
 from evaluation.statistics import DatasetStatistics, summarise
 
+WIDTH = 120  # columns that the tables need where no terminal says how many there are
 ARROWS = {True: "higher is better", False: "lower is better"}
 
 
 def print_result(folder: Path) -> None:
     """Print the probe scores of a run and where its report lies."""
-    console = Console(soft_wrap=True, highlight=False)
+    terminal = Console(highlight=False)
+    console = Console(width=max(terminal.width, WIDTH), soft_wrap=True, highlight=False)
     predictions = folder / "probe_predictions.h5"
     if predictions.is_file():
         for result in read_predictions(predictions):
@@ -27,7 +29,10 @@ def print_result(folder: Path) -> None:
         console.print("[yellow]The tissue was SYNTHETIC: these scores prove the chain only.[/]")
     if origin.get("licence_line"):
         console.print(f"licence: {origin['licence_line']}", markup=False)
-    console.print(f"encoder: {folder / 'encoder.safetensors'}", markup=False)
+    if (folder / "encoder.safetensors").is_file():
+        console.print(f"encoder: {folder / 'encoder.safetensors'}", markup=False)
+    for offline in sorted((folder / "wandb").glob("offline-run-*")):
+        console.print(f"W&B:     offline; `wandb sync {offline}` sends it", markup=False)
     console.print(f"report:  {folder / 'report.html'}", markup=False)
 
 
@@ -48,4 +53,4 @@ def scores_table(study: DatasetStatistics) -> Table:
 
 
 def _text(score: Interval) -> str:
-    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
+    return f"{score.value:.3f} ({score.low:.3f}-{score.high:.3f})"

@@ -15,14 +15,16 @@ from joblib import Parallel, delayed
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
 
 from datamodules.base import PathologyDataModule
-from datamodules.errors import TrainingError
+from datamodules.errors import ProbeError, TrainingError
 from datamodules.forge import forge
 from datamodules.multitask import MultiTaskDataModule
 from datamodules.prepare import prepare
 from datamodules.registry import build
+from evaluation.study import check_probe
 from lightning_app.callbacks import EpochLine, ExportEncoder, ProbeAtEnd, Throughput
 from lightning_app.checkpoints import checkpoint_callbacks
 from lightning_app.config import Config
+from lightning_app.dashboard import finish
 from lightning_app.loggers import build_loggers
 from lightning_app.run_folder import create_run_folder, provenance, write_json
 from models.multitask import MultiTaskModule, TaskSpec
@@ -64,8 +66,15 @@ def pretrain(config: Config) -> Path:
             "out of memory on the device; lower data.batch_size or data.tasks_per_batch, "
             "or set model.grad_checkpointing=true"
         ) from error
+    finish(run.trainer.loggers)
     if run.trainer.interrupted:
         raise KeyboardInterrupt
+    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, ProbeAtEnd) and callback.failure:
+            raise ProbeError(
+                f"{callback.failure}; the encoder is kept in {run.folder}: "
+                f"probe again with `python -m lightning_app probe {run.folder}`"
+            ) from callback.failure
     return run.folder
 
 
@@ -83,6 +92,8 @@ def assemble(config: Config) -> Run:
         config.data, config.trainer.steps_per_epoch, config.trainer.rounds_per_step
     )
     make_ready([*stream.datasets.values(), *unseen.values()], config)
+    for dataset in unseen.values():
+        check_probe(dataset, config.probe)
     module = build_module(config, stream)
 
     folder = create_run_folder(config)
