@@ -96,7 +96,8 @@ def _probe(run: Run, study: Study) -> ProbeSection:
     last = " The rightmost point takes all labels." if statistics.sizes[-1] == 0 else ""
     caption = (
         f"Line: mean of {statistics.repeats} draws of the labelled images. Band: 95 % interval. "
-        f"{statistics.images} test images of {statistics.groups} groups, {folds}.{last}"
+        f"{count(statistics.images, 'test image')} of {count(statistics.groups, 'group')}, "
+        f"{folds}.{last}"
     )
     encoders = [curve.encoder for curve in statistics.curves]
     alternative = describe_curve(statistics, study.baseline)

@@ -60,7 +60,8 @@ class Comparison:
         differences: encoder minus baseline per size, in the metric's unit.
         area: the same for the area under the learning curve.
         efficiency: one per size.
-        verdict: 1 better, -1 worse, 0 where the area's interval holds zero.
+        verdict: 1 better, -1 worse, 0 where the area's interval holds zero or
+            there is one test group only.
     """
 
     encoder: str
@@ -206,7 +207,8 @@ def _compare(
             groups,
         )
         efficiency.append(Efficiency(float(n), needed, _in_words(needed, labels)))
-    clear = 0 if whole.low <= 0 <= whole.high else int(np.sign(whole.value))
+    unclear = whole.low <= 0 <= whole.high or groups < 2  # one patient says nothing about others
+    clear = 0 if unclear else int(np.sign(whole.value))
     return Comparison(
         encoder=result.encoders[e],
         baseline=result.encoders[b],

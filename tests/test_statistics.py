@@ -154,6 +154,12 @@ def test_sample_efficiency_says_when_it_is_out_of_range() -> None:
     assert summarise(turned, 200).comparisons[0].efficiency[0].text == "fewer than 10"
 
 
+def test_one_patient_is_never_enough_for_a_verdict() -> None:
+    (comparison,) = summarise(predictions(MSE, groups=1), 100).comparisons
+    assert comparison.area.high < 0
+    assert comparison.verdict == 0
+
+
 def test_few_patients_and_few_repeats_are_said() -> None:
     assert summarise(predictions(groups=12), 50).cautions == ()
     assert "Only 3 test groups" in summarise(predictions(groups=3), 50).cautions[0]
