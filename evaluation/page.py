@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from evaluation.drawing import theme_css
 from evaluation.findings import bracket
@@ -14,7 +13,7 @@ from evaluation.palette import number
 
 
 def render(template: str, **content: Any) -> str:
-    """Fill one of the templates; what is not marked as markup is escaped."""
+    """Fill one of the templates; all text is escaped but figures and the theme."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -24,7 +23,7 @@ def render(template: str, **content: Any) -> str:
     )
     environment.filters["number"] = number
     environment.filters["bracket"] = bracket
-    return environment.get_template(template).render(theme=Markup(theme_css()), **content)
+    return environment.get_template(template).render(theme=theme_css(), **content)
 
 
 def write_text(path: Path, text: str) -> None:

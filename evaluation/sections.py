@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from markupsafe import Markup
 
 from evaluation.drawing import data_uri, inline_svg, save
 from evaluation.findings import baseline_title, count
@@ -25,12 +24,12 @@ class Shown:
 
     Attributes:
         heading: above it.
-        figure: inline SVG or img element.
+        figure: inline SVG or img element, to be shown as it is.
         caption: below it.
     """
 
     heading: str
-    figure: Markup
+    figure: str
     caption: str
 
 
@@ -103,7 +102,7 @@ def _probe(run: Run, study: Study) -> ProbeSection:
     alternative = describe_curve(statistics, study.baseline)
     svg = inline_svg(figure, name, f"Learning curves on {statistics.dataset}", alternative)
     return ProbeSection(
-        shown=Shown(statistics.dataset, Markup(svg), caption),
+        shown=Shown(statistics.dataset, svg, caption),
         title=str(_dataset(run, statistics.dataset).get("title", "")),
         names={e: look.name for e, look in looks(encoders, study.baseline).items()},
         statistics=statistics,
@@ -126,7 +125,7 @@ def training(run: Run) -> list[Shown]:
             text += f" Validation {log.metric} from {values[0]:.3f} to {values[-1]:.3f}."
         svg = inline_svg(figure, name, f"Training of {log.dataset}, {log.task}", text)
         final = ", ".join(f"{key} {series[-1]:.3f}" for key, series in log.metrics.items())
-        shown.append(Shown(f"{log.dataset}: {log.task}", Markup(svg), final))
+        shown.append(Shown(f"{log.dataset}: {log.task}", svg, final))
     return shown
 
 
@@ -146,7 +145,7 @@ def maps(run: Run) -> list[Shown]:
             f"under {' and '.join(names)}: principal components above, t-SNE below."
         )
         svg = inline_svg(figure, name, f"Embedding map of {dataset}", text)
-        shown.append(Shown(dataset, Markup(svg), text))
+        shown.append(Shown(dataset, svg, text))
     return shown
 
 
@@ -155,7 +154,7 @@ def images(paths: Sequence[Path]) -> list[Shown]:
     shown = []
     for path in paths:
         words = path.stem.replace("_", " ").replace("-", ", ")
-        picture = Markup('<img loading="lazy" src="{}" alt="{}">').format(data_uri(path), words)
+        picture = f'<img src="{data_uri(path)}" alt="{html.escape(words)}">'
         shown.append(Shown(words, picture, ""))
     return shown
 

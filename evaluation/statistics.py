@@ -60,8 +60,7 @@ class Comparison:
         differences: encoder minus baseline per size, in the metric's unit.
         area: the same for the area under the learning curve.
         efficiency: one per size.
-        verdict: 1 better, -1 worse, 0 where the area's interval holds zero or
-            there is one test group only.
+        verdict: 1 better, -1 worse; 0 if the area's interval holds zero or one group tests.
     """
 
     encoder: str
