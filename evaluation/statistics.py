@@ -16,8 +16,7 @@ from evaluation.bootstrap import Interval, interval, mean_scores, resampled_scor
 from evaluation.predictions import Predictions
 from evaluation.scores import Floats, Metric, parts_by_group, score
 
-FEW_GROUPS = 10
-"""Below so many test groups a reader is warned."""
+FEW_GROUPS = 10  # below so many test groups a reader is warned
 
 
 @dataclass(frozen=True)
