@@ -12,6 +12,13 @@ from datamodules.store import Store
 
 _BLOCK = 256  # masks read at a time
 _BINS = 10
+_UNITS = {
+    TaskKind.CLASSIFICATION: "patches",
+    TaskKind.MULTILABEL: "labels",
+    TaskKind.REGRESSION: "patches",
+    TaskKind.DETECTION: "objects",
+    TaskKind.SEGMENTATION: "pixels",
+}
 
 
 def class_balance(store: Store, rows: NDArray[np.int64] | None = None) -> dict[str, dict[str, int]]:
@@ -28,6 +35,17 @@ def class_balance(store: Store, rows: NDArray[np.int64] | None = None) -> dict[s
     """
     chosen = np.arange(len(store)) if rows is None else np.asarray(rows, np.int64)
     return {task.name: _count(store, task, chosen) for task in store.tasks}
+
+
+def balance_lines(store: Store) -> list[str]:
+    """One line of text for each task, e.g. "tissue (patches): a 12 (60.0%), b 8 (40.0%)"."""
+    lines = []
+    for task in store.tasks:
+        counts = _count(store, task, np.arange(len(store)))
+        total = max(1, sum(counts.values()))
+        shares = [f"{name} {count:,} ({count / total:.1%})" for name, count in counts.items()]
+        lines.append(f"{task.name} ({_UNITS[task.kind]}): {', '.join(shares)}")
+    return lines
 
 
 def _count(store: Store, task: Task, rows: NDArray[np.int64]) -> dict[str, int]:

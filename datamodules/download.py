@@ -102,7 +102,7 @@ def _fits(dataset: PathologyDataModule) -> bool:
         dataset.check_layout()
     except DatasetNotFoundError:
         return False
-    return True
+    return bool(_entries(dataset.root))  # some layouts demand no particular file
 
 
 def _entries(root: Path) -> list[Path]:

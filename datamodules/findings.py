@@ -54,16 +54,20 @@ class Report:
         """Whether there is no error."""
         return all(finding.level is not Level.ERROR for finding in self.findings)
 
-    def text(self) -> str:
-        """One line for the dataset and one for each finding."""
+    @property
+    def summary(self) -> str:
+        """The verdict in one line."""
         counts = Counter(finding.level for finding in self.findings)
         verdict = "sound" if self.ok else "NOT SOUND"
-        lines = [
-            f"{self.name}: {verdict}; {self.records} images and {self.patches} stored patches "
-            f"read, {counts[Level.ERROR]} errors, {counts[Level.WARNING]} warnings"
-        ]
-        lines += [f"  {f.level}: {f.where}: {f.what}" for f in self.findings]
-        return "\n".join(lines)
+        return (
+            f"{verdict}; {self.records} images and {self.patches} stored patches read, "
+            f"{counts[Level.ERROR]} errors, {counts[Level.WARNING]} warnings"
+        )
+
+    def text(self) -> str:
+        """One line for the dataset and one for each finding."""
+        lines = [f"  {f.level}: {f.where}: {f.what}" for f in self.findings]
+        return "\n".join([f"{self.name}: {self.summary}", *lines])
 
 
 class Findings:

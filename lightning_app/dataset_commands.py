@@ -9,13 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from datamodules.balance import balance_lines
 from datamodules.base import PathologyDataModule
 from datamodules.cards import card, write_readme
 from datamodules.download import download
 from datamodules.duplicates import find_duplicates
 from datamodules.errors import ConfigError
 from datamodules.forge import forge
-from datamodules.gallery import class_balance, contact_sheet
+from datamodules.gallery import contact_sheet
 from datamodules.prepare import is_prepared, prepare
 from datamodules.registry import build, public_names
 from datamodules.settings import DataConfig, DatasetConfig
@@ -101,7 +102,7 @@ def _show(dataset: PathologyDataModule, options: argparse.Namespace) -> int:
     if not is_prepared(dataset):
         console.print(f"not prepared: python -m lightning_app datasets prepare {dataset.name}")
         return 0
-    for line in class_balance(dataset.store):
+    for line in balance_lines(dataset.store):
         console.print(line, markup=False)
     path = options.out or Path(f"{dataset.name}.png")
     contact_sheet(dataset, path)

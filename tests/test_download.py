@@ -262,6 +262,13 @@ def test_data_that_lie_there_already_are_not_fetched(publisher, tmp_path):
     assert not publisher.asked
 
 
+def test_an_empty_folder_is_no_data_even_where_the_layout_demands_no_file(publisher, tmp_path):
+    archive = Archive(publisher.offer("images.zip", PACKED))
+    dataset = dataset_of(tmp_path, archive, layout=())
+    dataset.root.mkdir()
+    assert [path.name for path in download(dataset, patience=QUICK)] == ["README.md", "slides"]
+
+
 def test_real_data_never_mix_with_synthetic_ones(publisher, tmp_path):
     dataset = dataset_of(tmp_path, Archive(publisher.offer("images.zip", PACKED)))
     dataset.root.mkdir()
