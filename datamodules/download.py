@@ -29,10 +29,11 @@ from datamodules.base import Archive, PathologyDataModule
 from datamodules.checksum import check, checksum
 from datamodules.errors import DatasetNotFoundError, DownloadError
 from datamodules.extract import unpack
-from datamodules.fetch import Patience, announced_bytes, fetch, file_name
+from datamodules.fetch import Patience, fetch
 from datamodules.forge import is_forged
 from datamodules.partial import Partial
 from datamodules.prepare import DOWNLOADS
+from datamodules.published import announced_bytes, file_name, with_checksum
 
 log = logging.getLogger(__name__)
 
@@ -162,13 +163,14 @@ def _bring(
 ) -> None:
     """Fetch, check, unpack and move one archive; its own mark is written last."""
     path = home / file_name(archive.url)
-    bar = bars.add_task(path.name, total=archive.bytes or None)
+    known = with_checksum(archive)
+    bar = bars.add_task(path.name, total=known.bytes or None)
     if path.exists():
-        check(path, archive)
+        check(path, known)
     else:
-        fetch(archive, path, lambda c, t: bars.update(bar, completed=c, total=t or None), patience)
+        fetch(known, path, lambda c, t: bars.update(bar, completed=c, total=t or None), patience)
     digest = checksum(path, "sha256")
-    if not archive.checksum:
+    if not known.checksum:
         log.warning("%s: no checksum is published; what came has sha256:%s", path.name, digest)
     staging = home / f"{path.name}.unpacked"
     shutil.rmtree(staging, ignore_errors=True)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -87,30 +87,6 @@ def fetch(archive: Archive, path: Path, report: Report, patience: Patience) -> N
         else:
             partial.finish()
             return
-
-
-def file_name(url: str) -> str:
-    """Name of the file behind an address; Zenodo's `files/<name>/content` is understood."""
-    parts = [part for part in PurePosixPath(urlsplit(url).path).parts if part != "/"]
-    if parts and parts[-1] == "content":
-        parts.pop()
-    name = unquote(parts[-1]).replace("/", "_").lstrip(".") if parts else ""
-    return name or "file"
-
-
-def announced_bytes(archive: Archive) -> int:
-    """Size of a file as published or as its server says; 0 where neither tells."""
-    if archive.bytes:
-        return archive.bytes
-    headers = {"Accept-Encoding": "identity"}
-    try:
-        answer = requests.head(
-            archive.url, headers=headers, allow_redirects=True, timeout=_CONNECT_S
-        )
-    except requests.RequestException:
-        return 0  # only the estimate is lost: fetching will say what is wrong
-    length = answer.headers.get("Content-Length", "")
-    return int(length) if answer.ok and length.isdigit() else 0
 
 
 def _insist(archive: Archive, partial: Partial, report: Report, patience: Patience) -> bool:
@@ -195,11 +171,17 @@ def _asked(url: str, headers: dict[str, str], timeout: float) -> Iterator[reques
     except requests.exceptions.SSLError as error:
         raise DownloadError(f"{url}: the server's certificate is not trusted ({error})") from error
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise _DroppedError(f"no connection ({error})") from error
+        raise _DroppedError(f"no connection ({_reason(error)})") from error
     except requests.RequestException as error:
         raise DownloadError(f"{url}: cannot be asked for ({error})") from error
     with response:
         yield response
+
+
+def _reason(error: requests.RequestException) -> str:
+    """The cause without the layers that libraries wrap around it."""
+    cause = getattr(error.args[0], "reason", error) if error.args else error
+    return str(cause).rsplit(": ", 1)[-1]
 
 
 def _check_answer(archive: Archive, response: requests.Response) -> None:

@@ -49,6 +49,7 @@ class Publisher:
         return f"http://127.0.0.1:{self.server.server_port}/{name}"
 
     def close(self) -> None:
+        """Stop; a second call does nothing."""
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()

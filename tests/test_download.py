@@ -23,9 +23,10 @@ import pytest
 from datamodules.base import Archive, PathologyDataModule
 from datamodules.download import COMPLETE, download
 from datamodules.errors import ChecksumError, DatasetNotFoundError, DownloadError
-from datamodules.fetch import Patience, file_name
+from datamodules.fetch import Patience
 from datamodules.forge import MARK
 from datamodules.prepare import DOWNLOADS, fingerprint
+from datamodules.published import file_name, with_checksum
 from datamodules.settings import DataConfig
 from tests.publisher import Publisher
 
@@ -338,6 +339,48 @@ def test_a_file_that_is_no_archive_is_taken_as_it_is(publisher, tmp_path):
     )
     download(dataset, patience=QUICK)
     assert (dataset.root / "labels.xlsx").read_bytes() == table
+
+
+def test_a_record_with_checksums_is_asked_where_the_card_names_none(publisher, tmp_path):
+    listed = [{"key": "images.zip", "checksum": md5(PACKED), "size": len(PACKED)}]
+    publisher.offer("api/records/12", json.dumps({"files": listed}).encode())
+    url = publisher.offer("records/12/files/images.zip", PACKED)
+    dataset = dataset_of(tmp_path, Archive(url))
+    assert with_checksum(Archive(url)) == announced(url, PACKED)
+    assert with_checksum(Archive(url, "md5:0")) == Archive(url, "md5:0")
+    download(dataset, patience=QUICK)
+    publisher.asked.clear()
+    download(dataset, patience=QUICK)
+    assert not publisher.asked
+
+
+def test_content_that_differs_from_its_record_is_refused(publisher, tmp_path):
+    listed = [{"key": "images.zip", "checksum": md5(b"else"), "size": len(PACKED)}]
+    publisher.offer("api/records/12", json.dumps({"files": listed}).encode())
+    url = publisher.offer("records/12/files/images.zip", PACKED)
+    with pytest.raises(ChecksumError, match=r"md5 is"):
+        download(dataset_of(tmp_path, Archive(url)), patience=QUICK)
+
+
+@pytest.mark.parametrize("record", [b"no json", b'{"files": []}', b'{"files": 3}', b"[]", None])
+def test_a_record_that_cannot_be_read_is_reported_and_the_file_fetched(
+    publisher, tmp_path, record, caplog
+):
+    if record is not None:
+        publisher.offer("api/records/12", record)
+    dataset = dataset_of(tmp_path, Archive(publisher.offer("records/12/files/images.zip", PACKED)))
+    download(dataset, patience=QUICK)
+    assert "its record names no checksum" in caplog.text
+    assert f"sha256:{hashlib.sha256(PACKED).hexdigest()}" in caplog.text
+
+
+def test_a_server_that_is_not_there_is_named_with_the_cause(tmp_path, publisher):
+    url = publisher.offer("images.zip", PACKED)
+    publisher.close()
+    with pytest.raises(
+        DownloadError, match=r"gave up after 3 attempts \(no connection \(.*refused"
+    ):
+        download(dataset_of(tmp_path, Archive(url)), patience=QUICK)
 
 
 @pytest.mark.parametrize(
