@@ -40,6 +40,7 @@ export REQUIREMENTS
 # Settings of a run, handed through as they are; which recipe fits the data, the program decides.
 CONFIG_OPTION = $(if $(CONFIG),--config '$(CONFIG)')
 DATA_SETTING = $(if $(DATA),'data.root=$(DATA)')
+RECIPE = --recipe '$(or $(CONFIG),configs/pretrain.yaml)' $(if $(DATA),--root '$(DATA)')
 RUN_FOLDERS = $(foreach run,$(RUN),'$(run)')
 
 .PHONY: help
@@ -80,8 +81,10 @@ doctor: $(STAMP) ## say what this machine has and what is wrong with it
 	$(APP) doctor
 
 .PHONY: data
-data: $(STAMP) ## write the datasets below DATA into HDF5 stores (ARGS="glas monuseg" picks some)
-	$(APP) datasets prepare $(if $(DATA),--root '$(DATA)') $(or $(ARGS),--all)
+data: $(STAMP) ## fetch, prepare and verify the datasets of CONFIG (the real recipe) below DATA
+	$(APP) datasets download $(RECIPE) $(ARGS)
+	$(APP) datasets prepare $(RECIPE) $(ARGS)
+	$(APP) datasets verify $(RECIPE) $(ARGS)
 
 .PHONY: pretrain
 pretrain: $(STAMP) ## train one encoder on all datasets; without data, on a forged demo

@@ -48,11 +48,11 @@ def check_overlap(train: Sequence[Card], unseen: Sequence[Card], allow: bool) ->
         return
     if allow:
         for sentence in shared:
-            log.warning("not unseen: %s; allowed by allow_overlap=true", sentence)
+            log.warning("not unseen: %s; allowed by probe.allow_overlap=true", sentence)
         return
     raise LeakageError(
         f"{'; '.join(shared)}. Such data are not unseen: take one of each pair out, or set "
-        "allow_overlap=true and say so with the results"
+        "probe.allow_overlap=true; the report then says so"
     )
 
 

@@ -20,6 +20,8 @@ class ProbeConfig:
         bootstrap: resamples behind each interval.
         jobs: processes for the sweep; -1 takes every core.
         backend: joblib backend of the sweep ("loky", or a registered one such as "dask").
+        allow_overlap: probe even where an unseen dataset shares its sources with the training
+            data; the report then says so.
         budget: seconds after which no further forest is started; what is done by then is kept as
             a complete smaller study. 0 is no limit.
         map_points: images per embedding map at most; 0 draws none.
@@ -35,5 +37,6 @@ class ProbeConfig:
     bootstrap: int = 2000
     jobs: int = -1
     backend: str = "loky"
+    allow_overlap: bool = False
     budget: float = 0.0
     map_points: int = 1500

@@ -17,7 +17,7 @@ from datamodules.batch import MultiTaskBatch
 from datamodules.errors import UserError
 from lightning_app.config import Config
 from lightning_app.dashboard import log_files, log_probes
-from lightning_app.probing import probe_run, with_baselines
+from lightning_app.probing import load_named, probe_run, with_baselines
 from models.export import export_encoder
 from models.multitask import MultiTaskModule
 
@@ -171,7 +171,8 @@ class ProbeAtEnd(Callback):
         if not trainer.is_global_zero or trainer.interrupted:
             return
         try:
-            encoders = with_baselines([str(self.folder)], self.config)
+            specs = with_baselines([str(self.folder)], self.config)
+            encoders = [load_named(spec, self.config) for spec in specs]
             probe_run(self.folder, encoders, self.config, self.unseen, self.origin, self.started)
             if self.unseen:
                 log_probes(trainer.loggers, self.folder)

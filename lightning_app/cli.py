@@ -101,12 +101,13 @@ def _add_datasets(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action = _verb(actions, name, text, example, f"datasets {name}")
         if name == "readme":
             continue
-        action.add_argument("--root", default="data", help="folder of the published datasets")
-        action.add_argument("--stores", default="", help="folder of the stores; ROOT/stores")
+        action.add_argument("--root", help="folder of the published datasets (data)")
+        action.add_argument("--stores", help="folder of the HDF5 stores (data/stores)")
         if name == "list":
             continue
         action.add_argument("names", nargs="*", metavar="NAME")
         action.add_argument("--all", action="store_true", help="every public dataset")
+        action.add_argument("--recipe", type=Path, help="the datasets and settings of a YAML file")
         action.add_argument("--workers", type=int, default=0, help="processes; 0: one per core")
         if name == "forge":
             action.add_argument("--images", type=int, default=40, help="about how many each")
@@ -139,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when all went well, 2 when the input was at fault, 130 when interrupted.
     """
-    options = build_parser().parse_args(arguments)
+    options = _parse(build_parser(), arguments)
     _set_up_logging(options.verbose)
     try:
         return _run(options)
@@ -149,6 +150,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, also where settings follow an option: argparse alone takes them in one piece only."""
+    options, left = parser.parse_known_args(arguments)
+    listed = next((k for k in ("overrides", "items", "names") if hasattr(options, k)), None)
+    if left and (listed is None or any(word.startswith("-") for word in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if listed:
+        setattr(options, listed, [*getattr(options, listed), *left])
+    return options
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -11,17 +14,19 @@ from rich.table import Table
 
 from datamodules.balance import balance_lines
 from datamodules.base import PathologyDataModule
-from datamodules.cards import card, write_readme
+from datamodules.cards import card, table, write_readme
 from datamodules.download import download
 from datamodules.duplicates import find_duplicates
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, UserError
 from datamodules.forge import forge
 from datamodules.gallery import contact_sheet
 from datamodules.prepare import is_prepared, prepare
 from datamodules.registry import build, public_names
 from datamodules.settings import DataConfig, DatasetConfig
 from datamodules.verify import verify
+from lightning_app.config import load_config
 
+LIST_WIDTH = 140  # columns of `datasets list` where no terminal says how many there are
 console = Console(soft_wrap=True, highlight=False)
 
 
@@ -31,7 +36,7 @@ def run_datasets(options: argparse.Namespace) -> int:
         console.print(f"wrote {write_readme()}")
         return 0
     if options.action == "list":
-        _print_list(DataConfig(root=options.root, stores=_stores(options)))
+        _print_list(_placed(DataConfig(), options))
         return 0
     datasets = _chosen(options)
     action = {
@@ -41,22 +46,46 @@ def run_datasets(options: argparse.Namespace) -> int:
         "verify": _verify,
         "forge": _forge,
     }[options.action]
-    codes = [action(dataset, options) for dataset in datasets]
+    codes = [_tried(action, dataset, options) for dataset in datasets]
     if options.action == "verify" and options.duplicates:
         codes.append(_duplicates(datasets))
     return max(codes)
 
 
-def _stores(options: argparse.Namespace) -> str:
-    return options.stores or str(Path(options.root) / "stores")
+def _tried(
+    action: Callable[[PathologyDataModule, argparse.Namespace], int],
+    dataset: PathologyDataModule,
+    options: argparse.Namespace,
+) -> int:
+    """One dataset at fault must not keep the others waiting."""
+    try:
+        return action(dataset, options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _placed(data: DataConfig, options: argparse.Namespace) -> DataConfig:
+    """Settings with the folders that were named on the command line."""
+    root, stores = options.root or data.root, options.stores or data.stores
+    return replace(data, root=root, stores=stores)
 
 
 def _chosen(options: argparse.Namespace) -> list[PathologyDataModule]:
-    names = public_names() if options.all else options.names
-    if not names:
-        raise ConfigError(f"datasets {options.action}: name datasets, or give --all")
-    data = DataConfig(root=options.root, stores=_stores(options))
-    return [build(name, DatasetConfig(), data) for name in names]
+    if options.recipe:
+        data = _placed(load_config(options.recipe).data, options)
+        entries = {**data.train, **data.unseen}
+    else:
+        data = _placed(DataConfig(), options)
+        names = public_names() if options.all else options.names
+        entries = {name: DatasetConfig() for name in names}
+    if not entries:
+        raise ConfigError(f"datasets {options.action}: name datasets, or give --all or --recipe")
+    unknown = set(options.names) - set(entries)
+    if unknown:
+        raise ConfigError(f"{options.recipe} names no dataset '{min(unknown)}'")
+    chosen = options.names or entries
+    return [build(name, entries[name], data) for name in chosen]
 
 
 def _prepare(dataset: PathologyDataModule, options: argparse.Namespace) -> int:
@@ -90,10 +119,8 @@ def _verify(dataset: PathologyDataModule, options: argparse.Namespace) -> int:
 
 
 def _duplicates(datasets: list[PathologyDataModule]) -> int:
-    pairs = find_duplicates({dataset.name: dataset.store for dataset in datasets})
-    for pair in pairs:
-        console.print(str(pair))
-    console.print(f"{len(pairs)} pairs of copies in {len(datasets)} datasets")
+    found = find_duplicates({dataset.name: dataset.store for dataset in datasets})
+    console.print(found.text(), markup=False)
     return 0
 
 
@@ -111,20 +138,18 @@ def _show(dataset: PathologyDataModule, options: argparse.Namespace) -> int:
 
 
 def _print_list(data: DataConfig) -> None:
-    table = Table()
+    shown = Table()
     for heading in ("name", "tasks", "organs", "um/px", "licence", "present", "prepared", "images"):
-        table.add_column(heading)
-    for name in public_names():
-        dataset = build(name, DatasetConfig(), data)
-        ready = is_prepared(dataset)
-        table.add_row(
-            name,
-            ", ".join(sorted({str(task.kind) for task in dataset.tasks})),
-            ", ".join(dataset.organs),
-            f"{dataset.mpp:g}" if dataset.mpp else "unknown",
-            dataset.licence,
-            "yes" if dataset.root.is_dir() else "",
-            "yes" if ready else "",
-            f"{len(dataset.store)}" if ready else "",
+        shown.add_column(heading)
+    for row in table(build(name, DatasetConfig(), data) for name in public_names()):
+        shown.add_row(
+            row.name,
+            row.tasks,
+            row.organs,
+            f"{row.mpp:g}" if row.mpp else "unknown",
+            row.licence,
+            "yes" if row.present else "",
+            "yes" if row.prepared else "",
+            "" if row.images is None else str(row.images),
         )
-    console.print(table)
+    Console(width=max(console.width, LIST_WIDTH)).print(shown)

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from datamodules.errors import ConfigError
+from datamodules.leakage import check_overlap
 from datamodules.registry import build
 from evaluation.report import compare, write_report
 from lightning_app.config import Config, load_config
@@ -34,11 +35,14 @@ def run_probe(options: argparse.Namespace) -> int:
     if not config.data.unseen:
         raise ConfigError("data.unseen: names no dataset to probe on")
     unseen = {name: build(name, entry, config.data) for name, entry in config.data.unseen.items()}
+    trained = {name: build(name, entry, config.data) for name, entry in config.data.train.items()}
+    check_overlap(list(trained.values()), list(unseen.values()), config.probe.allow_overlap)
+    loaded = [load_named(spec, config) for spec in with_baselines(encoders, config)]
     make_ready(list(unseen.values()), config)
     folder = options.out or create_run_folder(config)
     folder.mkdir(parents=True, exist_ok=True)
     origin = provenance(config, {}, unseen)
-    probe_run(folder, with_baselines(encoders, config), config, unseen, origin, started)
+    probe_run(folder, loaded, config, unseen, origin, started)
     print_result(folder)
     return 0
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import wandb
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from lightning_app.config import Config, to_dict
@@ -28,6 +29,8 @@ def build_loggers(config: Config, folder: Path, origin: Mapping[str, Any]) -> li
     mode = wandb_mode(config.wandb.mode)
     if mode == "disabled":
         return loggers
+    # What W&B would print at start and end, the program's own summary says in one line.
+    wandb.setup(settings=wandb.Settings(silent=True))
     logger = WandbLogger(
         name=folder.name,
         save_dir=folder,

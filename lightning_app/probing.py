@@ -19,7 +19,7 @@ from models.export import FrozenEncoder, load_encoder
 
 def probe_run(
     folder: Path,
-    encoders: Sequence[str],
+    encoders: Sequence[FrozenEncoder],
     config: Config,
     unseen: Mapping[str, PathologyDataModule],
     origin: Mapping[str, Any],
@@ -29,16 +29,15 @@ def probe_run(
 
     Args:
         folder: the run's folder.
-        encoders: as `models.export.load_encoder` takes them, the run's own first.
+        encoders: the run's own first.
         config: the run's configuration.
         unseen: datasets to probe on, prepared.
         origin: provenance; the time that the run took is added.
         started: `time.monotonic()` at the start of the run.
     """
     if unseen:
-        loaded = [load_named(spec, config) for spec in encoders]
         cache = Path(config.data.stores) / "features"
-        run_study(loaded, list(unseen.values()), config.probe, folder, cache)
+        run_study(encoders, list(unseen.values()), config.probe, folder, cache)
     seconds = round(time.monotonic() - started, 1)
     write_json(folder / "provenance.json", {**origin, "seconds": seconds})
     write_report(folder)

@@ -6,7 +6,6 @@ What a user needs to know this program says itself; what is not listed here is s
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning", "httpx", "httpcore", "urllib3")
@@ -31,7 +30,6 @@ _WARNINGS = (
 
 def hush() -> None:
     """Quiet the libraries of a training run. Their levels are set on import, so import first."""
-    os.environ.setdefault("WANDB_SILENT", "true")
     import pytorch_lightning  # noqa: F401
 
     for name in _LOGGERS:

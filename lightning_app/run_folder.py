@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.base import PathologyDataModule
-from datamodules.leakage import licence_line
+from datamodules.leakage import licence_line, overlap
 from lightning_app.config import Config, save_config
 
 PACKAGES = (
@@ -56,7 +56,7 @@ def provenance(
     unseen: Mapping[str, PathologyDataModule],
 ) -> dict[str, Any]:
     """Everything that says where a result comes from; needs the stores."""
-    datasets = {**train, **unseen}
+    datasets, trained = {**train, **unseen}, list(train.values())
     return {
         "title": config.name,
         "synthetic": any(dataset.store.synthetic for dataset in datasets.values()),
@@ -68,8 +68,8 @@ def provenance(
             name: {**describe(dataset), "role": "train" if name in train else "unseen"}
             for name, dataset in datasets.items()
         },
-        "licence_line": licence_line([type(d) for d in train.values()]) if train else "",
-        "warnings": [],
+        "licence_line": licence_line(trained) if train else "",
+        "warnings": [f"not unseen: {shared}" for shared in overlap(trained, list(unseen.values()))],
     }
 
 

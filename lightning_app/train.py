@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, LearningRa
 from datamodules.base import PathologyDataModule
 from datamodules.errors import ProbeError, TrainingError
 from datamodules.forge import forge
+from datamodules.leakage import check_overlap
 from datamodules.multitask import MultiTaskDataModule
 from datamodules.prepare import prepare
 from datamodules.registry import build
@@ -91,6 +92,7 @@ def assemble(config: Config) -> Run:
     stream = MultiTaskDataModule(
         config.data, config.trainer.steps_per_epoch, config.trainer.rounds_per_step
     )
+    check_overlap(list(stream.datasets.values()), list(unseen.values()), config.probe.allow_overlap)
     make_ready([*stream.datasets.values(), *unseen.values()], config)
     for dataset in unseen.values():
         check_probe(dataset, config.probe)

@@ -1,0 +1,183 @@
+"""The whole line in small: from nothing to a report, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+SMALL = [
+    "data.forge=24",
+    "data.image_size=64",
+    "data.workers=0",
+    "data.val_limit=6",
+    "data.batch_size=2",
+    "model.encoder=convnext_atto",
+    "model.weights=random",
+    "model.neck_channels=16",
+    "trainer.epochs=2",
+    "trainer.steps_per_epoch=3",
+    "trainer.log_every=1",
+    "trainer.accelerator=cpu",
+    "probe.baselines=[random]",
+    "probe.sizes=[6,0]",
+    "probe.repeats=2",
+    "probe.trees=10",
+    "probe.bootstrap=50",
+    "probe.map_points=40",
+    "probe.jobs=1",
+]
+
+
+def run(
+    repository: Path, folder: Path, *arguments: str, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """The program as a user starts it, in an empty folder that has the recipes."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / "configs").exists():
+        (folder / "configs").symlink_to(repository / "configs")
+    environment = {**os.environ, "PYTHONPATH": str(repository), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "lightning_app", *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
+    if check:
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("machine")
+
+
+@pytest.fixture(scope="module")
+def demo(repository: Path, place: Path) -> tuple[Path, str]:
+    """A demo on a machine without data: its run's folder and what it printed."""
+    done = run(repository, place, "pretrain", *SMALL)
+    (folder,) = (place / "runs").iterdir()
+    return folder, done.stdout
+
+
+@pytest.mark.slow
+def test_without_data_the_demo_runs_and_says_that_its_tissue_is_synthetic(
+    demo: tuple[Path, str],
+) -> None:
+    folder, printed = demo
+    assert printed.index("SYNTHETIC") < printed.index("epoch 1/2")
+    assert str(folder.relative_to(folder.parent.parent) / "report.html") in printed
+    assert "idc: F1" in printed and "breastpathq: MSE" in printed
+    assert json.loads((folder / "provenance.json").read_text())["synthetic"] is True
+    assert "SYNTHETIC" in (folder / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_folder_holds_everything_that_the_readme_promises(demo: tuple[Path, str]) -> None:
+    folder, _ = demo
+    for name in (
+        "config.yaml",
+        "checkpoints/last.ckpt",
+        "encoder.safetensors",
+        "encoder.json",
+        "metrics.csv",
+        "probes.csv",
+        "report.html",
+        "report.json",
+        "provenance.json",
+        "figures/learning-curve-idc.png",
+        "figures/learning-curve-idc.svg",
+    ):
+        assert (folder / name).is_file(), name
+    assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert metrics["train/glas/glands/loss"].notna().sum() == 6  # one row per optimizer step
+    assert metrics["val/summary"].notna().sum() == 2  # one per epoch
+    saved = torch.load(folder / "checkpoints/last.ckpt", weights_only=True, map_location="cpu")
+    assert saved["global_step"] == 6
+
+
+@pytest.mark.slow
+def test_plain_timm_loads_the_exported_encoder(demo: tuple[Path, str]) -> None:
+    folder, _ = demo
+    facts = json.loads((folder / "encoder.json").read_text())
+    encoder = timm.create_model(facts["timm_name"], num_classes=0, **facts["model_kwargs"])
+    encoder.load_state_dict(safetensors.torch.load_file(folder / "encoder.safetensors"))
+    assert encoder.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, facts["embedding_dim"])
+
+
+@pytest.mark.slow
+def test_every_encoder_is_probed_on_every_unseen_dataset_size_and_repeat(
+    demo: tuple[Path, str],
+) -> None:
+    folder, _ = demo
+    probes = pd.read_csv(folder / "probes.csv")
+    forests = probes[probes["predictor"] == "forest"]
+    counts = forests.groupby(["dataset", "encoder", "size", "repeat"]).size().unstack("repeat")
+    assert set(forests["dataset"]) == {"idc", "breakhis", "breastpathq"}
+    assert set(forests["encoder"]) == {folder.name, "random:convnext_atto"}
+    assert counts.notna().all().all() and set(counts.columns) == {0, 1}
+    assert probes["value"].notna().all()
+
+
+@pytest.mark.slow
+def test_a_finished_run_can_be_probed_embedded_exported_and_reported_again(
+    repository: Path, place: Path, demo: tuple[Path, str]
+) -> None:
+    folder, _ = demo
+    again = run(repository, place, "probe", str(folder), "--out", "again")
+    assert "idc: F1" in again.stdout
+    same = ["dataset", "encoder", "size", "n_train", "repeat", "seed", "value"]
+    old, new = (pd.read_csv(f / "probes.csv") for f in (folder, place / "again"))
+    pd.testing.assert_frame_equal(old[same], new[same])
+
+    images = place / "data/demo/published/breakhis"
+    run(repository, place, "embed", str(folder), str(images), "--out", "f.h5", "--size", "64")
+    with h5py.File(place / "f.h5") as file:
+        assert len(file["features"]) == len(file["paths"]) == len(list(images.rglob("*.png")))
+        assert np.isfinite(file["features"][:]).all()
+
+    checkpoint = folder / "checkpoints/last.ckpt"
+    run(repository, place, "export", str(checkpoint), "--out", "exported")
+    first, second = (
+        safetensors.torch.load_file(f / "encoder.safetensors") for f in (folder, place / "exported")
+    )
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+    run(repository, place, "report", str(folder), str(place / "again"), "--out", "board.html")
+    assert folder.name in (place / "board.html").read_text()
+
+
+@pytest.mark.slow
+def test_bad_input_is_one_line_with_exit_code_2(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    cases = {
+        ("pretrain", "data.root=empty"): ["nct_crc", "empty/nct_crc"],
+        ("pretrain", "--config", "configs/demo.yaml", "trainer.epoch=3"): [
+            "trainer.epoch",
+            "epochs",
+        ],
+        ("pretrain", "--config", "absent.yaml"): ["absent.yaml"],
+        ("datasets", "prepare", "glass", "--root", "empty"): ["glass", "glas"],
+        ("datasets", "prepare", "glas", "--root", "empty"): ["glas", "empty/glas"],
+        ("probe", "nowhere", "--config", "configs/demo.yaml", *SMALL): ["nowhere"],
+        ("report", "empty"): ["empty", "provenance.json"],
+        ("export", "absent.ckpt", "--out", "x"): ["absent.ckpt"],
+    }
+    for arguments, expected in cases.items():
+        done = run(repository, tmp_path, *arguments, check=False)
+        assert done.returncode == 2, (arguments, done.stdout, done.stderr)
+        (line,) = done.stderr.strip().splitlines()
+        assert line.startswith("error: ")
+        for part in expected:
+            assert part in line, (arguments, line)
+    assert not (tmp_path / "runs").exists()
