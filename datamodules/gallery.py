@@ -6,29 +6,22 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from datamodules.base import PathologyDataModule
+from datamodules.overlays import DENSE, class_colours, draw_boxes, show_patch
 from datamodules.provenance import Provenance
 from datamodules.records import Task, TaskKind
 from datamodules.store import Store
 
-# Bright or black: colours that neither haematoxylin nor eosin has.
-_STRONG = ("#00e000", "#ffe600", "#00e5ff", "#000000", "#ff7f00", "#1030ff", "#ffffff", "#ff1020")
-_DENSE = (TaskKind.SEGMENTATION, TaskKind.DETECTION)
 _COLUMNS = 6
 _INCHES = 2.0  # a panel's side
 _DPI = 150
-_ZOOM = 2  # panels are drawn from this many pixels per pixel
 
 
 def contact_sheet(dataset: PathologyDataModule, path: Path, images: int = 24) -> Path:
@@ -75,15 +68,19 @@ def contact_sheet(dataset: PathologyDataModule, path: Path, images: int = 24) ->
     return path
 
 
-def choose_rows(store: Store, count: int, seed: int = 0) -> NDArray[np.int64]:
+def choose_rows(
+    store: Store, count: int, seed: int = 0, among: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """Rows that show what a store holds: each class in turn, values from low to high.
 
     Args:
         store: which store.
         count: how many at most.
         seed: of the draw; the same seed gives the same rows.
+        among: rows to choose from; all where None.
     """
-    order = np.random.default_rng(seed).permutation(len(store))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(store) if among is None else among)
     kinds = {task.kind: task for task in reversed(store.tasks)}
     if TaskKind.CLASSIFICATION in kinds:
         labels = store.target(kinds[TaskKind.CLASSIFICATION].name)[order]
@@ -103,69 +100,18 @@ def choose_rows(store: Store, count: int, seed: int = 0) -> NDArray[np.int64]:
     return np.asarray(order[:count], np.int64)
 
 
-def class_colours(tasks: tuple[Task, ...]) -> dict[str, str]:
-    """Colour of each class that is drawn; one name has one colour in all tasks."""
-    names = dict.fromkeys(
-        name
-        for task in tasks
-        if task.kind in _DENSE
-        for name in task.classes
-        if name != "background"
-    )
-    if len(names) <= len(_STRONG):
-        return dict(zip(names, _STRONG, strict=False))
-    wheel = colormaps["gist_rainbow"](np.linspace(0, 1, len(names)))
-    return {name: to_hex(colour) for name, colour in zip(names, wheel, strict=True)}
-
-
 def _panel(axes: Axes, store: Store, row: int, colours: dict[str, str]) -> None:
-    """The patch, twice as large so that outlines stay fine, with what is drawn on it."""
-    image = store.images([row])[0].repeat(_ZOOM, axis=0).repeat(_ZOOM, axis=1)
-    for task in store.tasks:
-        if task.kind is TaskKind.SEGMENTATION:
-            mask = store.masks(task.name, [row])[0].repeat(_ZOOM, axis=0).repeat(_ZOOM, axis=1)
-            paint_outlines(image, mask, task, colours)
-    axes.imshow(image, interpolation="antialiased", extent=(0, store.side, store.side, 0))
+    """The patch with what is drawn on it."""
+    masks = [
+        (task, store.masks(task.name, [row])[0])
+        for task in store.tasks
+        if task.kind is TaskKind.SEGMENTATION
+    ]
+    show_patch(axes, store.images([row])[0], masks, colours)
     for task in store.tasks:
         if task.kind is TaskKind.DETECTION:
-            _draw_boxes(axes, store, task, row, colours)
-    axes.set_xlim(0, store.side)
-    axes.set_ylim(store.side, 0)
-
-
-def paint_outlines(
-    image: NDArray[np.uint8], mask: NDArray[np.uint8], task: Task, colours: dict[str, str]
-) -> None:
-    """Paint the inner edge of each class into an image, and a grey veil where no label is.
-
-    Inner edges of two regions that touch lie side by side: neither hides the other.
-    """
-    # Where every pixel has a class, two edges meet everywhere and must be told apart.
-    width = 2 if "background" in task.classes else 4
-    kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
-    ignored = mask == task.ignore_index
-    image[ignored] = image[ignored] // 2 + 96
-    for index, name in enumerate(task.classes):
-        if name in colours:
-            inside = (mask == index).astype(np.uint8)
-            edge = inside - np.asarray(cv2.erode(inside, kernel), np.uint8)
-            image[edge.astype(bool)] = np.array(to_rgb(colours[name])) * 255
-
-
-def _draw_boxes(axes: Axes, store: Store, task: Task, row: int, colours: dict[str, str]) -> None:
-    boxes = store.boxes(task.name, row)
-    thin = 0.4 if len(boxes) > 10 else 1.2
-    for (left, top, right, bottom), label in zip(boxes.xyxy, boxes.labels, strict=True):
-        axes.add_patch(
-            Rectangle(
-                (float(left), float(top)),
-                float(right - left),
-                float(bottom - top),
-                fill=False,
-                edgecolor=colours[task.classes[int(label)]],
-                linewidth=thin,
-            )
-        )
+            boxes = store.boxes(task.name, row)
+            draw_boxes(axes, boxes.xyxy, [colours[task.classes[int(i)]] for i in boxes.labels])
 
 
 def _caption(axes: Axes, store: Store, row: int, source: str, columns: int) -> None:
@@ -186,7 +132,7 @@ def _caption(axes: Axes, store: Store, row: int, source: str, columns: int) -> N
 
 def label_text(store: Store, task: Task, row: int) -> str:
     """A patch's label for a task in words; empty for dense tasks, which are drawn."""
-    if task.kind in _DENSE:
+    if task.kind in DENSE:
         return ""
     value = store.target(task.name)[row]
     if task.kind is TaskKind.CLASSIFICATION:

@@ -12,11 +12,10 @@ from datamodules.errors import StoreError
 from datamodules.forge import forge
 from datamodules.gallery import (
     choose_rows,
-    class_colours,
     contact_sheet,
     label_text,
-    paint_outlines,
 )
+from datamodules.overlays import class_colours, paint_outlines
 from datamodules.prepare import prepare
 from datamodules.records import Task, TaskKind
 from datamodules.registry import build
