@@ -10,14 +10,18 @@ from numpy.typing import NDArray
 
 from datamodules.errors import ProbeError
 from datamodules.records import TaskKind
+from evaluation.cells import Cell
 from evaluation.features import Features
-from evaluation.forests import Cell
 from evaluation.predictions import Predictions
 from evaluation.scores import metric_of
 from evaluation.subsets import Fold
 
 Place = tuple[str, str, int, int, int]
 """(dataset, encoder, fold, size, repeat)."""
+
+
+class UnfinishedError(ProbeError):
+    """A budget ended before anything could be compared."""
 
 
 def assemble(
@@ -27,13 +31,13 @@ def assemble(
     found: Mapping[Place, NDArray[Any]],
     baseline: str | None,
 ) -> Predictions:
-    """Put the finished cells of one dataset into one array.
+    """Put the finished cells of one dataset and predictor into one array.
 
     Where cells are missing, what stays is complete in itself: all sizes with fewer repeats, or,
     where not even one repeat is complete, the sizes of the first repeat that are.
 
     Raises:
-        ProbeError: not even one size is complete.
+        UnfinishedError: not even one size is complete.
     """
     table = tables[0]
     encoders = tuple(t.encoder for t in tables)
@@ -77,6 +81,7 @@ def assemble(
         constant=constant,
         positive=table.positive,
         left_out=left_out,
+        predictor=cells[0].predictor,
     )
 
 
@@ -107,7 +112,7 @@ def _complete(
         return sizes, repeats, (f"repeats {repeats + 1} to {wanted} did not fit into the budget",)
     kept = tuple(size for size in sizes if whole(size, 0))
     if not kept:
-        raise ProbeError(
+        raise UnfinishedError(
             f"{dataset}: not one size was finished for every encoder and fold; raise probe.budget "
             "and probe again: what is done is kept"
         )

@@ -39,6 +39,7 @@ class Board:
 
     Attributes:
         dataset: name.
+        predictor: what learnt from the features.
         metric: of all scores.
         labels: labelled images behind each score.
         protocol: digest of test images, targets, folds and label counts.
@@ -46,6 +47,7 @@ class Board:
     """
 
     dataset: str
+    predictor: str
     metric: Metric
     labels: tuple[float, ...]
     protocol: str
@@ -55,7 +57,8 @@ class Board:
 def compare(runs: Sequence[Path], out: Path) -> Path:
     """Write a leaderboard of several runs.
 
-    Encoders share a table only where test images, targets, folds and label counts were the same.
+    Encoders share a table only where test images, targets, folds, label counts and predictor
+    were the same.
     The same baseline in two runs with equal scores is listed once.
 
     Args:
@@ -87,12 +90,12 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
 
 
 def boards(runs: Sequence[Run]) -> list[Board]:
-    """Group the encoders of all runs by dataset and protocol, and rank them by area."""
-    groups: dict[tuple[str, str], list[Entry]] = {}
-    facts: dict[tuple[str, str], tuple[Metric, tuple[float, ...]]] = {}
+    """Group the encoders of all runs by dataset, protocol and predictor; rank them by area."""
+    groups: dict[tuple[str, str, str], list[Entry]] = {}
+    facts: dict[tuple[str, str, str], tuple[Metric, tuple[float, ...]]] = {}
     for run in runs:
         for study in run.studies:
-            key = (study.statistics.dataset, study.protocol)
+            key = (study.statistics.dataset, study.protocol, study.statistics.predictor)
             facts[key] = (study.statistics.metric, study.statistics.labels)
             entries = groups.setdefault(key, [])
             known = {(entry.encoder, entry.scores) for entry in entries}
@@ -105,12 +108,14 @@ def boards(runs: Sequence[Run]) -> list[Board]:
     return [
         Board(
             dataset=dataset,
-            metric=facts[dataset, protocol][0],
-            labels=facts[dataset, protocol][1],
+            predictor=predictor,
+            metric=facts[key][0],
+            labels=facts[key][1],
             protocol=protocol,
-            entries=tuple(_ranked(groups[dataset, protocol], facts[dataset, protocol][0])),
+            entries=tuple(_ranked(groups[key], facts[key][0])),
         )
-        for dataset, protocol in sorted(groups)
+        for key in sorted(groups)
+        for dataset, protocol, predictor in [key]
     ]
 
 

@@ -16,10 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from datamodules.errors import ProbeError
+from evaluation.predictors import FOREST
 from evaluation.scores import METRICS, Metric, score
 
 SCHEMA = 1
-FOREST, CONSTANT = "forest", "constant"
+CONSTANT = "constant"
 
 COLUMNS = [
     "dataset",
@@ -37,7 +38,9 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Predictions:
-    """All test predictions on one dataset. E encoders, S sizes, R repeats, F folds, T test rows.
+    """All test predictions of one predictor on one dataset.
+
+    E encoders, S sizes, R repeats, F folds, T test rows.
 
     Attributes:
         dataset: name.
@@ -47,7 +50,7 @@ class Predictions:
         sizes: requested numbers of labels, 0 last for "all", (S,).
         fold_numbers: int64 (F,).
         n_train: labels in use, int64 (S, F).
-        seeds: of the forests, int64 (S, R, F).
+        seeds: of the predictors, int64 (S, R, F).
         rows: rows of the store that are tested, int64 (T,); every row at most once.
         fold: number of the fold that tests each of them, int64 (T,).
         group: patient, slide or case of each, int64 (T,).
@@ -57,6 +60,7 @@ class Predictions:
             pool's most frequent class for macro F1, the pool's mean for MSE.
         positive: class that counts for F1.
         left_out: what a budget did not allow, in words.
+        predictor: what learnt from the features: "forest", "linear" or "knn".
     """
 
     dataset: str
@@ -75,6 +79,7 @@ class Predictions:
     constant: NDArray[Any]
     positive: int | None
     left_out: tuple[str, ...] = ()
+    predictor: str = FOREST
 
     @property
     def repeats(self) -> int:
@@ -88,20 +93,25 @@ class Predictions:
 
 
 def tidy(results: Iterable[Predictions]) -> pd.DataFrame:
-    """One row per (dataset, encoder, predictor, fold, size, repeat), in that order.
+    """One row per (dataset, predictor, encoder, fold, size, repeat), in that order.
 
     `value` is the score of that fold alone. Where there are several folds the study's own score
     pools their predictions first (see statistics.py), so it is not the mean of these values.
     """
-    table = [row for result in results for row in _rows_of(result)]
+    table: list[tuple[Any, ...]] = []
+    for result in results:
+        first = all(row[0] != result.dataset for row in table)
+        table += _rows_of(result)
+        table += _constant_rows(result) if first else []  # it is the same beside every predictor
     return pd.DataFrame(table, columns=COLUMNS)
 
 
 def _rows_of(result: Predictions) -> list[tuple[Any, ...]]:
     metric, positive = result.metric, result.positive
     rows: list[tuple[Any, ...]] = []
-    tested = {int(f): np.flatnonzero(result.fold == f) for f in result.fold_numbers}
+    tested = _tested(result)
     for e, encoder in enumerate(result.encoders):
+        names = (result.dataset, encoder, result.predictor)
         for f, (fold, test) in enumerate(tested.items()):
             for s, size in enumerate(result.sizes):
                 for repeat in range(result.repeats):
@@ -110,13 +120,23 @@ def _rows_of(result: Predictions) -> list[tuple[Any, ...]]:
                     )
                     facts = (fold, size, int(result.n_train[s, f]), repeat)
                     seed = int(result.seeds[s, repeat, f])
-                    rows.append((result.dataset, encoder, FOREST, *facts, seed, metric.name, value))
-    for f, (fold, test) in enumerate(tested.items()):
-        value = score(metric, result.truth[test], result.constant[test], positive)
+                    rows.append((*names, *facts, seed, metric.name, value))
+    return rows
+
+
+def _constant_rows(result: Predictions) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for f, (fold, test) in enumerate(_tested(result).items()):
+        value = score(result.metric, result.truth[test], result.constant[test], result.positive)
         for s, size in enumerate(result.sizes):
             facts = (fold, size, int(result.n_train[s, f]), 0)
-            rows.append((result.dataset, "", CONSTANT, *facts, 0, metric.name, value))
+            rows.append((result.dataset, "", CONSTANT, *facts, 0, result.metric.name, value))
     return rows
+
+
+def _tested(result: Predictions) -> dict[int, NDArray[np.int64]]:
+    """Positions of the test rows of each fold."""
+    return {int(f): np.flatnonzero(result.fold == f) for f in result.fold_numbers}
 
 
 _ARRAYS = (
@@ -133,13 +153,14 @@ _ARRAYS = (
 
 
 def write_predictions(path: Path, results: Sequence[Predictions]) -> None:
-    """Write all datasets into one HDF5 file, atomically."""
+    """Write all results into one HDF5 file, atomically."""
     partial = path.with_name(f".{path.name}.partial")
     with h5py.File(partial, "w") as file:
         file.attrs["schema"] = SCHEMA
         for position, result in enumerate(results):
             node = file.create_group(f"{position:03d}")
             node.attrs["dataset"] = result.dataset
+            node.attrs["predictor"] = result.predictor
             node.attrs["metric"] = result.metric.name
             node.attrs["encoders"] = list(result.encoders)
             node.attrs["baseline"] = result.baseline or ""
@@ -174,6 +195,8 @@ def _read(node: Any) -> Predictions:
     positive = int(node.attrs["positive"])
     return Predictions(
         dataset=str(node.attrs["dataset"]),
+        # Files without this attribute are from before there was anything but forests.
+        predictor=str(node.attrs.get("predictor", FOREST)),
         metric=METRICS[str(node.attrs["metric"])],
         encoders=tuple(str(name) for name in node.attrs["encoders"]),
         baseline=str(node.attrs["baseline"]) or None,

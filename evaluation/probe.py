@@ -1,14 +1,14 @@
-"""The sweep: a forest for every (dataset, encoder, fold, size, repeat), in parallel.
+"""The sweep: a predictor for every (dataset, encoder, fold, size, repeat), in parallel.
 
 The order of the work, the number of processes and an interruption change nothing in the result:
-each forest's rows and seed follow from its place in the study alone.
+each predictor's rows and seed follow from its place in the study alone.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from datamodules.errors import ProbeError
-from evaluation.assembly import assemble
+from evaluation.assembly import UnfinishedError, assemble
+from evaluation.cells import Cell, run_cell
 from evaluation.features import Features
-from evaluation.forests import Cell, run_cell
 from evaluation.journal import Journal
 from evaluation.predictions import Predictions
+from evaluation.predictors import check_predictors, headline_first
 from evaluation.settings import ProbeConfig
 from evaluation.subsets import (
     Fold,
@@ -50,16 +51,17 @@ def sweep(
 
     Args:
         tables: one per (dataset, encoder); each dataset needs the same encoders.
-        settings: sizes, repeats, trees, seed, processes, budget.
-        journal: file of finished forests; a sweep that finds its own there goes on from it.
+        settings: sizes, repeats, predictors, trees, seed, processes, budget.
+        journal: file of finished cells; a sweep that finds its own there goes on from it.
         baseline: encoder that the others are compared with; `find_baseline` chooses if None.
 
     Returns:
-        One entry per dataset, in the order of `tables`.
+        One entry per dataset and predictor, in the order of `tables`, the forest first.
+        A further predictor that a budget cut off is left out, and the first one's entry says so.
 
     Raises:
-        ProbeError: no group-disjoint test set, unlike encoders, or a budget too short for one
-            comparison.
+        ProbeError: no group-disjoint test set, unlike encoders, an unknown predictor, or a budget
+            too short for one comparison.
     """
     by_place = {(table.dataset, table.encoder): table for table in tables}
     datasets = _check(tables, settings)
@@ -73,25 +75,17 @@ def sweep(
         id(cell): cell.key(by_place[cell.dataset, cell.encoder], settings.trees) for cell in cells
     }
     missing = [cell for cell in cells if keys[id(cell)] not in done]
-    log.info("%d forests, %d of them already done", len(cells), len(cells) - len(missing))
+    log.info("%d cells, %d of them already done", len(cells), len(cells) - len(missing))
     for cell, predicted in _run(missing, by_place, settings):
         done.add(keys[id(cell)], predicted)
-    found = {
-        (cell.dataset, cell.encoder, cell.fold, cell.size, cell.repeat): done[keys[id(cell)]]
-        for cell in cells
-        if keys[id(cell)] in done
-    }
+    finished = {id(cell): done[keys[id(cell)]] for cell in cells if keys[id(cell)] in done}
     chosen = baseline or find_baseline([table.encoder for table in tables])
-    return [
-        assemble(
-            [table for table in tables if table.dataset == name],
-            folds[name],
-            [cell for cell in cells if cell.dataset == name],
-            found,
-            chosen,
-        )
-        for name in datasets
-    ]
+    results: list[Predictions] = []
+    for name in datasets:
+        mine = [cell for cell in cells if cell.dataset == name]
+        same = [table for table in tables if table.dataset == name]
+        results += _assemble(same, folds[name], mine, finished, chosen, settings.predictors)
+    return results
 
 
 def plan(table: Features, folds: Sequence[Fold], settings: ProbeConfig) -> list[Cell]:
@@ -104,18 +98,21 @@ def plan(table: Features, folds: Sequence[Fold], settings: ProbeConfig) -> list[
             seed = seed_from(settings.seed, table.dataset, fold.number, repeat)
             order = nested_order(strata[fold.pool], table.groups[fold.pool], seed)
             for size in sizes:
-                cells.append(
-                    Cell(
-                        table.dataset,
-                        table.encoder,
-                        fold.number,
-                        size,
-                        repeat,
-                        train=fold.pool[subset(order, size)] if size else fold.pool,
-                        test=fold.test,
-                        seed=seed_from(seed, "forest", size),
+                train = fold.pool[subset(order, size)] if size else fold.pool
+                for predictor in headline_first(settings.predictors):
+                    cells.append(
+                        Cell(
+                            table.dataset,
+                            table.encoder,
+                            fold.number,
+                            size,
+                            repeat,
+                            train=train,
+                            test=fold.test,
+                            seed=seed_from(seed, predictor, size),
+                            predictor=predictor,
+                        )
                     )
-                )
     return cells
 
 
@@ -128,8 +125,36 @@ def find_baseline(encoders: Sequence[str]) -> str | None:
     return None
 
 
+def _assemble(
+    tables: Sequence[Features],
+    folds: Sequence[Fold],
+    cells: Sequence[Cell],
+    finished: Mapping[int, NDArray[Any]],
+    baseline: str | None,
+    predictors: Sequence[str],
+) -> list[Predictions]:
+    """The results of one dataset, one per predictor."""
+    results: list[Predictions] = []
+    for predictor in headline_first(predictors):
+        mine = [cell for cell in cells if cell.predictor == predictor]
+        found = {
+            (cell.dataset, cell.encoder, cell.fold, cell.size, cell.repeat): finished[id(cell)]
+            for cell in mine
+            if id(cell) in finished
+        }
+        try:
+            results.append(assemble(tables, folds, mine, found, baseline))
+        except UnfinishedError:
+            if not results:
+                raise
+            missing = f"predictor {predictor} did not fit into the budget"
+            results[0] = replace(results[0], left_out=(*results[0].left_out, missing))
+    return results
+
+
 def _check(tables: Sequence[Features], settings: ProbeConfig) -> dict[str, Features]:
     """The first table of each dataset, once all fit together."""
+    check_predictors(settings.predictors)
     if not tables:
         raise ProbeError("nothing to probe: name a dataset below data.unseen")
     if not settings.sizes or min(settings.sizes) < 0 or settings.repeats < 1:
@@ -170,7 +195,8 @@ def _run(
             cells, key=lambda c: len(c.train) * width[c.dataset, c.encoder], reverse=True
         )
     else:  # whole repeats, and small sizes first: what is done early is a smaller study
-        ordered = sorted(cells, key=lambda c: (c.repeat, len(c.train)))
+        rank = headline_first(settings.predictors).index
+        ordered = sorted(cells, key=lambda c: (rank(c.predictor), c.repeat, len(c.train)))
 
     def due(some: Sequence[Cell]) -> Iterator[Any]:
         for cell in some:

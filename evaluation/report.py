@@ -36,15 +36,16 @@ def write_report(run_dir: Path) -> Path:
         ProbeError: no such folder, or a file in it is damaged.
     """
     run = read_run(run_dir)
-    own = own_encoder(run.studies)
+    own = own_encoder(run.headline)
     page = render(
         "report.html.j2",
         title=str(run.provenance.get("title") or run_dir.resolve().name),
         synthetic=run.synthetic,
-        headline=headline(run.studies, own),
-        findings=findings(run.studies, own),
+        headline=headline(run.headline, own),
+        findings=findings(run.headline, own),
         overview=overview(run),
-        probes=probes(run),
+        probes=probes(run, run.headline),
+        beside=probes(run, run.beside),
         training=training(run),
         panels=images(run.panels),
         neighbours=images(run.neighbours),
@@ -63,12 +64,12 @@ def numbers_of(run: Run) -> dict[str, Any]:
 
     A number that is out of range is null; the text beside it says in which direction.
     """
-    own = own_encoder(run.studies)
+    own = own_encoder(run.headline)
     content = {
         "provenance": run.provenance,
-        "headline": headline(run.studies, own),
+        "headline": headline(run.headline, own),
         "encoder": own,
-        "findings": [asdict(finding) for finding in findings(run.studies, own)],
+        "findings": [asdict(finding) for finding in findings(run.headline, own)],
         "probes": [
             {**asdict(study.statistics), "baseline": study.baseline, "protocol": study.protocol}
             for study in run.studies

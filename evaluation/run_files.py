@@ -24,7 +24,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Study:
-    """One dataset of the probes.
+    """One dataset of the probes under one predictor.
 
     Attributes:
         statistics: all its numbers.
@@ -47,7 +47,7 @@ class Run:
         provenance: of provenance.json; empty without it.
         config: text of config.yaml; empty without it.
         training: course of the training, where there was one.
-        studies: probes, one per dataset.
+        studies: probes, one per dataset and predictor.
         projections: embedding maps.
         panels: PNG files of predictions beside the truth.
         neighbours: PNG files of nearest neighbours.
@@ -61,6 +61,20 @@ class Run:
     projections: tuple[Projection, ...]
     panels: tuple[Path, ...]
     neighbours: tuple[Path, ...]
+
+    @property
+    def headline(self) -> tuple[Study, ...]:
+        """The studies with the first predictor, which a report is about."""
+        return tuple(s for s in self.studies if s.statistics.predictor == self._predictor)
+
+    @property
+    def beside(self) -> tuple[Study, ...]:
+        """The studies with further predictors."""
+        return tuple(s for s in self.studies if s.statistics.predictor != self._predictor)
+
+    @property
+    def _predictor(self) -> str:
+        return self.studies[0].statistics.predictor if self.studies else ""
 
     @property
     def synthetic(self) -> bool | None:

@@ -14,6 +14,7 @@ from evaluation.findings import baseline_title, count
 from evaluation.maps import embedding_map, training_panel
 from evaluation.palette import looks
 from evaluation.plots import describe_curve, learning_curve
+from evaluation.predictors import TITLES
 from evaluation.run_files import Run, Study
 from evaluation.statistics import DatasetStatistics
 
@@ -43,6 +44,7 @@ class ProbeSection:
         names: display name by encoder.
         statistics: all numbers.
         baseline: what the baseline's features are called.
+        predictor: what people call what learnt from the features.
     """
 
     shown: Shown
@@ -50,6 +52,7 @@ class ProbeSection:
     names: dict[str, str]
     statistics: DatasetStatistics
     baseline: str
+    predictor: str
 
 
 def overview(run: Run) -> list[tuple[str, str]]:
@@ -81,14 +84,18 @@ def overview(run: Run) -> list[tuple[str, str]]:
     return facts
 
 
-def probes(run: Run) -> list[ProbeSection]:
-    """Learning curves of every unseen dataset, also saved as PNG and SVG."""
-    return [_probe(run, study) for study in run.studies]
+def probes(run: Run, studies: Sequence[Study]) -> list[ProbeSection]:
+    """Learning curves of some of a run's studies, also saved as PNG and SVG."""
+    return [_probe(run, study) for study in studies]
 
 
 def _probe(run: Run, study: Study) -> ProbeSection:
     statistics = study.statistics
+    predictor = TITLES[statistics.predictor]
     name = f"learning-curve-{_slug(statistics.dataset)}"
+    heading = statistics.dataset
+    if study in run.beside:
+        name, heading = f"{name}-{statistics.predictor}", f"{heading}: {predictor}"
     figure = learning_curve(statistics, study.baseline)
     save(figure, run.folder / "figures" / name)
     folds = "official test split" if statistics.folds == 1 else f"{statistics.folds} grouped folds"
@@ -100,13 +107,14 @@ def _probe(run: Run, study: Study) -> ProbeSection:
     )
     encoders = [curve.encoder for curve in statistics.curves]
     alternative = describe_curve(statistics, study.baseline)
-    svg = inline_svg(figure, name, f"Learning curves on {statistics.dataset}", alternative)
+    svg = inline_svg(figure, name, f"Learning curves on {heading}", alternative)
     return ProbeSection(
-        shown=Shown(statistics.dataset, svg, caption),
+        shown=Shown(heading, svg, caption),
         title=str(_dataset(run, statistics.dataset).get("title", "")),
         names={e: look.name for e, look in looks(encoders, study.baseline).items()},
         statistics=statistics,
         baseline=baseline_title(study.baseline),
+        predictor=predictor,
     )
 
 

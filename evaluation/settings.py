@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class ProbeConfig:
-    """Random forests on frozen features.
+    """Random forests, and other predictors where wanted, on frozen features.
 
     Attributes:
         sizes: numbers of labelled training images; 0 stands for all of them.
         repeats: draws of the nested subsets per fold.
+        predictors: what learns from the features: "forest", "linear" (ridge or logistic
+            regression), "knn". Where the forest is among them, it is the study's headline.
         trees: trees per forest.
         seed: of subsets and forests.
         baselines: encoders probed beside the trained one: "imagenet", "random".
@@ -22,13 +24,14 @@ class ProbeConfig:
         backend: joblib backend of the sweep ("loky", or a registered one such as "dask").
         allow_overlap: probe even where an unseen dataset shares its sources with the training
             data; the report then says so.
-        budget: seconds after which no further forest is started; what is done by then is kept as
+        budget: seconds after which nothing further is started; what is done by then is kept as
             a complete smaller study. 0 is no limit.
         map_points: images per embedding map at most; 0 draws none.
     """
 
     sizes: list[int] = field(default_factory=lambda: [10, 30, 100, 300, 1000, 0])
     repeats: int = 10
+    predictors: list[str] = field(default_factory=lambda: ["forest"])
     trees: int = 500
     seed: int = 0
     baselines: list[str] = field(default_factory=lambda: ["imagenet", "random"])

@@ -72,7 +72,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class DatasetStatistics:
-    """Everything that is said about one dataset.
+    """Everything that is said about one predictor on one dataset.
 
     Attributes:
         dataset: name.
@@ -84,6 +84,7 @@ class DatasetStatistics:
         curves: one per encoder.
         comparisons: one per encoder but the baseline; empty without a baseline.
         cautions: what the intervals do not cover, in words.
+        predictor: what learnt from the features.
     """
 
     dataset: str
@@ -98,6 +99,7 @@ class DatasetStatistics:
     curves: tuple[Curve, ...]
     comparisons: tuple[Comparison, ...]
     cautions: tuple[str, ...]
+    predictor: str
 
 
 def summarise(result: Predictions, resamples: int = 2000, seed: int = 0) -> DatasetStatistics:
@@ -147,6 +149,7 @@ def summarise(result: Predictions, resamples: int = 2000, seed: int = 0) -> Data
         curves=curves,
         comparisons=comparisons,
         cautions=_cautions(len(names), result),
+        predictor=result.predictor,
     )
 
 

@@ -1,8 +1,8 @@
 """A probe study from encoders and datasets to files in a folder.
 
-probes.csv               one row per forest, and the constant predictor's
+probes.csv               one row per predictor, and those of the constant one
 probe_predictions.h5     every test prediction, which intervals are computed from
-probe_journal.jsonl      finished forests; probing again goes on from it
+probe_journal.jsonl      what is finished; probing again goes on from it
 embeddings.json          two-dimensional maps of the features
 features/                cached features
 """
@@ -19,6 +19,7 @@ from datamodules.errors import ProbeError
 from evaluation.embedding import Projection, project, write_projections
 from evaluation.features import Features, ImageEncoder, ProbeData, extract, probe_task
 from evaluation.predictions import Predictions, tidy, write_predictions
+from evaluation.predictors import check_predictors
 from evaluation.probe import sweep
 from evaluation.settings import ProbeConfig
 from evaluation.subsets import make_folds
@@ -48,7 +49,7 @@ def run_study(
         baseline: encoder to compare with; ImageNet weights if None, else random ones.
 
     Returns:
-        Predictions of each dataset, as `probe_predictions.h5` keeps them.
+        Predictions of each dataset and predictor, as `probe_predictions.h5` keeps them.
 
     Raises:
         ProbeError: nothing to probe, or a dataset without a group-disjoint test set.
@@ -72,8 +73,10 @@ def check_probe(data: ProbeData, settings: ProbeConfig) -> None:
     """Find out before a long training run whether a dataset can be probed on.
 
     Raises:
-        ProbeError: no fitting task, or no test set without groups of the training pool.
+        ProbeError: no fitting task, no test set without groups of the training pool, or an
+            unknown predictor.
     """
+    check_predictors(settings.predictors)
     task = probe_task(data.name, data.store.tasks)
     store, folds = data.store, data.config.folds
     targets = store.target(task.name)

@@ -9,11 +9,12 @@ import pandas as pd
 import wandb
 from pytorch_lightning.loggers import Logger, WandbLogger
 
+from evaluation.predictors import FOREST
 from models.export import FACTS_FILE, WEIGHTS_FILE
 
 
 def log_probes(loggers: Iterable[Logger], folder: Path) -> None:
-    """Log a finished probe study: the table, the curves and one number per dataset and encoder.
+    """Log a finished probe study: the table, the curves, and the mean scores as the summary.
 
     Args:
         loggers: of the run; those that are not W&B's are passed over.
@@ -25,9 +26,10 @@ def log_probes(loggers: Iterable[Logger], folder: Path) -> None:
         run.log({"probes": wandb.Table(dataframe=table)})
         for path in sorted((folder / "figures").glob("learning-curve-*.png")):
             run.log({f"curves/{path.stem.removeprefix('learning-curve-')}": wandb.Image(str(path))})
-        means = table.groupby(["dataset", "encoder", "n_train"])["value"].mean()
-        for (dataset, encoder, labels), value in means.items():
-            run.summary[f"probe/{dataset}/{encoder}/{labels:g}"] = float(value)
+        means = table.groupby(["dataset", "encoder", "predictor", "n_train"])["value"].mean()
+        for (dataset, encoder, predictor, labels), value in means.items():
+            name = encoder if predictor == FOREST else f"{encoder}/{predictor}"
+            run.summary[f"probe/{dataset}/{name}/{labels:g}"] = float(value)
 
 
 def log_files(loggers: Iterable[Logger], folder: Path) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from evaluation.bootstrap import Interval
 from evaluation.predictions import read_predictions
+from evaluation.predictors import FOREST
 from evaluation.statistics import DatasetStatistics, summarise
 
 WIDTH = 120  # columns that the tables need where no terminal says how many there are
@@ -39,8 +40,9 @@ def print_result(folder: Path) -> None:
 def scores_table(study: DatasetStatistics) -> Table:
     """Scores of all encoders on one dataset, with 95 % intervals."""
     direction = ARROWS[study.metric.higher_is_better]
+    name = study.dataset if study.predictor == FOREST else f"{study.dataset}, {study.predictor}"
     table = Table(
-        title=f"{study.dataset}: {study.metric.title} ({direction}), mean and 95 % interval",
+        title=f"{name}: {study.metric.title} ({direction}), mean and 95 % interval",
         title_justify="left",
     )
     table.add_column("labelled images")

@@ -1,4 +1,4 @@
-"""One cell of a sweep: a random forest on a subset of frozen features."""
+"""One cell of a sweep: a predictor on a subset of frozen features."""
 
 from __future__ import annotations
 
@@ -9,26 +9,18 @@ from typing import Any
 import numpy as np
 import sklearn
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from datamodules.records import TaskKind
 from evaluation.features import Features
+from evaluation.predictors import FOREST, new_predictor
 
 BLOCK = 8192
 """Test images predicted at a time: a process holds no copy of a large test set."""
 
-REGRESSION_FEATURES = 1 / 3
-"""Share of the features that a regression tree tries at each split.
-
-A third is what Breiman's method prescribes for regression (Liaw & Wiener, "Classification and
-Regression by randomForest", R News 2/3, 2002, p. 18). scikit-learn's default is all of them, which
-is bagging: its trees resemble each other, and on 4000 x 1024 features it takes three times as long.
-"""
-
 
 @dataclass(frozen=True)
 class Cell:
-    """One forest: dataset, encoder, fold, size and repeat, by position within the sweep.
+    """One predictor: its dataset, encoder, fold, size and repeat.
 
     Attributes:
         dataset, encoder: names.
@@ -37,7 +29,8 @@ class Cell:
         repeat: which draw.
         train: rows that carry labels.
         test: rows that are predicted.
-        seed: the forest's random_state.
+        seed: a forest's random_state.
+        predictor: which kind it is.
     """
 
     dataset: str
@@ -48,24 +41,17 @@ class Cell:
     train: NDArray[np.int64]
     test: NDArray[np.int64]
     seed: int
+    predictor: str = FOREST
 
     def key(self, features: Features, trees: int) -> str:
         """Digest of everything that the predictions depend on."""
         digest = hashlib.sha256()
-        decisive = (features.key, features.kind, trees, self.seed, sklearn.__version__)
+        setting = trees if self.predictor == FOREST else self.predictor
+        decisive = (features.key, features.kind, setting, self.seed, sklearn.__version__)
         digest.update(repr([str(value) for value in decisive]).encode())
         for array in (features.targets[self.train], self.train, self.test):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:32]
-
-
-def new_forest(kind: TaskKind, trees: int, seed: int) -> Any:
-    """A forest with scikit-learn's defaults but for the number of trees and `max_features`."""
-    if kind is TaskKind.REGRESSION:
-        return RandomForestRegressor(
-            trees, max_features=REGRESSION_FEATURES, random_state=seed, n_jobs=1
-        )
-    return RandomForestClassifier(trees, random_state=seed, n_jobs=1)
 
 
 def run_cell(
@@ -76,10 +62,11 @@ def run_cell(
     Returns:
         float64 (t,) for regression, else the smallest unsigned type that holds the classes.
     """
-    forest = new_forest(kind, trees, cell.seed)
-    forest.fit(np.asarray(features[cell.train]), targets[cell.train])
+    known = targets[cell.train]
+    predictor = new_predictor(cell.predictor, kind, known, trees, cell.seed)
+    predictor.fit(np.asarray(features[cell.train]), known)
     blocks = [
-        forest.predict(np.asarray(features[cell.test[start : start + BLOCK]]))
+        predictor.predict(np.asarray(features[cell.test[start : start + BLOCK]]))
         for start in range(0, len(cell.test), BLOCK)
     ]
     predicted = np.concatenate(blocks)
