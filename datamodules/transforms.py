@@ -76,7 +76,10 @@ class Transform:
 
     @cached_property
     def _pipeline(self) -> A.Compose:
-        steps = [A.Resize(self.size, self.size, cv2.INTER_AREA, MASK_METHOD)]
+        # Averaging suits shrinking only: grown that way, small patches come out in blocks.
+        steps = [
+            A.Resize(self.size, self.size, cv2.INTER_CUBIC, MASK_METHOD, area_for_downscale="image")
+        ]
         if self.augmentation is not None:
             steps = _augmentations(self.size, self.augmentation)
         boxes = None

@@ -139,3 +139,11 @@ def test_objects_that_a_crop_leaves_out_are_gone():
             gone += 1
             assert not len(changed["mitoses"])
     assert 0 < gone < 30
+
+
+def test_a_patch_that_is_smaller_than_the_input_grows_smoothly() -> None:
+    ramp = np.linspace(0, 255, 50).astype(np.uint8)
+    image = np.repeat(np.tile(ramp, (50, 1))[:, :, None], 3, axis=2)
+    grown, _ = Transform(112, ())(image, {}, seed=0)
+    steps = np.diff(grown[56, 4:-4, 0].astype(int))
+    assert (steps > 0).all(), "neighbouring pixels repeat: the patch was grown in blocks"
