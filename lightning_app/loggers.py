@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import netrc
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def build_loggers(config: Config, folder: Path, origin: Mapping[str, Any]) -> li
         folder: the run's folder; metrics.csv and W&B's files go there.
         origin: provenance, logged beside the configuration.
     """
-    loggers: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=10)]
+    loggers: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
     mode = wandb_mode(config.wandb.mode)
     if mode == "disabled":
         return loggers
@@ -33,6 +34,7 @@ def build_loggers(config: Config, folder: Path, origin: Mapping[str, Any]) -> li
     wandb.setup(settings=wandb.Settings(silent=True))
     logger = WandbLogger(
         name=folder.name,
+        id=_wandb_id(folder),
         save_dir=folder,
         project=config.wandb.project,
         entity=config.wandb.entity,
@@ -42,6 +44,14 @@ def build_loggers(config: Config, folder: Path, origin: Mapping[str, Any]) -> li
         config={**to_dict(config), "provenance": dict(origin)},
     )
     return [*loggers, logger]
+
+
+def _wandb_id(folder: Path) -> str:
+    """The run's id, kept in its folder, so that a resumed run is the same run."""
+    path = folder / "wandb_id.txt"
+    if not path.is_file():
+        path.write_text(secrets.token_hex(4))
+    return path.read_text().strip()
 
 
 def wandb_mode(wanted: str) -> str:

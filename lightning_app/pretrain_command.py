@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+from lightning_app.config import Config
 from lightning_app.demo import choose_config, print_banner
+from lightning_app.resume import KEY, newest_unfinished, resumed_config
 from lightning_app.summary import print_result
 from lightning_app.train import is_first_process, pretrain
 
+log = logging.getLogger(__name__)
+
 
 def run_pretrain(path: Path | None, overrides: list[str]) -> int:
-    """Run a pretraining; return the exit code."""
-    config = choose_config(path, overrides)
+    """Run a pretraining, or go on with one; return the exit code.
+
+    `resume=<run folder>` goes on with that run. `resume=auto` goes on with the newest unfinished
+    run of the recipe's name, or starts one: a job that may be killed is started by one command.
+    """
+    config, folder = _chosen(path, overrides)
     if is_first_process():
         print_banner(config)
-    folder = pretrain(config)
+        if folder:
+            log.info("going on with %s", folder)
+    folder = pretrain(config, folder)
     if is_first_process():
         print_result(folder)
     return 0
+
+
+def _chosen(path: Path | None, overrides: list[str]) -> tuple[Config, Path | None]:
+    """The configuration, and the folder of the run to go on with if there is one."""
+    wanted = [item.removeprefix(KEY) for item in overrides if item.startswith(KEY)]
+    others = [item for item in overrides if not item.startswith(KEY)]
+    if not wanted:
+        return choose_config(path, others), None
+    folder = Path(wanted[-1])
+    if wanted[-1] == "auto":
+        fresh = choose_config(path, others)
+        newest = newest_unfinished(fresh)
+        return fresh, newest
+    return resumed_config(folder, others), folder

@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from joblib import Parallel, delayed
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
+from pytorch_lightning.loggers import CSVLogger
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import ProbeError, TrainingError
@@ -27,6 +28,7 @@ from lightning_app.checkpoints import checkpoint_callbacks
 from lightning_app.config import Config
 from lightning_app.dashboard import finish
 from lightning_app.loggers import build_loggers
+from lightning_app.resume import continue_csv, newest_checkpoint, optimizer_steps
 from lightning_app.run_folder import create_run_folder, provenance, write_json
 from models.multitask import MultiTaskModule, TaskSpec
 
@@ -42,16 +44,22 @@ class Run:
         trainer: Lightning's trainer.
         module: encoder and heads.
         stream: the data.
+        checkpoint: to go on from; None at the beginning.
     """
 
     folder: Path
     trainer: pl.Trainer
     module: MultiTaskModule
     stream: MultiTaskDataModule
+    checkpoint: Path | None
 
 
-def pretrain(config: Config) -> Path:
+def pretrain(config: Config, folder: Path | None = None) -> Path:
     """Train the shared encoder, export it, probe it and write the report.
+
+    Args:
+        config: everything about the run.
+        folder: of an interrupted run to go on with; None starts a new one.
 
     Returns:
         The run's folder.
@@ -59,9 +67,11 @@ def pretrain(config: Config) -> Path:
     Raises:
         UserError: configuration, data or weights do not fit; nothing was trained.
     """
-    run = assemble(config)
+    run = assemble(config, folder)
     try:
-        run.trainer.fit(run.module, datamodule=run.stream)
+        run.trainer.fit(
+            run.module, datamodule=run.stream, ckpt_path=run.checkpoint, weights_only=True
+        )
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             "out of memory on the device; lower data.batch_size or data.tasks_per_batch, "
@@ -79,8 +89,12 @@ def pretrain(config: Config) -> Path:
     return run.folder
 
 
-def assemble(config: Config) -> Run:
+def assemble(config: Config, folder: Path | None = None) -> Run:
     """Prepare the data and build everything that a run needs.
+
+    Args:
+        config: everything about the run.
+        folder: of an interrupted run to go on with; None makes a new one.
 
     Raises:
         UserError: configuration, data or weights do not fit.
@@ -98,7 +112,8 @@ def assemble(config: Config) -> Run:
         check_probe(dataset, config.probe)
     module = build_module(config, stream)
 
-    folder = create_run_folder(config)
+    checkpoint = newest_checkpoint(folder) if folder else None
+    folder = folder or create_run_folder(config)
     origin = provenance(config, stream.datasets, unseen)
     if is_first_process():
         write_json(folder / "provenance.json", origin)
@@ -112,7 +127,11 @@ def assemble(config: Config) -> Run:
         ProbeAtEnd(folder, config, unseen, origin, started),
     ]
     trainer = build_trainer(config, folder, stream, callbacks, origin)
-    return Run(folder, trainer, module, stream)
+    if checkpoint and is_first_process():
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger):
+                continue_csv(logger, optimizer_steps(checkpoint))
+    return Run(folder, trainer, module, stream, checkpoint)
 
 
 def make_ready(datasets: Sequence[PathologyDataModule], config: Config) -> None:
