@@ -34,6 +34,8 @@ class TrainerConfig:
         checkpoint_every: optimizer steps between two checkpoints; 0 keeps those of epochs only.
         checkpoint_minutes: minutes between two checkpoints; 0 is off.
         val_every: epochs between two validations; the last epoch always validates.
+        panel_every: epochs between two sets of pictures of predictions (see
+            `lightning_app.panels`), drawn after a validation; 0 draws them at the end only.
     """
 
     epochs: int = 10
@@ -49,6 +51,7 @@ class TrainerConfig:
     checkpoint_every: int = 0
     checkpoint_minutes: float = 15.0
     val_every: int = 1
+    panel_every: int = 0
 
 
 @dataclass

@@ -20,7 +20,7 @@ def log_probes(loggers: Iterable[Logger], folder: Path) -> None:
         loggers: of the run; those that are not W&B's are passed over.
         folder: of the run, with probes.csv and figures/.
     """
-    for logger in _wandb(loggers):
+    for logger in wandb_loggers(loggers):
         run = logger.experiment
         table = pd.read_csv(folder / "probes.csv")
         run.log({"probes": wandb.Table(dataframe=table)})
@@ -34,7 +34,7 @@ def log_probes(loggers: Iterable[Logger], folder: Path) -> None:
 
 def log_files(loggers: Iterable[Logger], folder: Path) -> None:
     """Log encoder and report as artifacts."""
-    for logger in _wandb(loggers):
+    for logger in wandb_loggers(loggers):
         encoder = wandb.Artifact("encoder", type="model")
         for name in (WEIGHTS_FILE, FACTS_FILE):
             encoder.add_file(str(folder / name))
@@ -48,9 +48,10 @@ def log_files(loggers: Iterable[Logger], folder: Path) -> None:
 
 def finish(loggers: Iterable[Logger]) -> None:
     """Close the W&B runs, so that their files are complete when the program says so."""
-    for logger in _wandb(loggers):
+    for logger in wandb_loggers(loggers):
         logger.experiment.finish()
 
 
-def _wandb(loggers: Iterable[Logger]) -> list[WandbLogger]:
+def wandb_loggers(loggers: Iterable[Logger]) -> list[WandbLogger]:
+    """The loggers that are W&B's."""
     return [logger for logger in loggers if isinstance(logger, WandbLogger)]

@@ -28,6 +28,7 @@ from lightning_app.checkpoints import checkpoint_callbacks
 from lightning_app.config import Config
 from lightning_app.dashboard import finish
 from lightning_app.loggers import build_loggers
+from lightning_app.panels import ShowPanels
 from lightning_app.resume import continue_csv, newest_checkpoint, optimizer_steps
 from lightning_app.run_folder import create_run_folder, provenance, write_json
 from models.multitask import MultiTaskModule, TaskSpec
@@ -122,8 +123,9 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
         Throughput(config.trainer.log_every),
         EpochLine(config.trainer.epochs),
         LearningRateMonitor("step"),
-        *([EMAWeightAveraging(decay=config.optim.ema_decay)] if config.optim.ema_decay else []),
         ExportEncoder(folder, origin),
+        ShowPanels(folder, stream.datasets, config.trainer.panel_every, config.seed),
+        *([EMAWeightAveraging(decay=config.optim.ema_decay)] if config.optim.ema_decay else []),
         ProbeAtEnd(folder, config, unseen, origin, started),
     ]
     trainer = build_trainer(config, folder, stream, callbacks, origin)

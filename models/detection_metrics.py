@@ -106,7 +106,12 @@ class BoxAveragePrecision(MeanAveragePrecision):
 
 
 def match(predicted: Detections, target: DetectionTarget, distance_px: float) -> Tensor:
-    """Which predictions hit an object.
+    """Which predictions hit an object: bool (m,), on the CPU; see `pairs`."""
+    return pairs(predicted, target, distance_px) >= 0
+
+
+def pairs(predicted: Detections, target: DetectionTarget, distance_px: float) -> Tensor:
+    """Which object each prediction hits.
 
     Args:
         predicted: flat over images.
@@ -114,9 +119,9 @@ def match(predicted: Detections, target: DetectionTarget, distance_px: float) ->
         distance_px: largest distance between centres.
 
     Returns:
-        Bool (m,), on the CPU.
+        int64 (m,), on the CPU: index of the object in `target`, -1 for none.
     """
-    hit = np.zeros(len(predicted.scores), bool)
+    taken = np.full(len(predicted.scores), -1, np.int64)
     found = _centres(predicted.boxes)
     truth = _centres(target.boxes)
     order = np.argsort(-predicted.scores.cpu().numpy(), kind="stable")
@@ -124,15 +129,16 @@ def match(predicted: Detections, target: DetectionTarget, distance_px: float) ->
     truth_group = _groups(target.image, target.labels)
     for group in np.intersect1d(found_group, truth_group):
         mine = order[found_group[order] == group]
-        free = truth[truth_group == group]
-        apart = np.linalg.norm(found[mine][:, None] - free[None], axis=-1)
-        taken = np.zeros(len(free), bool)
+        objects = np.flatnonzero(truth_group == group)
+        apart = np.linalg.norm(found[mine][:, None] - truth[objects][None], axis=-1)
+        gone = np.zeros(len(objects), bool)
         for row in np.flatnonzero((apart <= distance_px).any(1)):
-            distances = np.where(taken, np.inf, apart[row])
+            distances = np.where(gone, np.inf, apart[row])
             nearest = int(distances.argmin())
             if distances[nearest] <= distance_px:
-                taken[nearest] = hit[mine[row]] = True
-    return torch.from_numpy(hit)
+                gone[nearest] = True
+                taken[mine[row]] = objects[nearest]
+    return torch.from_numpy(taken)
 
 
 def _centres(boxes: Tensor) -> NDArray[np.float64]:
