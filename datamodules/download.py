@@ -11,19 +11,11 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import Progress
 
 from datamodules.base import Archive, PathologyDataModule
 from datamodules.checksum import check, checksum
@@ -33,6 +25,7 @@ from datamodules.fetch import Patience, fetch
 from datamodules.forge import is_forged
 from datamodules.partial import Partial
 from datamodules.prepare import DOWNLOADS
+from datamodules.progress import transfers
 from datamodules.published import announced_bytes, file_name, with_checksum
 
 log = logging.getLogger(__name__)
@@ -79,7 +72,7 @@ def download(
         if not (home / COMPLETE).is_file() or any(_pending(dataset, home)):
             (home / COMPLETE).unlink(missing_ok=True)
             _check_room(dataset, home)
-            with _shown(progress) as bars:
+            with nullcontext(progress) if progress else transfers() as bars:
                 for archive in _pending(dataset, home):
                     _bring(dataset, archive, home, bars, patience or Patience(), keep_archives)
         dataset.check_layout()
@@ -217,14 +210,3 @@ def _same(one: Path, other: Path) -> bool:
     return one.stat().st_size == other.stat().st_size and checksum(one, "sha256") == checksum(
         other, "sha256"
     )
-
-
-@contextmanager
-def _shown(progress: Progress | None) -> Iterator[Progress]:
-    if progress is not None:
-        yield progress
-        return
-    columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    text = TextColumn("{task.description}")
-    with Progress(text, BarColumn(), *columns, console=Console(stderr=True)) as bars:
-        yield bars

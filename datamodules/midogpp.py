@@ -87,6 +87,8 @@ class MIDOGpp(PathologyDataModule):
     tasks = (
         Task("mitosis", TaskKind.DETECTION, CLASSES, positive=CLASSES[0], object_size_um=12.5),
     )
+    # The tables may lie beside the images or in databases/: the reader says which one is missing.
+    layout = ("images/*.tiff", "**/MIDOG++.json", "**/datasets_xvalidation.csv")
     grouping = "case"
     options_type = MIDOGppOptions
 

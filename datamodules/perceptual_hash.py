@@ -7,7 +7,9 @@ rotations come from one transform.
 Measured on 1800 real H&E patches of six datasets, 50 to 256 px: of copies that were turned and
 recompressed (JPEG 60), resized (0.8), brightened, restained or made noisy, at least 95 in 100
 differ in up to 5 bits, and their thumbnails correlate above 0.9. Unrelated patches differ in 8
-bits or more. A copy that is shifted or cropped by 2 % is found in half of the cases at best.
+bits or more. Other copies get lost: of 948 patches of eight datasets, 75 in 100 were found when 2 %
+of the side were cropped around the centre (40 to 97, by dataset), 19 in 100 when shifted by 2 %
+along one axis, 2 in 100 along both, and none when shifted by 4 %.
 """
 
 from __future__ import annotations

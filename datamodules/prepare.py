@@ -5,24 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import DatasetNotFoundError, StoreError
 from datamodules.forge import is_forged
 from datamodules.images import read_image
+from datamodules.parallel import in_order
+from datamodules.progress import Watch
 from datamodules.records import Record, Target, Task
 from datamodules.store import read_attributes
 from datamodules.tiling import Cutter, Patch
@@ -31,11 +28,8 @@ from datamodules.writer import StoreWriter
 
 log = logging.getLogger(__name__)
 
-R = TypeVar("R")
 DOWNLOADS = ".downloads"
 """Folder below a dataset's own in which archives are fetched and unpacked."""
-_CHUNK = 8  # records per job: enough to hide the cost of handing patches between processes
-_PARALLEL_FROM = 64  # fewer records than this are done sooner than processes start
 
 
 @dataclass(frozen=True)
@@ -53,21 +47,24 @@ class Prepared:
     written: bool
 
 
-def prepare(dataset: PathologyDataModule, workers: int = 0) -> Prepared:
+def prepare(dataset: PathologyDataModule, workers: int = 0, watch: Watch | None = None) -> Prepared:
     """Write a dataset's store, unless it is there and its input has not changed.
 
     Processes that prepare the same store wait for one another, so every rank may call this.
+    Whenever it is interrupted or killed, no half store is left, and the next call succeeds.
 
     Args:
         dataset: which one, with its settings.
         workers: processes; 0 takes one per core.
+        watch: told of every record that was written.
 
     Raises:
         UserError: the data do not fit; nothing is left behind, an older store is kept.
     """
     path = dataset.store_path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    sweep(path.parent)
+    with FileLock(lock_of(path)):
         has_raw = dataset.root.is_dir()
         if path.exists():
             attributes = read_attributes(path)
@@ -75,9 +72,26 @@ def prepare(dataset: PathologyDataModule, workers: int = 0) -> Prepared:
                 return Prepared(path, int(attributes["count"]), written=False)
             log.info("%s: the data in %s changed, preparing again", dataset.name, dataset.root)
         dataset.check_layout()
-        count = _write(dataset, path, workers or os.cpu_count() or 1)
+        count = _write(dataset, path, workers or os.cpu_count() or 1, watch)
     dataset.__dict__.pop("store", None)
     return Prepared(path, count, written=True)
+
+
+def lock_of(path: Path) -> Path:
+    """The lock that whoever writes the store `path` holds."""
+    return path.with_name(f".{path.name}.lock")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left: partial stores whose writer no longer holds the lock."""
+    for left in folder.glob(".*.h5.partial"):
+        store = folder / left.name.removeprefix(".").removesuffix(".partial")
+        try:
+            with FileLock(lock_of(store), blocking=False):
+                left.unlink(missing_ok=True)
+        except Timeout:
+            continue  # somebody is at work
+        log.info("%s: removed, its writing was interrupted", left)
 
 
 def is_prepared(dataset: PathologyDataModule) -> bool:
@@ -101,7 +115,7 @@ def fingerprint(root: Path) -> str:
     return digest.hexdigest()
 
 
-def _write(dataset: PathologyDataModule, path: Path, workers: int) -> int:
+def _write(dataset: PathologyDataModule, path: Path, workers: int, watch: Watch | None) -> int:
     tasks = dataset.tasks_in(dataset.root)
     cutter = dataset.cutter(tasks)
     attributes = {
@@ -114,49 +128,15 @@ def _write(dataset: PathologyDataModule, path: Path, workers: int) -> int:
     }
     work = partial(_cut_all, cutter=cutter, mpp=dataset.native_mpp())
     count = 0
-    with StoreWriter(path, tasks, dataset.side, attributes) as writer:
-        for record, patches in in_order(work, dataset.records(dataset.root), workers):
+    results = in_order(work, dataset.records(dataset.root), workers)
+    with StoreWriter(path, tasks, dataset.side, attributes) as writer, closing(results):
+        for record, patches in results:
             writer.add(record, patches)
             count += len(patches)
+            if watch:
+                watch("writing", 1, len(patches))
     log.info("%s: %d patches of %d px in %s", dataset.name, count, dataset.side, path)
     return count
-
-
-def in_order(
-    work: Callable[[list[Record]], list[R]], records: Iterator[Record], workers: int
-) -> Iterator[tuple[Record, R]]:
-    """Results in the order of the records, with a bounded number of jobs under way.
-
-    Args:
-        work: picklable; one result for each record of a list.
-        records: what to work on.
-        workers: processes.
-    """
-    first = list(islice(records, _PARALLEL_FROM))
-    if workers == 1 or len(first) < _PARALLEL_FROM:
-        for record in _chain(first, records):
-            yield record, work([record])[0]
-        return
-    chunks = _chunks(_chain(first, records))
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        waiting: deque[tuple[list[Record], Future[list[R]]]] = deque()
-        for chunk in chunks:
-            waiting.append((chunk, pool.submit(work, chunk)))
-            if len(waiting) > 2 * workers:
-                done, future = waiting.popleft()
-                yield from zip(done, future.result(), strict=True)
-        for done, future in waiting:
-            yield from zip(done, future.result(), strict=True)
-
-
-def _chain(first: list[Record], rest: Iterator[Record]) -> Iterator[Record]:
-    yield from first
-    yield from rest
-
-
-def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
-    while chunk := list(islice(records, _CHUNK)):
-        yield chunk
 
 
 def _cut_all(records: list[Record], cutter: Cutter, mpp: float) -> list[list[Patch]]:

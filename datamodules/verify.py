@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from functools import partial
 
 import h5py
@@ -14,7 +15,9 @@ from datamodules.base import PathologyDataModule
 from datamodules.digest import ContentDigest
 from datamodules.errors import LayoutError, StoreError, UserError
 from datamodules.findings import Findings, Level, Report
-from datamodules.prepare import fingerprint, in_order, load
+from datamodules.parallel import in_order
+from datamodules.prepare import fingerprint, load
+from datamodules.progress import Watch
 from datamodules.provenance import Provenance
 from datamodules.records import SPLITS, Record, Target, Task, TaskKind
 from datamodules.store import Store
@@ -26,7 +29,7 @@ _FLAT = 2  # grey levels; a patch that differs no more holds no tissue
 _AGAIN = "delete the store and run `python -m lightning_app datasets prepare`"
 
 
-def verify(dataset: PathologyDataModule, workers: int = 0) -> Report:
+def verify(dataset: PathologyDataModule, workers: int = 0, watch: Watch | None = None) -> Report:
     """Read a dataset's raw files and its store from end to end.
 
     Raw: the layout, every image and target. Store: the content digest, targets in range, empty
@@ -36,13 +39,14 @@ def verify(dataset: PathologyDataModule, workers: int = 0) -> Report:
     Args:
         dataset: which one, with its settings.
         workers: processes that read raw files; 0 takes one per core.
+        watch: told of every raw record and every block of patches that was read.
     """
     found = Findings()
-    records = _raw(dataset, found, workers or os.cpu_count() or 1)
+    records = _raw(dataset, found, workers or os.cpu_count() or 1, watch)
     patches = 0
     if dataset.store_path.exists():
         try:
-            patches = _store(dataset, Store(dataset.store_path), found)
+            patches = _store(dataset, Store(dataset.store_path), found, watch)
         except (StoreError, OSError, KeyError, RuntimeError) as error:
             found.add(Level.ERROR, "store", str(dataset.store_path), f"{error}; {_AGAIN}")
     else:
@@ -51,7 +55,7 @@ def verify(dataset: PathologyDataModule, workers: int = 0) -> Report:
     return Report(dataset.name, found.all(), records, patches)
 
 
-def _raw(dataset: PathologyDataModule, found: Findings, workers: int) -> int:
+def _raw(dataset: PathologyDataModule, found: Findings, workers: int, watch: Watch | None) -> int:
     """Read all raw images; how many."""
     root = dataset.root
     try:
@@ -65,11 +69,15 @@ def _raw(dataset: PathologyDataModule, found: Findings, workers: int) -> int:
     work = partial(_try_all, cutter=dataset.cutter(tasks), mpp=dataset.native_mpp())
     count = patches = 0
     before = found.errors()
+    results = in_order(work, dataset.records(root), workers)
     try:
-        for record, (cut, problem) in in_order(work, dataset.records(root), workers):
-            count, patches = count + 1, patches + cut
-            if problem:
-                found.add(Level.ERROR, "raw image does not fit", record.source, problem)
+        with closing(results):
+            for record, (cut, problem) in results:
+                count, patches = count + 1, patches + cut
+                if problem:
+                    found.add(Level.ERROR, "raw image does not fit", record.source, problem)
+                if watch:
+                    watch("reading the images", 1, cut)
     except UserError as error:
         found.add(Level.ERROR, "reader", str(root), f"reading stops here: {error}")
     if found.errors() == before and dataset.store_path.exists():
@@ -103,7 +111,7 @@ def _compare(dataset: PathologyDataModule, patches: int, found: Findings) -> Non
         found.add(Level.ERROR, "count", where, what)
 
 
-def _store(dataset: PathologyDataModule, store: Store, found: Findings) -> int:
+def _store(dataset: PathologyDataModule, store: Store, found: Findings, watch: Watch | None) -> int:
     """Read the whole store; how many patches."""
     where = str(store.path)
     if store.synthetic:
@@ -115,6 +123,8 @@ def _store(dataset: PathologyDataModule, store: Store, found: Findings) -> int:
     for start in range(0, len(store), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(store)))
         _check_block(store, provenance, rows, digest, found)
+        if watch:
+            watch("reading the store", 0, len(rows))
     if digest.hexdigest() != store.digest:
         what = f"its content is not what was written (digest differs); {_AGAIN}"
         found.add(Level.ERROR, "digest", where, what)

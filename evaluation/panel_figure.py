@@ -103,11 +103,12 @@ def _write(axes: Axes, verdict: Verdict) -> None:
 
 
 def _legend(figure: Figure, panel: Panel) -> None:
+    detects = panel.spec.task.kind is TaskKind.DETECTION
     marks = [
-        Line2D([], [], color=colour, lw=2.5, label=name)
+        Line2D([], [], color=colour, lw=2.5, label=f"truth: {name}" if detects else name)
         for name, colour in class_colours([panel.spec.task]).items()
     ]
-    if panel.spec.task.kind is TaskKind.DETECTION:
+    if detects:
         names = ("found", "not found", "false alarm")
         marks += [
             Line2D([], [], color=colour, ls=line, lw=2, label=name)

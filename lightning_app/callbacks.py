@@ -17,6 +17,7 @@ from datamodules.batch import MultiTaskBatch
 from datamodules.errors import UserError
 from lightning_app.config import Config
 from lightning_app.dashboard import log_files, log_probes
+from lightning_app.model_card import write_model_card
 from lightning_app.probing import load_named, probe_run, with_baselines
 from models.export import export_encoder
 from models.multitask import MultiTaskModule
@@ -109,7 +110,7 @@ class EpochLine(Callback):
 
 
 class ExportEncoder(Callback):
-    """Writes `encoder.safetensors` when training ends, with the averaged weights if there are.
+    """Writes encoder and model card when training ends, with the averaged weights if there are.
 
     Args:
         folder: the run's folder.
@@ -131,6 +132,7 @@ class ExportEncoder(Callback):
                 if key.startswith("val/")
             }
             export_encoder(pl_module, self.folder, {**self.origin, "scores": scores})
+            write_model_card(self.folder, self.origin, scores)
 
 
 class ProbeAtEnd(Callback):

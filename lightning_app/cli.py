@@ -115,7 +115,7 @@ def _add_datasets(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         if name == "verify":
             action.add_argument("--duplicates", action="store_true", help="look for copies too")
         if name == "show":
-            action.add_argument("--out", type=Path, help="PNG of the contact sheet")
+            action.add_argument("--out", type=Path, help="PNG of the contact sheet, or a folder")
 
 
 def _verb(

@@ -21,6 +21,7 @@ from datamodules.errors import ConfigError, UserError
 from datamodules.forge import forge
 from datamodules.gallery import contact_sheet
 from datamodules.prepare import is_prepared, prepare
+from datamodules.progress import Steps
 from datamodules.registry import build, public_names
 from datamodules.settings import DataConfig, DatasetConfig
 from datamodules.verify import verify
@@ -39,6 +40,8 @@ def run_datasets(options: argparse.Namespace) -> int:
         _print_list(_placed(DataConfig(), options))
         return 0
     datasets = _chosen(options)
+    if options.action == "show" and len(datasets) > 1 and (options.out or Path()).suffix:
+        raise ConfigError(f"--out {options.out}: one file for several datasets; name a folder")
     action = {
         "show": _show,
         "download": _download,
@@ -90,7 +93,8 @@ def _chosen(options: argparse.Namespace) -> list[PathologyDataModule]:
 
 def _prepare(dataset: PathologyDataModule, options: argparse.Namespace) -> int:
     started = time.perf_counter()
-    done = prepare(dataset, options.workers)
+    with Steps(dataset.name) as steps:
+        done = prepare(dataset, options.workers, steps)
     seconds = time.perf_counter() - started
     state = f"written in {seconds:.1f} s" if done.written else "up to date"
     console.print(f"{dataset.name}: {done.count} patches, {state}: {done.path}")
@@ -111,7 +115,8 @@ def _download(dataset: PathologyDataModule, options: argparse.Namespace) -> int:
 
 
 def _verify(dataset: PathologyDataModule, options: argparse.Namespace) -> int:
-    report = verify(dataset)
+    with Steps(dataset.name) as steps:
+        report = verify(dataset, options.workers, steps)
     for finding in report.findings:
         console.print(f"{dataset.name}: {finding.level}: {finding.where}: {finding.what}")
     console.print(f"{dataset.name}: {report.summary}")
@@ -131,10 +136,17 @@ def _show(dataset: PathologyDataModule, options: argparse.Namespace) -> int:
         return 0
     for line in balance_lines(dataset.store):
         console.print(line, markup=False)
-    path = options.out or Path(f"{dataset.name}.png")
-    contact_sheet(dataset, path)
+    path = contact_sheet(dataset, _sheet(dataset, options.out))
     console.print(f"contact sheet: {path}")
     return 0
+
+
+def _sheet(dataset: PathologyDataModule, out: Path | None) -> Path:
+    """Where a contact sheet goes: the file or, so that several do not overwrite it, the folder."""
+    name = f"{dataset.name}.png"
+    if out is None:
+        return Path(name)
+    return out if out.suffix.lower() == ".png" else out / name
 
 
 def _print_list(data: DataConfig) -> None:

@@ -5,6 +5,8 @@ A value that the images do not define (one class only, no object, one number) is
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -59,13 +61,14 @@ class PixelScores(Metric):
     Args:
         classes: number of classes.
         ignore_index: pixels of this value do not count.
+        settings: of `torchmetrics.Metric`.
     """
 
     full_state_update = False
     matrix: Tensor
 
-    def __init__(self, classes: int, ignore_index: int) -> None:
-        super().__init__()
+    def __init__(self, classes: int, ignore_index: int, **settings: Any) -> None:
+        super().__init__(**settings)
         self.classes = classes
         self.ignore_index = ignore_index
         # Pixels of a large validation set overflow the 24 bits of float32; int64 does not.

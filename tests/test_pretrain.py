@@ -15,6 +15,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from wandb_records import history, of_type, read_records, summary
 
 SMALL = [
     "data.forge=24",
@@ -28,6 +29,7 @@ SMALL = [
     "trainer.epochs=2",
     "trainer.steps_per_epoch=3",
     "trainer.log_every=1",
+    "trainer.panel_every=1",
     "trainer.accelerator=cpu",
     "probe.baselines=[random]",
     "probe.sizes=[6,0]",
@@ -96,6 +98,10 @@ def test_a_run_folder_holds_everything_that_the_readme_promises(demo: tuple[Path
         "provenance.json",
         "figures/learning-curve-idc.png",
         "figures/learning-curve-idc.svg",
+        "panels/glas-glands.png",
+        "panels/midogpp-mitosis.png",
+        "panels/lc25000-histology.png",
+        "panels/lc25000-histology-confusion.png",
     ):
         assert (folder / name).is_file(), name
     assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
@@ -104,6 +110,57 @@ def test_a_run_folder_holds_everything_that_the_readme_promises(demo: tuple[Path
     assert metrics["val/summary"].notna().sum() == 2  # one per epoch
     saved = torch.load(folder / "checkpoints/last.ckpt", weights_only=True, map_location="cpu")
     assert saved["global_step"] == 6
+
+
+@pytest.mark.slow
+def test_the_offline_wandb_run_holds_everything_that_is_to_be_looked_at(
+    demo: tuple[Path, str],
+) -> None:
+    folder, _ = demo
+    records = read_records(folder)
+    (started,) = of_type(records, "run")
+    assert {"demo", "synthetic tissue", "convnext_atto"} <= set(started["tags"])
+    origin = json.loads((folder / "provenance.json").read_text())
+    assert f"git {origin['commit']}" in started["tags"]
+    config = started["config"]["update"]
+    assert config["trainer"]["steps_per_epoch"] == 3
+    assert config["provenance"]["datasets"]["glas"] == origin["datasets"]["glas"]
+    assert config["provenance"]["versions"] == origin["versions"]
+
+    logged = history(records)
+    tasks = {
+        f"{name}/{task}": kind
+        for name, facts in origin["datasets"].items()
+        if facts["role"] == "train"
+        for task, kind in facts["tasks"].items()
+    }
+    metric = {"classification": "f1_macro", "segmentation": "dice", "detection": "f1_best"}
+    layer = {"segmentation": "all_masks", "detection": "all_boxes"}
+    for task, kind in tasks.items():
+        assert len(logged[f"train/{task}/loss"]) == 6, task
+        assert len(logged[f"val/{task}/{metric[kind]}"]) == 2, task
+        assert logged[f"panels/{task}._type"] == ["images/separated"] * 2, task
+        if kind in layer:
+            first, _ = logged[f"panels/{task}.{layer[kind]}"]
+            assert {"truth", "prediction"} == set(first[0]), task
+    assert len(logged["lr-AdamW/pg1"]) == 6
+    assert min(logged["speed/images_per_second"]) > 0
+    assert {f"confusion/{t}_table.nrows" for t, k in tasks.items() if k == "classification"} <= set(
+        logged
+    )
+
+    probes = pd.read_csv(folder / "probes.csv")
+    assert logged["probes.nrows"] == [len(probes)]
+    assert {f"curves/{name}._type" for name in probes["dataset"].unique()} <= set(logged)
+    rows = probes[(probes["dataset"] == "idc") & (probes["encoder"] == folder.name)]
+    means = rows.groupby("n_train")["value"].mean()
+    said = summary(records)
+    for labels, value in means.items():
+        assert said[f"probe/idc/{folder.name}/{labels}"] == pytest.approx(value)
+    artifacts = {entry["name"]: entry for entry in of_type(records, "artifact")}
+    assert {"encoder", "report"} <= set(artifacts)
+    files = {entry["path"] for entry in artifacts["encoder"]["manifest"]["contents"]}
+    assert {"encoder.safetensors", "encoder.json"} <= files
 
 
 @pytest.mark.slow

@@ -25,8 +25,14 @@ def test_midogpp_has_the_published_counts(official):
     assert (sides == 50).all(axis=1).mean() > 0.98
 
 
-def test_midogpp_labelled_image_that_is_not_there_is_refused(official):
-    assert_refused(official("midogpp"), DatasetNotFoundError, "images/001.tiff")
+def test_midogpp_tables_without_images_are_answered_with_what_is_missing(official):
+    assert_refused(official("midogpp"), DatasetNotFoundError, "images/*.tiff", "figshare")
+
+
+def test_midogpp_labelled_image_that_is_not_there_is_refused(forged_copy):
+    module = forged_copy("midogpp")
+    (module.root / "images/003.tiff").unlink()
+    assert_refused(module, DatasetNotFoundError, "images/003.tiff", "its image is missing")
 
 
 def test_midogpp_boxes_lie_on_dark_figures(forged, tmp_path):
