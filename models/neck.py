@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 GROUPS = 16
+CHANNELS_PER_GROUP = 4
+"""At least: of one channel on a map of few cells, group norm leaves hardly more than a sign."""
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
@@ -21,8 +23,9 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Group norm with groups of a size that divides the channels."""
-    return nn.GroupNorm(next(g for g in range(GROUPS, 0, -1) if channels % g == 0), channels)
+    """Group norm with at most 16 groups of one size."""
+    most = max(1, min(GROUPS, channels // CHANNELS_PER_GROUP))
+    return nn.GroupNorm(next(g for g in range(most, 0, -1) if channels % g == 0), channels)
 
 
 class Rescale(nn.Module):

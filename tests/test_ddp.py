@@ -34,6 +34,10 @@ def train(
     return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return max((value - other[key]).abs().max().item() for key, value in one.items())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("per_batch", "rounds"), [(0, 1), (1, 1), (2, 2)], ids=["K=all", "K=1", "K=2, 2 rounds"]
@@ -47,11 +51,9 @@ def test_two_ranks_end_equal_and_with_what_one_process_learns_from_both_halves(
 
     for key, value in first["state"].items():
         assert torch.equal(value, second["state"][key]), key
-    # Adam divides by the gradient's own size, so rounding is seen at the scale of a step.
-    steps = [
-        (value - whole["state"][key]).abs().max().item() for key, value in first["state"].items()
-    ]
-    assert max(steps) < 2e-4, max(steps)
+    moved = largest_difference(whole["state"], whole["start"])
+    assert moved > 1e-3
+    assert largest_difference(first["state"], whole["state"]) < 1e-3 * moved
     assert first["scores"] == pytest.approx(second["scores"])
     assert first["scores"] == pytest.approx(whole["scores"], abs=0.05)
 

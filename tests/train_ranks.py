@@ -62,7 +62,17 @@ class Witness(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.start: dict[str, torch.Tensor] = {}
         self.seen: list[tuple[int, str, list[int]]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let Adam's steps fade with the gradient.
+
+        A bias before a norm has no gradient but rounding, and Adam would make whole steps of it.
+        """
+        for group in trainer.optimizers[0].param_groups:
+            group["eps"] = 1e-3
+        self.start = {k: v.clone() for k, v in pl_module.model.state_dict().items()}
 
     def on_train_batch_end(
         self,
@@ -77,10 +87,10 @@ class Witness(Callback):
             self.seen.append((batch.step, part.dataset, part.index.tolist()))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write parameters, samples and scores."""
+        """Write parameters before and after, samples and scores."""
         scores = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         state = {k: v.clone() for k, v in pl_module.model.state_dict().items()}
-        found = {"state": state, "seen": self.seen, "scores": scores}
+        found = {"start": self.start, "state": state, "seen": self.seen, "scores": scores}
         torch.save(found, self.folder / f"rank{trainer.global_rank}.pt")
 
 
