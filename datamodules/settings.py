@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from datamodules.limits import limited
+
 
 @dataclass
 class DatasetConfig:
@@ -25,12 +27,12 @@ class DatasetConfig:
 
     reader: str = ""
     folder: str = ""
-    batch_size: int | None = None
-    patch_size: int | None = None
-    mpp: float | None = None
+    batch_size: int | None = limited(None, 1)
+    patch_size: int | None = limited(None, 32)
+    mpp: float | None = limited(None, above=0)
     weights: dict[str, float] = field(default_factory=dict)
-    input_size: int | None = None
-    folds: int = 0
+    input_size: int | None = limited(None, 32)
+    folds: int = limited(0, 0)
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -45,10 +47,10 @@ class AugmentationConfig:
         stain: strength of HED stain jitter on the device; 0 turns it off.
     """
 
-    scale_min: float = 0.5
-    color: float = 0.2
-    blur: float = 0.1
-    stain: float = 0.05
+    scale_min: float = limited(0.5, above=0, at_most=1)
+    color: float = limited(0.2, 0, 1)
+    blur: float = limited(0.1, 0, 1)
+    stain: float = limited(0.05, 0, 1)
 
 
 @dataclass
@@ -75,15 +77,15 @@ class DataConfig:
 
     root: str = "data"
     stores: str = "data/stores"
-    image_size: int = 224
-    mpp: float = 0.5
-    batch_size: int = 16
-    tasks_per_batch: int = 0
-    val_fraction: float = 0.1
-    val_limit: int = 0
-    workers: int = 4
-    seed: int = 0
+    image_size: int = limited(224, 32)
+    mpp: float = limited(0.5, above=0)
+    batch_size: int = limited(16, 1)
+    tasks_per_batch: int = limited(0, 0)
+    val_fraction: float = limited(0.1, 0, below=1)
+    val_limit: int = limited(0, 0)
+    workers: int = limited(4, 0)
+    seed: int = limited(0, 0)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    forge: int = 0
+    forge: int = limited(0, 0)
     train: dict[str, DatasetConfig] = field(default_factory=dict)
     unseen: dict[str, DatasetConfig] = field(default_factory=dict)

@@ -152,16 +152,25 @@ def _assemble(
     return results
 
 
-def _check(tables: Sequence[Features], settings: ProbeConfig) -> dict[str, Features]:
-    """The first table of each dataset, once all fit together."""
+def check_settings(settings: ProbeConfig) -> None:
+    """Check what can be checked before there are features.
+
+    Raises:
+        ProbeError: an unknown predictor, or no sizes or repeats that make a study.
+    """
     check_predictors(settings.predictors)
-    if not tables:
-        raise ProbeError("nothing to probe: name a dataset below data.unseen")
     if not settings.sizes or min(settings.sizes) < 0 or settings.repeats < 1:
         raise ProbeError(
             f"probe.sizes={settings.sizes}, probe.repeats={settings.repeats}: sizes must be 0 "
             "(all) or more, repeats 1 or more"
         )
+
+
+def _check(tables: Sequence[Features], settings: ProbeConfig) -> dict[str, Features]:
+    """The first table of each dataset, once all fit together."""
+    check_settings(settings)
+    if not tables:
+        raise ProbeError("nothing to probe: name a dataset below data.unseen")
     first: dict[str, Features] = {}
     encoders: dict[str, list[str]] = {}
     for table in tables:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+from datamodules.limits import limited
 
 
 @dataclass
@@ -29,17 +32,19 @@ class ProbeConfig:
         map_points: images per embedding map at most; 0 draws none.
     """
 
-    sizes: list[int] = field(default_factory=lambda: [10, 30, 100, 300, 1000, 0])
-    repeats: int = 10
+    sizes: list[int] = limited((10, 30, 100, 300, 1000, 0), 0)
+    repeats: int = limited(10, 1)
     predictors: list[str] = field(default_factory=lambda: ["forest"])
-    trees: int = 500
-    seed: int = 0
-    baselines: list[str] = field(default_factory=lambda: ["imagenet", "random"])
-    batch_size: int = 64
-    precision: str = "fp32"
-    bootstrap: int = 2000
+    trees: int = limited(500, 1)
+    seed: int = limited(0, 0)
+    baselines: list[Literal["imagenet", "random"]] = field(
+        default_factory=lambda: ["imagenet", "random"]
+    )
+    batch_size: int = limited(64, 1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    bootstrap: int = limited(2000, 10)
     jobs: int = -1
     backend: str = "loky"
     allow_overlap: bool = False
-    budget: float = 0.0
-    map_points: int = 1500
+    budget: float = limited(0.0, 0)
+    map_points: int = limited(1500, 0)

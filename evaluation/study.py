@@ -19,8 +19,7 @@ from datamodules.errors import ProbeError
 from evaluation.embedding import Projection, project, write_projections
 from evaluation.features import Features, ImageEncoder, ProbeData, extract, probe_task
 from evaluation.predictions import Predictions, tidy, write_predictions
-from evaluation.predictors import check_predictors
-from evaluation.probe import sweep
+from evaluation.probe import check_settings, sweep
 from evaluation.settings import ProbeConfig
 from evaluation.subsets import make_folds
 
@@ -73,10 +72,10 @@ def check_probe(data: ProbeData, settings: ProbeConfig) -> None:
     """Find out before a long training run whether a dataset can be probed on.
 
     Raises:
-        ProbeError: no fitting task, no test set without groups of the training pool, or an
-            unknown predictor.
+        ProbeError: no fitting task, no test set without groups of the training pool, or settings
+            that make no study.
     """
-    check_predictors(settings.predictors)
+    check_settings(settings)
     task = probe_task(data.name, data.store.tasks)
     store, folds = data.store, data.config.folds
     targets = store.target(task.name)

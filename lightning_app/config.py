@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import ConfigError
+from datamodules.limits import check_limits, limited
 from datamodules.settings import DataConfig
 from evaluation.settings import ProbeConfig
 from models.settings import ModelConfig, OptimConfig
@@ -38,20 +39,20 @@ class TrainerConfig:
             `lightning_app.panels`), drawn after a validation; 0 draws them at the end only.
     """
 
-    epochs: int = 10
-    steps_per_epoch: int = 0
-    rounds_per_step: int = 1
-    precision: str = "bf16-mixed"
-    accelerator: str = "auto"
+    epochs: int = limited(10, 1)
+    steps_per_epoch: int = limited(0, 0)
+    rounds_per_step: int = limited(1, 1)
+    precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
+    accelerator: Literal["auto", "gpu", "cpu"] = "auto"
     devices: str = "auto"
-    nodes: int = 1
+    nodes: int = limited(1, 1)
     strategy: str = "auto"
     sync_batchnorm: bool = False
-    log_every: int = 10
-    checkpoint_every: int = 0
-    checkpoint_minutes: float = 15.0
-    val_every: int = 1
-    panel_every: int = 0
+    log_every: int = limited(10, 1)
+    checkpoint_every: int = limited(0, 0)
+    checkpoint_minutes: float = limited(15.0, 0)
+    val_every: int = limited(1, 1)
+    panel_every: int = limited(0, 0)
 
 
 @dataclass
@@ -65,7 +66,7 @@ class WandbConfig:
         tags: further tags.
     """
 
-    mode: str = "auto"
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     project: str = "histology-multitask"
     entity: str | None = None
     group: str = "pretrain"
@@ -90,7 +91,7 @@ class Config:
 
     name: str = "pretrain"
     out: str = "runs"
-    seed: int = 0
+    seed: int = limited(0, 0)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -107,7 +108,8 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> Config
         overrides: "key.of.a.value=value" strings.
 
     Raises:
-        ConfigError: unreadable file, unknown key, wrong type or missing value, named in full.
+        ConfigError: unreadable file, unknown key, wrong type, value out of range or missing value,
+            named in full.
     """
     schema = OmegaConf.structured(Config)
     try:
@@ -127,6 +129,7 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> Config
         raise ConfigError(f"{path or 'configuration'}: {_reason(error)}") from error
     if not isinstance(config, Config):
         raise ConfigError(f"{path}: expected a mapping of keys to values")
+    check_limits(config)
     # One seed rules order and augmentation too; they never differ within a run.
     config.data.seed = config.seed
     return config

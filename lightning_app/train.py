@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from joblib import Parallel, delayed
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
 from pytorch_lightning.loggers import CSVLogger
 
 from datamodules.base import PathologyDataModule
-from datamodules.errors import ProbeError, TrainingError
+from datamodules.errors import ConfigError, ProbeError, TrainingError
 from datamodules.forge import forge
 from datamodules.leakage import check_overlap
 from datamodules.multitask import MultiTaskDataModule
@@ -128,7 +130,12 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
         *([EMAWeightAveraging(decay=config.optim.ema_decay)] if config.optim.ema_decay else []),
         ProbeAtEnd(folder, config, unseen, origin, started),
     ]
-    trainer = build_trainer(config, folder, stream, callbacks, origin)
+    try:
+        trainer = build_trainer(config, folder, stream, callbacks, origin)
+    except ConfigError:
+        if checkpoint is None and is_first_process():
+            shutil.rmtree(folder)
+        raise
     if checkpoint and is_first_process():
         for logger in trainer.loggers:
             if isinstance(logger, CSVLogger):
@@ -176,32 +183,40 @@ def build_trainer(
     callbacks: list[Callback],
     origin: dict[str, object],
 ) -> pl.Trainer:
-    """Lightning's trainer with what this project needs of it."""
+    """Lightning's trainer with what this project needs of it.
+
+    Raises:
+        ConfigError: devices or strategy that Lightning does not know or this machine lacks.
+    """
     settings = config.trainer
     devices: int | str = int(settings.devices) if settings.devices.isdigit() else settings.devices
     if devices == "auto" and not torch.cuda.is_available():
         devices = 1
-    return pl.Trainer(
-        accelerator=settings.accelerator,
-        devices=devices,
-        num_nodes=settings.nodes,
-        strategy=settings.strategy,
-        precision=settings.precision,  # type: ignore[arg-type]
-        sync_batchnorm=settings.sync_batchnorm,
-        max_epochs=settings.epochs,
-        accumulate_grad_batches=stream.micro_batches_per_step,
-        gradient_clip_val=config.optim.clip_norm or None,
-        log_every_n_steps=settings.log_every,
-        check_val_every_n_epoch=min(settings.val_every, settings.epochs),
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # Lightning's would repeat and restart the order
-        logger=build_loggers(config, folder, origin),
-        callbacks=callbacks,
-        default_root_dir=folder,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        benchmark=True,
-    )
+    try:
+        return pl.Trainer(
+            accelerator=settings.accelerator,
+            devices=devices,
+            num_nodes=settings.nodes,
+            strategy=settings.strategy,
+            precision=settings.precision,
+            sync_batchnorm=settings.sync_batchnorm,
+            max_epochs=settings.epochs,
+            accumulate_grad_batches=stream.micro_batches_per_step,
+            gradient_clip_val=config.optim.clip_norm or None,
+            log_every_n_steps=settings.log_every,
+            check_val_every_n_epoch=min(settings.val_every, settings.epochs),
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # Lightning's would repeat and restart the order
+            logger=build_loggers(config, folder, origin),
+            callbacks=callbacks,
+            default_root_dir=folder,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            benchmark=True,
+        )
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        # Lightning checks devices, strategy and precision against each other and this machine.
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def is_first_process() -> bool:

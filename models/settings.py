@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from datamodules.limits import limited
+
 
 class Schedule(Enum):
     """How the learning rate moves over a run, always after a linear warm-up."""
@@ -32,10 +34,10 @@ class ModelConfig:
 
     encoder: str = "convnext_tiny"
     weights: str = "imagenet"
-    neck_channels: int = 128
-    drop_path: float = 0.0
+    neck_channels: int = limited(128, 1)
+    drop_path: float = limited(0.0, 0, below=1)
     freeze_norm: bool = False
-    freeze_stages: int = 0
+    freeze_stages: int = limited(0, 0)
     grad_checkpointing: bool = False
     compile: bool = False
     channels_last: bool = True
@@ -57,12 +59,12 @@ class OptimConfig:
         ema_decay: decay per step of the averaged weights, which are then the result; 0 is off.
     """
 
-    encoder_lr: float = 1e-4
-    head_lr: float = 1e-3
-    weight_decay: float = 0.05
-    layer_decay: float = 1.0
+    encoder_lr: float = limited(1e-4, 0)
+    head_lr: float = limited(1e-3, 0)
+    weight_decay: float = limited(0.05, 0)
+    layer_decay: float = limited(1.0, above=0, at_most=1)
     schedule: Schedule = Schedule.cosine
-    warmup_fraction: float = 0.1
-    final_fraction: float = 0.01
-    clip_norm: float = 1.0
-    ema_decay: float = 0.0
+    warmup_fraction: float = limited(0.1, 0, 1)
+    final_fraction: float = limited(0.01, 0, 1)
+    clip_norm: float = limited(1.0, 0)
+    ema_decay: float = limited(0.0, 0, below=1)

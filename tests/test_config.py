@@ -59,6 +59,11 @@ def test_a_wrong_file_is_answered_with_the_full_key_and_the_nearest_right_one(
         ("trainer.epoch=3", "epochs"),
         ("trainer.epochs=three", "trainer.epochs"),
         ("epochs", "key=value"),
+        ("trainer.precision=bf17", "bf16-mixed"),
+        ("data.batch_size=-1", "data.batch_size=-1: must be at least 1"),
+        ("data.train.idc.mpp=0", r"data.train.idc.mpp=0.0: must be above 0"),
+        ("optim.layer_decay=1.5", "must be above 0 and at most 1"),
+        ("probe.sizes=[10,-3]", r"probe.sizes=\[10, -3\]: must be at least 0"),
     ],
 )
 def test_a_wrong_override_is_named(override: str, expected: str) -> None:

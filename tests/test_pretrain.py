@@ -215,6 +215,18 @@ def test_a_finished_run_can_be_probed_embedded_exported_and_reported_again(
 
 
 @pytest.mark.slow
+def test_a_trainer_that_cannot_be_built_leaves_no_run_folder(
+    repository: Path, place: Path, demo: tuple[Path, str]
+) -> None:
+    before = sorted((place / "runs").iterdir())
+    done = run(repository, place, "pretrain", *SMALL, "trainer.strategy=dpp", check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: trainer: ")
+    assert "dpp" in done.stderr
+    assert sorted((place / "runs").iterdir()) == before
+
+
+@pytest.mark.slow
 def test_bad_input_is_one_line_with_exit_code_2(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     cases = {
