@@ -20,7 +20,7 @@ from datamodules.errors import ConfigError, DatasetNotFoundError
 from datamodules.loading import StoreView, StreamLoader, make_loader, micro_batches_trained
 from datamodules.records import SPLITS, Record, Task
 from datamodules.sampling import Stream, SweepSampler, TrainSampler
-from datamodules.settings import DataConfig, DatasetConfig
+from datamodules.settings import Compression, DataConfig, DatasetConfig
 from datamodules.store import SCHEMA, Store
 from datamodules.tiling import Cutter, View
 from datamodules.transforms import Transform
@@ -149,6 +149,11 @@ class PathologyDataModule(pl.LightningDataModule):
         """Wanted um per pixel of stored tiles."""
         return self.data.mpp if self.config.mpp is None else self.config.mpp
 
+    @property
+    def compressed(self) -> bool:
+        """Whether the store keeps pixels encoded."""
+        return (self.config.compression or self.data.compression) is Compression.lossless
+
     def settings(self) -> dict[str, Any]:
         """Everything that decides what a store of this dataset holds."""
         return {
@@ -157,6 +162,7 @@ class PathologyDataModule(pl.LightningDataModule):
             "side": self.side,
             "mpp": self.target_mpp,
             "view": str(self.view),
+            "compressed": self.compressed,
             "schema": SCHEMA,
         }
 

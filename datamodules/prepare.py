@@ -129,7 +129,8 @@ def _write(dataset: PathologyDataModule, path: Path, workers: int, watch: Watch 
     work = partial(_cut_all, cutter=cutter, mpp=dataset.native_mpp())
     count = 0
     results = in_order(work, dataset.records(dataset.root), workers)
-    with StoreWriter(path, tasks, dataset.side, attributes) as writer, closing(results):
+    compressed = dataset.compressed
+    with StoreWriter(path, tasks, dataset.side, attributes, compressed) as writer, closing(results):
         for record, patches in results:
             writer.add(record, patches)
             count += len(patches)

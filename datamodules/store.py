@@ -7,12 +7,16 @@ Layout, also readable with plain h5py:
                       multilabel uint8 (n, classes), segmentation uint8 (n, side, side)
     boxes/<task>/     xyxy float32 (m, 4), labels int64 (m,), offsets int64 (n + 1,)
     offsets/<name>    int64 (n,), where each patch of a dense array starts in the file
+                      (compressed: int64 (n + 1,), where it starts in the array)
     split             uint8 (n,): 0 train, 1 val, 2 test, as published
     group, source     int32 (n,), rows of the string tables `groups` and `sources`
     xy                int32 (n, 2), corner of the patch in pixels of its source
 
 Because a patch is one uncompressed chunk, its bytes lie in one piece, and a batch is read with
 `preadv` straight into the tensor that the loader hands on: 1.5 to 3 times faster than slicing.
+
+A compressed store holds the same, but `images` and masks are uint8 (bytes,): patches encoded by
+`datamodules.compression`, one after the other.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.compression import decode
 from datamodules.errors import StoreError
 from datamodules.records import Boxes, Task, TaskKind
 
@@ -53,25 +58,27 @@ class Store:
         self.mpp = float(self.attributes["mpp"])
         self.digest = str(self.attributes["digest"])
         self.synthetic = bool(self.attributes["synthetic"])
+        self.compressed = bool(self.attributes["compressed"])
         self.tasks = tasks_from_json(self.attributes["tasks"])
         with h5py.File(path, "r") as file:
             self.split: NDArray[np.uint8] = file["split"][:]
             self.group: NDArray[np.int32] = file["group"][:]
             self._offsets = {name: data[:] for name, data in file["offsets"].items()}
             self._scalars = {
-                name: data[:] for name, data in file["targets"].items() if data.ndim < 3
+                name: data[:] for name, data in file["targets"].items() if name not in self._offsets
             }
             self._boxes = {
                 name: {key: data[:] for key, data in node.items()}
                 for name, node in file["boxes"].items()
             }
         self._descriptor: tuple[int, int] | None = None
+        self._file: tuple[int, h5py.File] | None = None
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_descriptor": None}
+        return {**self.__dict__, "_descriptor": None, "_file": None}
 
     def __del__(self) -> None:
         descriptor = getattr(self, "_descriptor", None)
@@ -112,11 +119,25 @@ class Store:
         self, name: str, indices: Sequence[int] | NDArray[np.int64], shape: tuple[int, ...]
     ) -> NDArray[np.uint8]:
         batch = np.empty((len(indices), *shape), np.uint8)
+        if self.compressed:
+            self._decode(name, indices, batch)
+            return batch
         offsets, descriptor = self._offsets[name], self._open()
         for row, index in enumerate(indices):
             if os.preadv(descriptor, [batch[row].data], int(offsets[index])) != batch[row].nbytes:
                 raise StoreError(f"{self.path}: patch {index} of '{name}' is cut short; {_AGAIN}")
         return batch
+
+    def _decode(
+        self, name: str, indices: Sequence[int] | NDArray[np.int64], batch: NDArray[np.uint8]
+    ) -> None:
+        if self._file is None or self._file[0] != os.getpid():
+            self._file = (os.getpid(), h5py.File(self.path, "r"))
+        data = self._file[1]["images" if name == "images" else f"targets/{name}"]
+        offsets = self._offsets[name]
+        for row, index in enumerate(indices):
+            if not decode(data[offsets[index] : offsets[index + 1]], batch[row]):
+                raise StoreError(f"{self.path}: patch {index} of '{name}' is damaged; {_AGAIN}")
 
     def _open(self) -> int:
         """A file descriptor of this process's own."""

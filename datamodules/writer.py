@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from datamodules.compression import encode
 from datamodules.digest import SCALAR_TYPE, ContentDigest
 from datamodules.errors import LayoutError
 from datamodules.records import SPLITS, Boxes, Record, Target, Task, TaskKind
@@ -18,6 +20,7 @@ from datamodules.store import SCHEMA, tasks_to_json
 from datamodules.tiling import Patch
 
 DENSE = (TaskKind.SEGMENTATION,)
+_PIECE = 2**20  # bytes of encoded patches that lie in one piece of the file
 _BLOCK = 64  # patches written at a time: large enough for HDF5, small in memory
 
 
@@ -29,16 +32,24 @@ class StoreWriter:
         tasks: the dataset's tasks.
         side: side of a patch in pixels.
         attributes: further attributes (name, card, settings digest, fingerprint).
+        compressed: keep images and masks encoded, see `datamodules.compression`.
     """
 
     def __init__(
-        self, path: Path, tasks: Sequence[Task], side: int, attributes: Mapping[str, Any]
+        self,
+        path: Path,
+        tasks: Sequence[Task],
+        side: int,
+        attributes: Mapping[str, Any],
+        compressed: bool = False,
     ) -> None:
         self.path = path
         self.partial = path.with_name(f".{path.name}.partial")
         self.tasks = tuple(tasks)
         self.side = side
         self.attributes = dict(attributes)
+        self.compressed = compressed
+        self._ends: dict[str, list[int]] = {}
         self._digest = ContentDigest(self.tasks)
         self._pending: list[Patch] = []
         self._rows: dict[str, list[Any]] = {
@@ -111,6 +122,10 @@ class StoreWriter:
         return self._tables[table].setdefault(name, len(self._tables[table]))
 
     def _create(self, name: str, shape: tuple[int, ...]) -> h5py.Dataset:
+        if self.compressed:
+            return self._file.create_dataset(
+                name, (0,), np.uint8, maxshape=(None,), chunks=(_PIECE,)
+            )
         return self._file.create_dataset(
             name, (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape)
         )
@@ -118,11 +133,21 @@ class StoreWriter:
     def _flush(self) -> None:
         for name, data in self._dense.items():
             rows = [p.image if name == "images" else p.targets[name] for p in self._pending]
-            if rows:
+            if self.compressed:
+                self._append_encoded(name, data, rows)
+            elif rows:
                 start = data.shape[0]
                 data.resize(start + len(rows), axis=0)
                 data[start:] = np.stack([np.asarray(row) for row in rows])
         self._pending.clear()
+
+    def _append_encoded(self, name: str, data: h5py.Dataset, rows: Sequence[Any]) -> None:
+        with ThreadPoolExecutor() as threads:  # encoding leaves the interpreter's lock
+            encoded = list(threads.map(encode, rows))
+        start, ends = data.shape[0], self._ends.setdefault(name, [0])
+        ends.extend((start + np.cumsum([len(one) for one in encoded])).tolist())
+        data.resize(ends[-1], axis=0)
+        data[start:] = np.concatenate(encoded) if encoded else 0
 
     def _finish(self) -> None:
         self._flush()
@@ -141,7 +166,7 @@ class StoreWriter:
         self._finish_boxes()
         file.create_group("offsets")
         for name, data in self._dense.items():
-            file[f"offsets/{name}"] = chunk_offsets(data)
+            file[f"offsets/{name}"] = self._ends[name] if self.compressed else chunk_offsets(data)
         file.attrs.update(self.attributes)
         file.attrs["tasks"] = tasks_to_json(self.tasks)
         file.attrs["side"] = self.side
@@ -149,9 +174,10 @@ class StoreWriter:
         file.attrs["count"] = count
         file.attrs["digest"] = self._digest.hexdigest()
         file.attrs["schema"] = SCHEMA
+        file.attrs["compressed"] = self.compressed
         file.attrs["data_end"] = max(
-            int(file[f"offsets/{name}"][-1]) + int(np.prod(data.shape[1:]))
-            for name, data in self._dense.items()
+            int(chunk_offsets(data)[-1]) + int(np.prod(data.chunks))
+            for data in self._dense.values()
         )
         file.close()
         with self.partial.open("rb") as written:
@@ -168,11 +194,12 @@ class StoreWriter:
 
 
 def chunk_offsets(data: h5py.Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Byte position in the file of each row of an array with one uncompressed chunk per row."""
-    offsets = np.zeros(data.shape[0], np.int64)
+    """Byte position in the file of each chunk along the first axis, of arrays without filters."""
+    rows = data.chunks[0]
+    offsets = np.zeros(-(-data.shape[0] // rows), np.int64)
 
     def note(chunk: Any) -> None:
-        offsets[chunk.chunk_offset[0]] = chunk.byte_offset
+        offsets[chunk.chunk_offset[0] // rows] = chunk.byte_offset
 
     data.id.chunk_iter(note)
     return offsets

@@ -42,10 +42,10 @@ def make_record(number: int) -> Record:
     return Record(f"images/{number}.png", Path("unused.png"), {}, split, f"patient {number // 3}")
 
 
-def small_store(path: Path, count: int = 10, side: int = 16) -> Store:
+def small_store(path: Path, count: int = 10, side: int = 16, compressed: bool = False) -> Store:
     """A finished store of `count` patches."""
     attributes = {"name": path.stem, "synthetic": True, "settings": "{}", "fingerprint": ""}
-    with StoreWriter(path, TASKS, side, attributes) as writer:
+    with StoreWriter(path, TASKS, side, attributes, compressed) as writer:
         for number in range(count):
             writer.add(make_record(number), [make_patch(number, side)])
     return Store(path)

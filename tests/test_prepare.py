@@ -12,7 +12,8 @@ from datamodules.errors import ImageError
 from datamodules.images import write_image
 from datamodules.prepare import is_prepared, prepare
 from datamodules.registry import build
-from datamodules.settings import DataConfig, DatasetConfig
+from datamodules.settings import Compression, DataConfig, DatasetConfig
+from datamodules.verify import verify
 
 
 def write_images(root: Path, count: int = 80) -> None:
@@ -104,6 +105,19 @@ def test_other_settings_have_another_store(data):
     one, other = own_data(data, data / "stores"), own_data(data, data / "stores", mpp=1.0)
     assert one.store_path != other.store_path
     assert one.store_path == own_data(data, data / "stores", seed=5).store_path
+
+
+def test_a_compressed_store_lies_beside_the_raw_one_and_holds_the_same(data):
+    modules = [
+        own_data(data, data / "stores", compression=compression) for compression in Compression
+    ]
+    for module in modules:
+        assert prepare(module, workers=2).written
+    raw, packed = (module.store for module in modules)
+    assert raw.path != packed.path
+    assert (raw.compressed, packed.compressed) == (False, True)
+    assert raw.digest == packed.digest
+    assert verify(modules[1]).ok
 
 
 def test_validation_holds_out_whole_patients_by_the_seed(data):

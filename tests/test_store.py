@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -23,8 +24,19 @@ COUNT, SIDE = 150, 16  # more patches than are written at a time
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def raw(tmp_path_factory):
     return small_store(tmp_path_factory.mktemp("stores") / "small.h5", COUNT, SIDE)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    path = tmp_path_factory.mktemp("stores") / "packed.h5"
+    return small_store(path, COUNT, SIDE, compressed=True)
+
+
+@pytest.fixture(params=["raw", "packed"])
+def store(request):
+    return request.getfixturevalue(request.param)
 
 
 def test_pixels_and_targets_come_back_as_they_went_in(store):
@@ -53,7 +65,8 @@ def test_splits_groups_sources_and_tasks_come_back(store):
         assert store.source(row) == record.source
 
 
-def test_plain_h5py_reads_the_same(store):
+def test_plain_h5py_reads_the_same(raw):
+    store = raw
     with h5py.File(store.path, "r") as file:
         np.testing.assert_array_equal(file["images"][:], store.images(range(COUNT)))
         np.testing.assert_array_equal(file["targets/area"][:], store.masks("area", range(COUNT)))
@@ -92,6 +105,24 @@ def test_a_hundred_opened_stores_leave_no_open_file(store):
     for _ in range(100):
         Store(store.path).images([1])
     assert len(list(OPEN_FILES.iterdir())) <= before + 1
+
+
+def test_a_compressed_store_holds_encoded_pixels_and_has_the_same_digest(raw, packed):
+    assert packed.digest == raw.digest
+    with h5py.File(packed.path) as file:
+        first, second = file["offsets/images"][:2]
+        pixels = cv2.imdecode(file["images"][first:second], cv2.IMREAD_COLOR_RGB)
+        assert file["images"][first + 8 : first + 12].tobytes() == b"WEBP"
+    np.testing.assert_array_equal(pixels, raw.images([0])[0])
+
+
+def test_a_damaged_patch_of_a_compressed_store_is_named(tmp_path):
+    path = small_store(tmp_path / "hurt.h5", compressed=True).path
+    with h5py.File(path, "r+") as file:
+        first, second = file["offsets/images"][3:5]
+        file["images"][first:second] = 0
+    with pytest.raises(StoreError, match=r"hurt\.h5: patch 3 of 'images' is damaged"):
+        Store(path).images([2, 3])
 
 
 def test_the_digest_tells_contents_apart_and_not_files(tmp_path):
