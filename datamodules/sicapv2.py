@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,17 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.base import PathologyDataModule
-from datamodules.errors import LayoutError
+from datamodules.errors import DatasetNotFoundError, LayoutError
 from datamodules.images import write_image
 from datamodules.layout import relative
 from datamodules.pairing import folder_with
-from datamodules.records import Record, Task, TaskKind
+from datamodules.records import Mask, Record, Task, TaskKind
+from datamodules.relabel import Codes
 from datamodules.tiling import View
 from datamodules.tissue import Stain, scene
 from datamodules.xlsx import read_xlsx, write_xlsx
 
 CLASSES = ("NC", "G3", "G4", "G5", "G4C")
-
+REGIONS = ("non-cancerous", "G3", "G4", "G5")
+# [K] The codes are those that users of the second release read; any other one is an error.
+_CODES = Codes({0: 0, 3: 1, 4: 2, 5: 3})
+_LABELS = Task("gleason", TaskKind.MULTILABEL, CLASSES)
 
 _GRADES = ((0.0, 0.1), (0.3, 0.42), (0.5, 0.6), (0.87, 1.0), (0.68, 0.8))
 """Malignancy of synthetic tissue by class: the more glands fuse, the more cribriform they are."""
@@ -34,29 +39,34 @@ class SICAPv2Options:
 
     Attributes:
         fold: which of the four published validation folds is held out.
+        masks: read the outlined regions as well as the labels.
     """
 
     fold: Literal[1, 2, 3, 4] = 1
+    masks: bool = True
 
 
 class SICAPv2(PathologyDataModule):
     """SICAPv2: patches of 512x512 px at 10x (1 um/px) from 155 slides of 95 patients.
 
-    One task with several labels per patch:
+    Two tasks:
 
-        NC   not cancerous      G3, G4, G5   Gleason pattern      G4C   cribriform pattern
+        gleason   several labels per patch: NC not cancerous, G3, G4, G5 Gleason pattern,
+                  G4C cribriform pattern
+        regions   0 non-cancerous or no tissue, 1 G3, 2 G4, 3 G5
 
     Layout:
 
         images/<name>.jpg
-        masks/<name>.png                              not read: their codes are not documented
+        masks/<name>.png                              8 bit; 0 non-cancerous, 3, 4, 5 the pattern
         partition/Test/{Train,Test}.xlsx              columns image_name, NC, G3, G4, G5, G4C
         partition/Validation/Val<k>/{Train,Test}.xlsx    the same for k = 1 to 4
 
     Split: test as published; train and val are the published validation fold of option `fold`.
     Grouping: the slide, the first part of the image name. Which patient a slide belongs to is
     not in the names.
-    Quirk: images that no table lists are passed over.
+    Quirks: images that no table lists are passed over. The first release had its masks as JPEG,
+    which blurs codes: take the second, or the labels alone with `masks: false`.
     """
 
     title = "SICAPv2 prostate Gleason patches"
@@ -73,14 +83,14 @@ class SICAPv2(PathologyDataModule):
     sources = ("SICAP",)
     obtain = (
         "get the archive from https://data.mendeley.com/datasets/9xxm58dvs3 and unpack it there, "
-        "so that images and partition lie in it"
+        "so that images, masks and partition lie in it"
     )
     folder = "sicapv2"
     mpp = 1.0
     patch_size = 256
     view = View.WHOLE
     grouping = "slide"
-    tasks = (Task("gleason", TaskKind.MULTILABEL, CLASSES),)
+    tasks = (_LABELS, Task("regions", TaskKind.SEGMENTATION, REGIONS))
     layout = ("**/partition/Test/Test.xlsx", "**/images/*.jpg")
     options_type = SICAPv2Options
 
@@ -98,11 +108,18 @@ class SICAPv2(PathologyDataModule):
                 drawn = scene(rng, 512, 512, cls.mpp, None, grade, 0, 0, stain, "prostate", share)
                 file = f"{name}_Block_Region_1_{number}_0_xini_{512 * number}_yini_0.jpg"
                 write_image(root / "images" / file, drawn.image)
+                pattern = (0, 3, 4, 5, 4)[label]
+                mask = np.where(drawn.glands > 0, pattern, 0).astype(np.uint8)
+                write_image(root / "masks" / Path(file).with_suffix(".png"), mask)
                 flags = [int(place == label) for place in range(len(CLASSES))]
                 flags[CLASSES.index("G4")] |= flags[CLASSES.index("G4C")]
                 fold = 0 if slide % 6 == 5 else _FOLDS[slide % len(_FOLDS)]
                 lines.setdefault(fold, []).append([file, *flags])
         _tables(root / "partition", lines)
+
+    def tasks_in(self, root: Path) -> tuple[Task, ...]:
+        """Labels and regions, or labels alone where the option says so."""
+        return self.tasks if self.options.masks else (_LABELS,)
 
     def records(self, root: Path) -> Iterator[Record]:
         """The tables of train, val and test, each in its own order."""
@@ -115,14 +132,28 @@ class SICAPv2(PathologyDataModule):
         )
         for split, table in tables:
             for name, labels in _rows(root, table):
-                path = top / "images" / f"{name}.jpg"
+                path, mask = top / "images" / f"{name}.jpg", top / "masks" / f"{name}.png"
                 yield Record(
                     source=relative(root, path),
                     image=path,
-                    targets={"gleason": labels},
+                    targets={"gleason": labels, "regions": partial(_regions, mask)},
                     split=split,
                     group=name.split("_")[0],
                 )
+
+
+def _regions(path: Path) -> Mask:
+    """Non-cancerous tissue and the three patterns.
+
+    Raises:
+        DatasetNotFoundError: the patch has no mask, as in copies of the first release.
+    """
+    if not path.is_file():
+        raise DatasetNotFoundError(
+            f"{path}: no such mask; take the second release, whose masks are PNG, or set "
+            "options.masks=false to read the labels alone"
+        )
+    return _CODES(path)
 
 
 def _rows(root: Path, path: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:

@@ -9,7 +9,7 @@ from reading import assert_refused, dataset, prepared
 
 from datamodules.bach import split_of
 from datamodules.errors import ConfigError, DatasetNotFoundError, ImageError, LayoutError
-from datamodules.images import read_image
+from datamodules.images import read_image, read_mask, write_image
 from datamodules.xlsx import read_xlsx, write_xlsx
 
 # ---- Gleason TMA --------------------------------------------------------------------------
@@ -143,6 +143,32 @@ def test_sicapv2_holds_out_the_fold_asked_for_and_always_the_same_test(forged, t
         tests.append(parts["test"])
     assert len(seen) == len(set(seen)) == 5
     assert tests == [tests[0]] * 4
+
+
+def test_sicapv2_regions_are_the_patterns_that_the_labels_name(forged, tmp_path):
+    module = dataset("sicapv2", forged("sicapv2"), tmp_path, patch_size=512)
+    store = prepared(module)
+    labels, masks = store.target("gleason"), store.masks("regions", range(len(store)))
+    for row in range(len(store)):
+        found = np.unique(masks[row])
+        named = [pattern for pattern in (1, 2, 3) if labels[row, pattern]]  # G3, G4, G5
+        assert sorted(set(found.tolist()) - {0}) == named
+    path = module.root / store.source(0).replace("images", "masks").replace(".jpg", ".png")
+    codes = np.array([0, 3, 4, 5])  # of regions 0 to 3
+    np.testing.assert_array_equal(codes[masks[0]], read_mask(path))
+
+
+def test_sicapv2_refuses_unknown_codes_and_reads_labels_alone_when_asked(forged_copy):
+    module = forged_copy("sicapv2")
+    path = next((module.root / "masks").iterdir())
+    mask = read_mask(path).copy()
+    mask[0, 0] = 150
+    write_image(path, mask)
+    assert_refused(module, LayoutError, path.name, "code 150", "0, 3, 4, 5")
+    alone = forged_copy("sicapv2", masks=False)
+    shutil.rmtree(module.root / "masks")
+    assert_refused(module, DatasetNotFoundError, "masks/", "options.masks=false")
+    assert [task.name for task in prepared(alone).tasks] == ["gleason"]
 
 
 def test_sicapv2_refuses_tables_that_do_not_fit_and_missing_images(forged_copy):
