@@ -79,6 +79,9 @@ class BACH(PathologyDataModule):
     sources = ("BACH",)
     archives = (Archive("https://zenodo.org/records/3632035/files/ICIAR2018_BACH_Challenge.zip"),)
     folder = "bach"
+    images = 400
+    extent = (2_048, 1_536)
+    disk_gb = 10.4
     mpp = 0.42
     patch_size = 512
     view = View.WHOLE

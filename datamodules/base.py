@@ -34,11 +34,13 @@ class Archive:
         url: where it lies.
         checksum: "md5:..." or "sha256:..." as published; empty where none is.
         bytes: size; 0 where not published.
+        content: checksum of the one file in a .gz archive, where that is what is published.
     """
 
     url: str
     checksum: str = ""
     bytes: int = 0
+    content: str = ""
 
 
 @dataclass
@@ -63,6 +65,10 @@ class PathologyDataModule(pl.LightningDataModule):
         archives: files to download; empty where a form or login is needed.
         obtain: the exact steps to get the data by hand.
         folder: the dataset's folder below `data.root`.
+        images: how many labelled images are published; 0 where that is not told.
+        extent: usual or mean width and height of these images in pixels.
+        disk_gb: about how many GB of disk its files take as published, unpacked, from their number
+            and usual size; 0 where that is not known.
         mpp: um per pixel of the published images; 0 where unknown.
         patch_size: default side of stored patches in pixels.
         view: how images become patches.
@@ -84,6 +90,9 @@ class PathologyDataModule(pl.LightningDataModule):
     archives: ClassVar[tuple[Archive, ...]] = ()
     obtain: ClassVar[str] = ""
     folder: ClassVar[str]
+    images: ClassVar[int] = 0
+    extent: ClassVar[tuple[int, int]] = (0, 0)
+    disk_gb: ClassVar[float] = 0.0
     mpp: ClassVar[float] = 0.0
     patch_size: ClassVar[int] = 256
     view: ClassVar[View] = View.TILE

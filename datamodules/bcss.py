@@ -116,6 +116,9 @@ class BCSS(PathologyDataModule):
         "the 0.25 um/px version and put rgbs_colorNormalized/ and masks/ there"
     )
     folder = "bcss"
+    images = 151
+    extent = (4_900, 4_900)
+    disk_gb = 6
     mpp = 0.25
     tasks = (Task("tissue", TaskKind.SEGMENTATION, classes=GROUPS, ignore_index=_IGNORE),)
     layout = ("**/rgbs_colorNormalized/*.png", "**/masks/*.png")

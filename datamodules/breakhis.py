@@ -82,6 +82,9 @@ class BreaKHis(PathologyDataModule):
     sources = ("P&D Laboratory breast",)
     archives = (Archive("http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz"),)
     folder = "breakhis"
+    images = 7_909
+    extent = (700, 460)
+    disk_gb = 3.8
     view = View.WHOLE
     tasks = (Task("tumour", TaskKind.CLASSIFICATION, CLASSES, positive="malignant"),)
     layout = (f"{_TOP}/*/SOB",)

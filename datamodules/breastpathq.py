@@ -71,6 +71,9 @@ class BreastPathQ(PathologyDataModule):
         "breastpathq/datasets lies there"
     )
     folder = "breastpathq"
+    images = 2_579
+    extent = (512, 512)
+    disk_gb = 2
     mpp = 0.5
     view = View.WHOLE
     tasks = (Task("cellularity", TaskKind.REGRESSION, low=0.0, high=1.0),)

@@ -11,6 +11,7 @@ from datamodules.base import PathologyDataModule
 from datamodules.prepare import is_prepared
 from datamodules.records import Task, TaskKind
 from datamodules.registry import CONVENTIONS, READERS, reader
+from datamodules.verified import is_verified
 
 README = Path(__file__).with_name("README.md")
 
@@ -47,21 +48,23 @@ class Row:
         name: the dataset's name in the run.
         tasks: "kind: classes" of each task.
         organs: what tissue.
-        images: patches in its store; None where it is not prepared.
+        images: how many labelled images are published; 0 where that is not told.
         mpp: um per pixel of the published images; 0 where unknown.
         licence: as published.
         present: whether its folder exists.
-        prepared: whether a store for its settings exists.
+        patches: patches in the store for its settings; None where it is not prepared.
+        verified: whether that store was read and found sound since it was written.
     """
 
     name: str
     tasks: str
     organs: str
-    images: int | None
+    images: int
     mpp: float
     licence: str
     present: bool
-    prepared: bool
+    patches: int | None
+    verified: bool
 
 
 def table(datasets: Iterable[PathologyDataModule]) -> list[Row]:
@@ -74,11 +77,12 @@ def table(datasets: Iterable[PathologyDataModule]) -> list[Row]:
                 name=dataset.name,
                 tasks=tasks_line(dataset.store.tasks if prepared else dataset.tasks),
                 organs=", ".join(dataset.organs),
-                images=len(dataset.store) if prepared else None,
+                images=dataset.images,
                 mpp=dataset.native_mpp(),
                 licence=dataset.licence,
                 present=dataset.root.is_dir(),
-                prepared=prepared,
+                patches=len(dataset.store) if prepared else None,
+                verified=is_verified(dataset),
             )
         )
     return rows
@@ -117,8 +121,8 @@ def write_readme(path: Path = README) -> Path:
 
 def _table(datasets: list[tuple[str, type[PathologyDataModule]]]) -> str:
     lines = [
-        "| name | dataset | tasks | organs | um/px | commercial use |",
-        "|---|---|---|---|---|---|",
+        "| name | dataset | tasks | organs | images | um/px | commercial use |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, dataset in datasets:
         organs = (
@@ -128,7 +132,10 @@ def _table(datasets: list[tuple[str, type[PathologyDataModule]]]) -> str:
         )
         use = {True: "yes", False: "no", None: "unclear"}[dataset.commercial]
         mpp = f"{dataset.mpp:g}" if dataset.mpp else "unknown"
-        cells = (f"[{name}](#{name})", dataset.title, tasks_line(dataset.tasks), organs, mpp, use)
+        cells = (
+            *(f"[{name}](#{name})", dataset.title, tasks_line(dataset.tasks), organs),
+            *(f"{dataset.images:,}", mpp, use),
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -148,6 +155,7 @@ def _facts(dataset: type[PathologyDataModule]) -> list[str]:
     use = {True: "allowed", False: "not allowed", None: "unclear"}[dataset.commercial]
     facts = {
         "Organs": ", ".join(dataset.organs),
+        "Images": _images(dataset),
         "Resolution": f"{dataset.mpp:g} um/px" if dataset.mpp else "",
         "Patches": f"{dataset.patch_size} px, {_view(dataset)}",
         "Groups": dataset.grouping,
@@ -161,6 +169,11 @@ def _facts(dataset: type[PathologyDataModule]) -> list[str]:
     }
     listed = "\n".join(f"- {name}: {value}" for name, value in facts.items() if value)
     return [_tasks(dataset.tasks), listed, *_options(dataset)]
+
+
+def _images(dataset: type[PathologyDataModule]) -> str:
+    width, height = dataset.extent
+    return f"{dataset.images:,}, about {width}x{height} px" if dataset.images else ""
 
 
 def _view(dataset: type[PathologyDataModule]) -> str:

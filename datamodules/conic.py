@@ -79,6 +79,9 @@ class CoNIC(PathologyDataModule):
         "images.npy, labels.npy and patch_info.csv there"
     )
     folder = "conic"
+    images = 4_981
+    extent = (256, 256)
+    disk_gb = 2.3
     mpp = 0.5
     patch_size = _SIDE
     view = View.WHOLE

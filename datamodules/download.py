@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,14 +18,14 @@ from rich.progress import Progress
 
 from datamodules.base import Archive, PathologyDataModule
 from datamodules.checksum import check, checksum
-from datamodules.errors import DatasetNotFoundError, DownloadError
+from datamodules.errors import ChecksumError, DatasetNotFoundError, DownloadError
 from datamodules.extract import unpack
 from datamodules.fetch import Patience, fetch
 from datamodules.forge import is_forged
-from datamodules.partial import Partial
 from datamodules.prepare import DOWNLOADS
 from datamodules.progress import transfers
-from datamodules.published import announced_bytes, file_name, with_checksum
+from datamodules.published import file_name, with_checksum
+from datamodules.space import entries, lies_there, mark_of, pending, room_for, size_text
 
 log = logging.getLogger(__name__)
 
@@ -62,23 +61,23 @@ def download(
             "another one, so that the two never mix"
         )
     home = root / DOWNLOADS
-    if not home.exists() and _fits(dataset):
+    if lies_there(dataset):
         log.info("%s: lies in %s already, nothing to fetch", dataset.name, root)
-        return _entries(root)
+        return entries(root)
     if not dataset.archives:
         raise DatasetNotFoundError(by_hand(dataset))
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / "lock"):
-        if not (home / COMPLETE).is_file() or any(_pending(dataset, home)):
+        if not (home / COMPLETE).is_file() or any(pending(dataset)):
             (home / COMPLETE).unlink(missing_ok=True)
             _check_room(dataset, home)
             with nullcontext(progress) if progress else transfers() as bars:
-                for archive in _pending(dataset, home):
+                for archive in pending(dataset):
                     _bring(dataset, archive, home, bars, patience or Patience(), keep_archives)
         dataset.check_layout()
-        marks = [json.loads(_mark(home, a).read_text()) for a in dataset.archives]
+        marks = [json.loads(mark_of(dataset, a).read_text()) for a in dataset.archives]
         (home / COMPLETE).write_text(json.dumps(marks, indent=1))
-    return _entries(root)
+    return entries(root)
 
 
 def by_hand(dataset: PathologyDataModule) -> str:
@@ -91,59 +90,21 @@ def by_hand(dataset: PathologyDataModule) -> str:
     )
 
 
-def _fits(dataset: PathologyDataModule) -> bool:
-    try:
-        dataset.check_layout()
-    except DatasetNotFoundError:
-        return False
-    return bool(_entries(dataset.root))  # some layouts demand no particular file
-
-
-def _entries(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.name != DOWNLOADS)
-
-
-def _mark(home: Path, archive: Archive) -> Path:
-    return home / f"{file_name(archive.url)}.done.json"
-
-
-def _pending(dataset: PathologyDataModule, home: Path) -> Iterator[Archive]:
-    """Archives that are not in place yet, or that the card names with another checksum."""
-    for archive in dataset.archives:
-        mark = _mark(home, archive)
-        done = json.loads(mark.read_text()) if mark.is_file() else {}
-        same = (done.get("url"), done.get("published")) == (archive.url, archive.checksum)
-        if not same or not all((dataset.root / name).exists() for name in done["entries"]):
-            yield archive
-
-
 def _check_room(dataset: PathologyDataModule, home: Path) -> None:
     """Say what will be fetched and refuse it where the disk is too small."""
-    missing = list(_pending(dataset, home))
-    sizes = [announced_bytes(archive) for archive in missing]
-    come = [_here(home / file_name(archive.url)) for archive in missing]
-    # Archive and content lie side by side while one is unpacked, and images hardly compress.
-    needed = sum(sizes) - sum(come) + sum(sizes)
+    room = room_for(dataset)
     free = shutil.disk_usage(home).free
-    unknown = f" and {sizes.count(0)} of unknown size" if 0 in sizes else ""
+    unknown = f" and {room.unknown} of unknown size" if room.unknown else ""
     log.info(
         "%s: %d files to fetch, %s%s; needs about %s of disk in %s, %s are free",
-        *(dataset.name, len(missing), _gb(sum(sizes) - sum(come)), unknown),
-        *(_gb(needed), dataset.root, _gb(free)),
+        *(dataset.name, room.files, size_text(room.fetch), unknown),
+        *(size_text(room.raw), dataset.root, size_text(free)),
     )
-    if needed > free:
+    if room.raw > free:
         raise DownloadError(
-            f"{dataset.name}: needs about {_gb(needed)} in {dataset.root}, {_gb(free)} are free; "
-            "make room or set data.root to a larger disk"
+            f"{dataset.name}: needs about {size_text(room.raw)} in {dataset.root}, "
+            f"{size_text(free)} are free; make room or set data.root to a larger disk"
         )
-
-
-def _here(path: Path) -> int:
-    return path.stat().st_size if path.exists() else len(Partial(path))
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def _bring(
@@ -169,19 +130,31 @@ def _bring(
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     unpack(path, staging)
+    if archive.content:
+        _check_content(archive, path, staging)
     names = sorted(entry.name for entry in staging.iterdir())
     place(staging, dataset.root)
     staging.rmdir()
     done = {
         "url": archive.url,
-        "published": archive.checksum,
+        "published": archive.checksum or archive.content,
         "sha256": digest,
         "bytes": path.stat().st_size,
         "entries": names,
     }
-    _mark(home, archive).write_text(json.dumps(done))
+    mark_of(dataset, archive).write_text(json.dumps(done))
     if not keep:
         path.unlink()
+
+
+def _check_content(archive: Archive, path: Path, staging: Path) -> None:
+    """Compare the file in a .gz archive with its checksum; another one goes, archive and all."""
+    (content,) = staging.iterdir()
+    try:
+        check(content, Archive(archive.url, archive.content))
+    except ChecksumError:
+        path.unlink()
+        raise
 
 
 def place(source: Path, target: Path) -> None:

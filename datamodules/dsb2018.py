@@ -59,6 +59,9 @@ class DSB2018(PathologyDataModule):
         "folder stage1_train there"
     )
     folder = "dsb2018"
+    images = 99
+    extent = (320, 256)
+    disk_gb = 0.1
     tasks = (Task("nuclei", TaskKind.SEGMENTATION, ("background", "nucleus")),)
     layout = (_TOP,)
     grouping = "image"

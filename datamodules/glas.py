@@ -56,6 +56,9 @@ class GlaS(PathologyDataModule):
         "https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest and unpack it there"
     )
     folder = "glas"
+    images = 165
+    extent = (775, 522)
+    disk_gb = 0.3
     mpp = 0.62
     tasks = (Task("glands", TaskKind.SEGMENTATION, ("background", "gland")),)
     layout = (f"{_TOP}/Grade.csv",)

@@ -80,6 +80,9 @@ class GleasonTMA(PathologyDataModule):
         "of github.com/eiriniar/gleason_CNN on them and put the two patch folders there"
     )
     folder = "gleason_tma"
+    images = 22_752
+    extent = (750, 750)
+    disk_gb = 4
     mpp = 0.23
     patch_size = 256
     view = View.WHOLE

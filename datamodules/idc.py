@@ -58,6 +58,9 @@ class IDC(PathologyDataModule):
         "breast-histopathology-images (login needed) and unpack it there"
     )
     folder = "idc"
+    images = 277_524
+    extent = (50, 50)
+    disk_gb = 3.2
     mpp = 4.0
     patch_size = SIDE
     view = View.WHOLE

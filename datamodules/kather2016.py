@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.base import PathologyDataModule
+from datamodules.base import Archive, PathologyDataModule
 from datamodules.images import write_image
 from datamodules.layout import class_images, relative
 from datamodules.pairing import folder_with
@@ -67,11 +67,13 @@ class Kather2016(PathologyDataModule):
     )
     homepage = "https://zenodo.org/records/53169"
     sources = ("NCT Heidelberg and UMM Mannheim colon",)
-    obtain = (
-        "get Kather_texture_2016_image_tiles_5000.zip of https://zenodo.org/records/53169 and "
-        "unpack it there"
+    archives = (
+        Archive("https://zenodo.org/records/53169/files/Kather_texture_2016_image_tiles_5000.zip"),
     )
     folder = "kather2016"
+    images = 5_000
+    extent = (150, 150)
+    disk_gb = 0.4
     mpp = 0.495
     patch_size = 150
     view = View.WHOLE

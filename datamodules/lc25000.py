@@ -69,6 +69,9 @@ class LC25000(PathologyDataModule):
         "https://github.com/GeorgeBatch/LC25000-clean beside it"
     )
     folder = "lc25000"
+    images = 25_000
+    extent = (768, 768)
+    disk_gb = 1.9
     view = View.WHOLE
     tasks = (Task("histology", TaskKind.CLASSIFICATION, CLASSES),)
     layout = (_TOP,)

@@ -83,6 +83,9 @@ class MIDOGpp(PathologyDataModule):
         "into databases/ there"
     )
     folder = "midogpp"
+    images = 503
+    extent = (5_900, 5_900)
+    disk_gb = 65
     mpp = 0.25
     tasks = (
         Task("mitosis", TaskKind.DETECTION, CLASSES, positive=CLASSES[0], object_size_um=12.5),

@@ -61,6 +61,9 @@ class MoNuSeg(PathologyDataModule):
         "archives there"
     )
     folder = "monuseg"
+    images = 51
+    extent = (1_000, 1_000)
+    disk_gb = 0.2
     mpp = 0.25
     tasks = (
         Task("nuclei", TaskKind.SEGMENTATION, ("background", "nucleus")),

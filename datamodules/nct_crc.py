@@ -81,6 +81,9 @@ class NCTCRC(PathologyDataModule):
         ),
     )
     folder = "nct_crc"
+    images = 107_180
+    extent = (224, 224)
+    disk_gb = 16.1
     mpp = 0.5
     patch_size = 224
     view = View.WHOLE

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from datamodules.base import PathologyDataModule
+from datamodules.base import Archive, PathologyDataModule
 from datamodules.errors import DatasetNotFoundError, LayoutError
 from datamodules.images import image_size, list_images, write_image
 from datamodules.instances import boxes_around
@@ -76,11 +76,16 @@ class OCELOT(PathologyDataModule):
     )
     homepage = "https://doi.org/10.5281/zenodo.8417503"
     sources = ("TCGA",)
-    obtain = (
-        "get the archive of https://doi.org/10.5281/zenodo.8417503 and unpack it there, so that "
-        "images, annotations and metadata.json lie in it"
+    archives = (
+        Archive(
+            "https://zenodo.org/records/8417503/files/ocelot2023_v1.0.1.zip",
+            # Not the publisher's own: the one with which torch_em checks this file.
+            "sha256:74f46b79e3c4076ca0012d403629ab1e1e412591faf79a910d4d8bdd92c47920",
+        ),
     )
     folder = "ocelot"
+    images = 663
+    extent = (1_024, 1_024)
     mpp = 0.2
     grouping = "slide"
     tasks = (_CELLS, _TISSUE)

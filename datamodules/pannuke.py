@@ -119,6 +119,9 @@ class PanNuke(PathologyDataModule):
     sources = ("PanNuke", "TCGA")
     archives = tuple(Archive(f"{_URL}fold_{fold}.zip") for fold in (1, 2, 3))
     folder = "pannuke"
+    images = 7_901
+    extent = (256, 256)
+    disk_gb = 37
     mpp = 0.25
     patch_size = _SIDE
     view = View.WHOLE

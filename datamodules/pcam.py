@@ -21,6 +21,15 @@ from datamodules.tissue import Stain, Tissue, scene
 _STEM = "camelyonpatch_level_2_split_"
 _SPLITS = {"train": "train", "valid": "val", "test": "test"}
 _URL = "https://zenodo.org/records/2546921/files/"
+# Of the unpacked files, as several programs that read PCam check them.
+_MD5 = {
+    "train_x": "01844da899645b4d6f84946d417ba453",
+    "train_y": "0781386bf6c2fb62d58ff18891466aca",
+    "valid_x": "81cf9680f1724c40673f10dc88e909b1",
+    "valid_y": "94d8aacc249253159ce2a2e78a86e658",
+    "test_x": "2614b2e6717d6356be141d9d6dbfcb7e",
+    "test_y": "11ed647efe9fe457a4eb45df1dba19ba",
+}
 
 
 class PCam(PathologyDataModule):
@@ -33,8 +42,8 @@ class PCam(PathologyDataModule):
         camelyonpatch_level_2_split_{train,valid,test}_y.h5      'y' uint8 (n, 1, 1, 1)
         camelyonpatch_level_2_split_{train,valid,test}_meta.csv  optional; column wsi
 
-    The publisher compresses each file (.h5.gz): unpack them, a compressed file cannot be read
-    at a random position.
+    The publisher compresses each .h5 file (.h5.gz): `datasets download` unpacks them, because a
+    compressed file cannot be read at a random position.
 
     Classes: 0 no_tumor, 1 tumor (the central 32x32 px hold tumour tissue).
 
@@ -58,11 +67,14 @@ class PCam(PathologyDataModule):
     )
     homepage = "https://zenodo.org/records/2546921"
     sources = ("CAMELYON16",)
-    # The published checksums belong to the unpacked files, so none can be given here.
-    archives = tuple(
-        Archive(f"{_URL}{_STEM}{part}_{what}.h5.gz") for part in _SPLITS for what in ("x", "y")
+    archives = (
+        *(Archive(f"{_URL}{_STEM}{k}.h5.gz", content=f"md5:{md5}") for k, md5 in _MD5.items()),
+        *(Archive(f"{_URL}{_STEM}{part}_meta.csv") for part in _SPLITS),
     )
     folder = "pcam"
+    images = 327_680
+    extent = (96, 96)
+    disk_gb = 9.1
     mpp = 1.0
     patch_size = 96
     view = View.WHOLE

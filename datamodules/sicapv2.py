@@ -86,6 +86,8 @@ class SICAPv2(PathologyDataModule):
         "so that images, masks and partition lie in it"
     )
     folder = "sicapv2"
+    images = 12_081
+    extent = (512, 512)
     mpp = 1.0
     patch_size = 256
     view = View.WHOLE

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.base import PathologyDataModule
+from datamodules.base import Archive, PathologyDataModule
 from datamodules.errors import DatasetNotFoundError
 from datamodules.images import read_image, write_image
 from datamodules.layout import named, nonempty_images, relative, subfolders
@@ -46,11 +46,16 @@ class TNBC(PathologyDataModule):
     )
     homepage = "https://doi.org/10.5281/zenodo.2579118"
     sources = ("Institut Curie",)
-    obtain = (
-        "get the archive of https://doi.org/10.5281/zenodo.2579118 and unpack it there, so that "
-        "folders Slide_01, GT_01 and so on lie in it"
+    archives = (
+        Archive(
+            "https://zenodo.org/records/2579118/files/TNBC_NucleiSegmentation.zip",
+            "md5:1605712a752b201b57eacc8f866adb4f",
+            25_232_361,
+        ),
     )
     folder = "tnbc"
+    images = 50
+    extent = (512, 512)
     mpp = 0.25
     grouping = "patient"
     tasks = (Task("nuclei", TaskKind.SEGMENTATION, ("background", "nucleus")),)

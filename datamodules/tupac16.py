@@ -79,6 +79,9 @@ class TUPAC16(PathologyDataModule):
         "https://github.com/DeepPathology/TUPAC16_AlternativeLabels beside them"
     )
     folder = "tupac16"
+    images = 656
+    extent = (2_000, 2_000)
+    disk_gb = 8
     mpp = 0.25
     tasks = (
         Task("mitosis", TaskKind.DETECTION, CLASSES, positive=CLASSES[0], object_size_um=12.5),

@@ -23,6 +23,7 @@ from datamodules.records import SPLITS, Record, Target, Task, TaskKind
 from datamodules.store import Store
 from datamodules.tiling import Cutter
 from datamodules.validation import check_targets
+from datamodules.verified import note
 
 _BLOCK = 64  # patches read at a time
 _FLAT = 2  # grey levels; a patch that differs no more holds no tissue
@@ -34,7 +35,8 @@ def verify(dataset: PathologyDataModule, workers: int = 0, watch: Watch | None =
 
     Raw: the layout, every image and target. Store: the content digest, targets in range, empty
     images, groups on two sides of a split, classes that never occur, and that it was made from
-    the raw files that lie there now. Memory is bounded by a block of patches.
+    the raw files that lie there now. Memory is bounded by a block of patches. A store without any
+    error is noted as verified.
 
     Args:
         dataset: which one, with its settings.
@@ -52,7 +54,10 @@ def verify(dataset: PathologyDataModule, workers: int = 0, watch: Watch | None =
     else:
         what = "not prepared yet; run `python -m lightning_app datasets prepare`"
         found.add(Level.INFO, "store", str(dataset.store_path), what)
-    return Report(dataset.name, found.all(), records, patches)
+    report = Report(dataset.name, found.all(), records, patches)
+    if dataset.store_path.exists():
+        note(dataset, report.ok)
+    return report
 
 
 def _raw(dataset: PathologyDataModule, found: Findings, workers: int, watch: Watch | None) -> int:

@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from datamodules.balance import balance_lines
 from datamodules.base import PathologyDataModule
-from datamodules.cards import card, table, write_readme
+from datamodules.cards import card, write_readme
 from datamodules.download import download
 from datamodules.duplicates import find_duplicates
 from datamodules.errors import ConfigError, UserError
@@ -26,8 +25,8 @@ from datamodules.registry import build, public_names
 from datamodules.settings import DataConfig, DatasetConfig
 from datamodules.verify import verify
 from lightning_app.config import load_config
+from lightning_app.dataset_tables import print_list, print_room
 
-LIST_WIDTH = 140  # columns of `datasets list` where no terminal says how many there are
 console = Console(soft_wrap=True, highlight=False)
 
 
@@ -37,7 +36,8 @@ def run_datasets(options: argparse.Namespace) -> int:
         console.print(f"wrote {write_readme()}")
         return 0
     if options.action == "list":
-        _print_list(_placed(DataConfig(), options))
+        data = _placed(DataConfig(), options)
+        print_list(console, [build(name, DatasetConfig(), data) for name in public_names()])
         return 0
     datasets = _chosen(options)
     if options.action == "show" and len(datasets) > 1 and (options.out or Path()).suffix:
@@ -49,6 +49,8 @@ def run_datasets(options: argparse.Namespace) -> int:
         "verify": _verify,
         "forge": _forge,
     }[options.action]
+    if options.action == "download":
+        print_room(console, datasets)
     codes = [_tried(action, dataset, options) for dataset in datasets]
     if options.action == "verify" and options.duplicates:
         codes.append(_duplicates(datasets))
@@ -64,7 +66,10 @@ def _tried(
     try:
         return action(dataset, options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        told = str(error)
+        if not told.startswith(dataset.name):
+            told = f"{dataset.name}: {told}"
+        print(f"error: {told}", file=sys.stderr)
         return 2
 
 
@@ -124,8 +129,12 @@ def _verify(dataset: PathologyDataModule, options: argparse.Namespace) -> int:
 
 
 def _duplicates(datasets: list[PathologyDataModule]) -> int:
-    found = find_duplicates({dataset.name: dataset.store for dataset in datasets})
-    console.print(found.text(), markup=False)
+    """Copies within and across what is prepared; to have some is known and no error."""
+    for dataset in datasets:
+        if not is_prepared(dataset):
+            console.print(f"{dataset.name}: not prepared, so not among what is compared")
+    stores = {dataset.name: dataset.store for dataset in datasets if is_prepared(dataset)}
+    console.print(find_duplicates(stores).text(), markup=False)
     return 0
 
 
@@ -147,21 +156,3 @@ def _sheet(dataset: PathologyDataModule, out: Path | None) -> Path:
     if out is None:
         return Path(name)
     return out if out.suffix.lower() == ".png" else out / name
-
-
-def _print_list(data: DataConfig) -> None:
-    shown = Table()
-    for heading in ("name", "tasks", "organs", "um/px", "licence", "present", "prepared", "images"):
-        shown.add_column(heading)
-    for row in table(build(name, DatasetConfig(), data) for name in public_names()):
-        shown.add_row(
-            row.name,
-            row.tasks,
-            row.organs,
-            f"{row.mpp:g}" if row.mpp else "unknown",
-            row.licence,
-            "yes" if row.present else "",
-            "yes" if row.prepared else "",
-            "" if row.images is None else str(row.images),
-        )
-    Console(width=max(console.width, LIST_WIDTH)).print(shown)

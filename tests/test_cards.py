@@ -73,14 +73,12 @@ def test_the_table_says_what_is_there_and_what_is_prepared(tmp_path):
     prepared = prepare(datasets[0], workers=1)
     forge(datasets[1], 0, 6)
     first, second, third = table(datasets)
-    assert (first.name, first.images, first.present, first.prepared) == (
-        *("breastpathq", prepared.count),
-        *(True, True),
-    )
+    assert (first.name, first.images, first.present) == ("breastpathq", 2_579, True)
+    assert (first.patches, first.verified) == (prepared.count, False)
     assert (first.tasks, first.organs, first.mpp) == ("cellularity: regression", "breast", 0.5)
-    assert (second.images, second.present, second.prepared) == (None, True, False)
+    assert (second.present, second.patches, second.verified) == (True, None, False)
     assert second.tasks.startswith("nuclei: segmentation (6), ")
-    assert (third.images, third.present, third.prepared) == (None, False, False)
+    assert (third.present, third.patches, third.verified) == (False, None, False)
 
 
 class First(PathologyDataModule):
