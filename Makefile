@@ -80,11 +80,14 @@ $(STAMP): pyproject.toml constraints.txt
 doctor: $(STAMP) ## say what this machine has and what is wrong with it
 	$(APP) doctor
 
+# A dataset at fault, or one that must be fetched by hand, does not keep the others waiting.
 .PHONY: data
 data: $(STAMP) ## fetch, prepare and verify the datasets of CONFIG (the real recipe) below DATA
-	$(APP) datasets download $(RECIPE) $(ARGS)
-	$(APP) datasets prepare $(RECIPE) $(ARGS)
-	$(APP) datasets verify $(RECIPE) $(ARGS)
+	@worst=0; for action in download prepare verify; do \
+	  echo "$(APP) datasets $$action"; \
+	  $(APP) datasets $$action $(RECIPE) $(ARGS) && code=0 || code=$$?; \
+	  case $$code in 0) ;; 2) worst=2 ;; *) exit $$code ;; esac; \
+	done; exit $$worst
 
 .PHONY: pretrain
 pretrain: $(STAMP) ## train one encoder on all datasets; without data, on a forged demo

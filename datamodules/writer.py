@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from datamodules.tiling import Patch
 
 DENSE = (TaskKind.SEGMENTATION,)
 _PIECE = 2**20  # bytes of encoded patches that lie in one piece of the file
+_ROWS = {"split": "B", "group": "i", "source": "i", "xy": "i", "mpp": "d"}  # as in `array`
 _BLOCK = 64  # patches written at a time: large enough for HDF5, small in memory
 
 
@@ -52,12 +54,9 @@ class StoreWriter:
         self._ends: dict[str, list[int]] = {}
         self._digest = ContentDigest(self.tasks)
         self._pending: list[Patch] = []
-        self._rows: dict[str, list[Any]] = {
-            k: [] for k in ("split", "group", "source", "xy", "mpp")
-        }
-        self._scalars: dict[str, list[Any]] = {
-            task.name: [] for task in tasks if task.kind in SCALAR_TYPE
-        }
+        # Typed arrays and bytes: a million patches as Python objects would take half a gigabyte.
+        self._rows: dict[str, array[Any]] = {name: array(code) for name, code in _ROWS.items()}
+        self._scalars = {task.name: bytearray() for task in tasks if task.kind in SCALAR_TYPE}
         self._boxes: dict[str, list[Boxes]] = {
             task.name: [] for task in tasks if task.kind is TaskKind.DETECTION
         }
@@ -103,7 +102,7 @@ class StoreWriter:
             self._rows["split"].append(SPLITS.index(record.split))
             self._rows["group"].append(group)
             self._rows["source"].append(source)
-            self._rows["xy"].append((patch.x, patch.y))
+            self._rows["xy"].extend((patch.x, patch.y))
             self._rows["mpp"].append(patch.mpp)
             self._digest.add(record.split, record.group, record.source, patch.image, patch.targets)
             for task in self.tasks:
@@ -116,7 +115,7 @@ class StoreWriter:
         if isinstance(target, Boxes):
             self._boxes[task.name].append(target)
         elif task.kind in SCALAR_TYPE:
-            self._scalars[task.name].append(np.asarray(target, SCALAR_TYPE[task.kind]))
+            self._scalars[task.name] += np.asarray(target, SCALAR_TYPE[task.kind]).tobytes()
 
     def _number(self, table: str, name: str) -> int:
         return self._tables[table].setdefault(name, len(self._tables[table]))
@@ -155,14 +154,16 @@ class StoreWriter:
         if not count:
             raise LayoutError(f"{self.path.stem}: the dataset holds no labelled image")
         file = self._file
-        file["split"] = np.array(self._rows["split"], np.uint8)
-        file["group"] = np.array(self._rows["group"], np.int32)
-        file["source"] = np.array(self._rows["source"], np.int32)
-        file["xy"] = np.array(self._rows["xy"], np.int32)
+        for name in ("split", "group", "source"):
+            file[name] = np.asarray(self._rows[name])
+        file["xy"] = np.asarray(self._rows["xy"]).reshape(count, 2)
         for table, names in self._tables.items():
             file.create_dataset(f"{table}s", data=list(names), dtype=h5py.string_dtype())
-        for task, values in self._scalars.items():
-            file[f"targets/{task}"] = np.stack(values)
+        for task in self.tasks:
+            if task.kind in SCALAR_TYPE:
+                values = np.frombuffer(self._scalars[task.name], SCALAR_TYPE[task.kind])
+                wide = (len(task.classes),) if task.kind is TaskKind.MULTILABEL else ()
+                file[f"targets/{task.name}"] = values.reshape(count, *wide)
         self._finish_boxes()
         file.create_group("offsets")
         for name, data in self._dense.items():

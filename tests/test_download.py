@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from datamodules.base import Archive, PathologyDataModule
 from datamodules.download import COMPLETE, download
@@ -27,7 +28,12 @@ from datamodules.fetch import Patience
 from datamodules.forge import MARK
 from datamodules.prepare import DOWNLOADS, fingerprint
 from datamodules.published import file_name, with_checksum
-from datamodules.settings import DataConfig
+from datamodules.records import Boxes, Task, TaskKind
+from datamodules.registry import build
+from datamodules.settings import DataConfig, DatasetConfig
+from datamodules.space import room_for, store_bytes
+from datamodules.tiling import View
+from lightning_app.dataset_tables import print_room
 from tests.publisher import Publisher
 
 QUICK = Patience(attempts=3, wait=0.01, timeout=5)
@@ -243,6 +249,60 @@ def test_too_small_a_disk_is_said_before_anything_is_fetched(publisher, tmp_path
         download(dataset_of(tmp_path, huge), patience=QUICK)
     assert not publisher.asked
     assert "1 files to fetch, 1000000000.0 GB" in caplog.text
+
+
+def test_the_disk_space_of_all_is_told_before_any_is_fetched(publisher, tmp_path):
+    images = {"images": 1_000, "extent": (64, 64), "patch_size": 32, "view": View.WHOLE}
+    task = (Task("area", TaskKind.SEGMENTATION, ("a", "b")),)
+    url = publisher.offer("images.zip", PACKED)
+    fetched = dataset_of(tmp_path / "data", Archive(url), tasks=task, **images)
+    by_hand = dataset_of(tmp_path / "data", folder="other", obtain="fill in a form", disk_gb=2)
+    told = io.StringIO()
+    print_room(Console(file=told, soft_wrap=True), [fetched, by_hand])
+    mine, other = (line for line in told.getvalue().splitlines() if "\u2502" in line)
+    assert [cell.strip() for cell in mine.split("\u2502")[2:5]] == ["3.0 MB", "6.0 MB", "4.1 MB"]
+    assert [cell.strip() for cell in other.split("\u2502")[2:4]] == ["by hand", "2.0 GB"]
+    assert f"about 2.0 GB of raw files in {tmp_path}" in told.getvalue()
+    assert not publisher.asked
+
+    download(fetched, patience=QUICK)
+    assert room_for(fetched).raw == room_for(fetched).files == 0
+    huge = dataset_of(tmp_path / "data", Archive(url, bytes=10**18), folder="huge")
+    with pytest.raises(DownloadError, match="name fewer datasets"):
+        print_room(Console(file=told), [fetched, huge])
+
+
+@pytest.mark.parametrize("name", ["glas", "monuseg", "tnbc", "nct_crc", "bach"])
+def test_the_estimate_of_a_store_is_what_images_of_the_usual_size_take(name, tmp_path):
+    dataset = build(name, DatasetConfig(), DataConfig(root=str(tmp_path), stores=str(tmp_path)))
+    width, height = dataset.extent
+    targets = {
+        task.name: np.zeros((height, width), np.uint8)
+        if task.kind is TaskKind.SEGMENTATION
+        else Boxes()
+        for task in dataset.tasks
+    }
+    blank = np.zeros((height, width, 3), np.uint8)
+    patches = dataset.cutter(dataset.tasks).cut(blank, targets, dataset.mpp)
+    masks = sum(task.kind is TaskKind.SEGMENTATION for task in dataset.tasks)
+    each = len(patches) * dataset.side**2 * (3 + masks)
+    assert store_bytes(dataset) == each * dataset.images
+
+
+def test_the_content_of_a_gz_archive_is_checked_where_its_checksum_is_published(
+    publisher, tmp_path
+):
+    plain = b"labels" * 1000
+    url = publisher.offer("labels.h5.gz", gzip.compress(plain))
+    facts = {"layout": ("labels.h5",)}
+    wrong = dataset_of(tmp_path, Archive(url, content=md5(b"others")), **facts)
+    with pytest.raises(ChecksumError, match=r"labels\.h5.*md5 is"):
+        download(wrong, patience=QUICK)
+    assert not (wrong.root / "labels.h5").exists()
+    assert not (wrong.root / DOWNLOADS / "labels.h5.gz").exists()
+    right = dataset_of(tmp_path, Archive(url, content=md5(plain)), **facts)
+    download(right, patience=QUICK)
+    assert (right.root / "labels.h5").read_bytes() == plain
 
 
 def test_data_behind_a_form_are_explained_step_by_step(tmp_path):

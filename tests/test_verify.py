@@ -20,6 +20,7 @@ from datamodules.records import SPLITS
 from datamodules.registry import build
 from datamodules.settings import DataConfig, DatasetConfig
 from datamodules.store import Store
+from datamodules.verified import is_verified, note_of
 from datamodules.verify import verify
 
 
@@ -69,6 +70,24 @@ def test_an_untouched_dataset_is_sound(forged, name):
     assert report.patches == len(store)
     assert report.records == Provenance(store).source_count
     assert "synthetic" in told(report, Level.INFO)
+
+
+def test_a_store_counts_as_verified_until_it_is_written_anew_or_changed(copy):
+    dataset = copy("breastpathq")
+    note_of(dataset.store_path).unlink(missing_ok=True)  # another test may have left one
+    assert not is_verified(dataset)
+    verify(dataset, workers=1)
+    assert is_verified(dataset)
+    dataset.store_path.rename(dataset.store_path.with_name("older.h5"))
+    assert not is_verified(dataset)
+    prepare(dataset, workers=1)
+    assert not is_verified(dataset)
+    verify(dataset, workers=1)
+    damage(dataset, lambda file: file["images"].write_direct(file["images"][:] ^ 1))
+    assert not is_verified(dataset)
+    assert not verify(dataset, workers=1).ok
+    assert not is_verified(dataset)
+    assert not note_of(dataset.store_path).exists()
 
 
 def test_a_published_overlap_of_patients_is_a_warning_with_the_cards_reason(forged):
