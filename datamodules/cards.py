@@ -30,6 +30,7 @@ python -m lightning_app datasets show NAME         card, balance of classes, con
 python -m lightning_app datasets download NAME     where no form or login is needed
 python -m lightning_app datasets prepare NAME      write the HDF5 store
 python -m lightning_app datasets verify NAME       read everything and name what is wrong
+python -m lightning_app datasets forge NAME        a small synthetic copy in the same layout
 ```
 """
 

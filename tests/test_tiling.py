@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from datamodules.records import Boxes, Task, TaskKind
@@ -68,6 +68,29 @@ def test_image_mask_and_boxes_stay_aligned(height, width, side, number, mpp, see
             window = image[patch.y : patch.y + side, patch.x : patch.x + side]
             inside = patch.image[: window.shape[0], : window.shape[1]]
             np.testing.assert_array_equal(inside, window)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    height=lengths, width=lengths, side=sides, view=st.sampled_from(View),
+    mpp=st.sampled_from([0.0, 0.25, 0.4, 0.5, 0.8, 1.0]), seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_the_box_of_an_object_is_the_one_around_its_mask(height, width, side, view, mpp, seed):
+    image, targets = picture(height, width, 1, np.random.default_rng(seed))
+    scale = side / min(height, width) if view is View.WHOLE else mpp / 0.5 if mpp else 1.0
+    (source,) = targets["objects"].xyxy
+    assume(scale * min(source[2:] - source[:2]) >= 3)  # smaller ones vanish from masks
+    for patch in Cutter(TASKS, side, view, 0.5).cut(image, targets, mpp):
+        rows, columns = np.nonzero(patch.targets["area"] == 1)
+        for box in patch.targets["objects"].xyxy:
+            around = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            np.testing.assert_allclose(box, around, atol=1)
+            # The patch says where it lies in the image, so that every object is found there.
+            window = np.array([patch.x, patch.y, patch.x + side / scale, patch.y + side / scale])
+            seen = np.clip(source, np.tile(window[:2], 2), np.tile(window[2:], 2))
+            np.testing.assert_allclose(
+                box / scale + np.tile(window[:2], 2), seen, atol=1 + 1 / scale
+            )
 
 
 @settings(deadline=None, max_examples=60)
