@@ -34,7 +34,7 @@ SCHEMA = 1
 
 
 class ImageEncoder(Protocol):
-    """What a frozen encoder must offer; `models.export.FrozenEncoder` does."""
+    """What a frozen encoder must offer; `models.frozen.FrozenEncoder` does."""
 
     @property
     def name(self) -> str:

@@ -19,7 +19,9 @@ class ProbeConfig:
             regression), "knn". Where the forest is among them, it is the study's headline.
         trees: trees per forest.
         seed: of subsets and forests.
-        baselines: encoders probed beside the trained one: "imagenet", "random".
+        baselines: encoders probed beside the trained one: "imagenet" and "random" are weights of
+            its own architecture, anything else is named as for the verb `probe`. Differences are
+            taken to the first.
         batch_size: images per forward pass.
         precision: "fp32" or "bf16" for the frozen encoder; features depend on it.
         bootstrap: resamples behind each interval.

@@ -46,7 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
         "items",
         nargs="*",
         metavar="ENCODER|key=value",
-        help="run folder, .safetensors with its .json, imagenet:NAME or random:NAME; settings",
+        help="run folder, .ckpt or .safetensors of ours, FILE.safetensors:NAME, imagenet:NAME, "
+        "random:NAME, hf-hub:ORG/NAME or local-dir:FOLDER (NAME as timm calls it), the newest run "
+        "where none is given; settings",
     )
     probe.add_argument("--config", type=Path, help="YAML file; the run's own if there is one")
     probe.add_argument("--out", type=Path, help="folder of the result; a new one below runs/")
