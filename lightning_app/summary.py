@@ -50,9 +50,12 @@ def scores_table(study: DatasetStatistics) -> Table:
         table.add_column(f"{labels:.0f}" + ("" if size else " (all)"), justify="right")
     for curve in study.curves:
         table.add_row(curve.encoder, *(_text(score) for score in curve.scores))
+    for compared in study.comparisons:
+        differences = (_text(difference, "+") for difference in compared.differences)
+        table.add_row(f"{compared.encoder} minus {compared.baseline}", *differences)
     table.add_row("best constant", *([f"{study.constant:.3f}"] * len(study.sizes)))
     return table
 
 
-def _text(score: Interval) -> str:
-    return f"{score.value:.3f} ({score.low:.3f}-{score.high:.3f})"
+def _text(score: Interval, sign: str = "") -> str:
+    return f"{score.value:{sign}.3f} ({score.low:{sign}.3f} to {score.high:{sign}.3f})"
