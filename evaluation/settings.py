@@ -31,6 +31,9 @@ class ProbeConfig:
             data; the report then says so.
         budget: seconds after which nothing further is started; what is done by then is kept as
             a complete smaller study. 0 is no limit.
+        every: epochs between two probes while training goes on, after a validation; 0 probes at
+            the end only.
+        every_budget: seconds that each of these may take; see `budget`.
         map_points: images per embedding map at most; 0 draws none.
     """
 
@@ -49,4 +52,6 @@ class ProbeConfig:
     backend: str = "loky"
     allow_overlap: bool = False
     budget: float = limited(0.0, 0)
+    every: int = limited(0, 0)
+    every_budget: float = limited(300.0, 0)
     map_points: int = limited(1500, 0)

@@ -39,11 +39,16 @@ def probe_run(
         baseline: name of the encoder that differences are taken to.
     """
     if unseen:
-        cache = Path(config.data.stores) / "features"
+        cache = feature_cache(config)
         run_study(encoders, list(unseen.values()), config.probe, folder, cache, baseline)
     seconds = round(time.monotonic() - started, 1)
     write_json(folder / "provenance.json", {**origin, "seconds": seconds})
     write_report(folder)
+
+
+def feature_cache(config: Config) -> Path:
+    """Folder of cached features, which all runs on the same stores share."""
+    return Path(config.data.stores) / "features"
 
 
 def baseline_specs(config: Config, architecture: str) -> list[str]:
@@ -68,13 +73,19 @@ def load_all(specs: Sequence[str], config: Config) -> tuple[list[FrozenEncoder],
     """
     loaded = {spec: load_named(spec, config) for spec in dict.fromkeys(specs)}
     architecture = str(next(iter(loaded.values())).facts["timm_name"])
-    beside = baseline_specs(config, architecture)
-    loaded |= {spec: load_named(spec, config) for spec in beside if spec not in loaded}
+    beside = load_baselines(config, architecture)
+    loaded |= {spec: encoder for spec, encoder in beside.items() if spec not in loaded}
     names = [encoder.name for encoder in loaded.values()]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two encoders are called {name}: rename the folder or file of one")
-    return list(loaded.values()), loaded[beside[0]].name if beside else None
+    reference = next(iter(beside.values()), None)
+    return list(loaded.values()), reference.name if reference else None
+
+
+def load_baselines(config: Config, architecture: str) -> dict[str, FrozenEncoder]:
+    """The configured baselines by what names them, the reference first."""
+    return {spec: load_named(spec, config) for spec in baseline_specs(config, architecture)}
 
 
 def check_baselines(config: Config) -> None:

@@ -29,6 +29,7 @@ from lightning_app.callbacks import EpochLine, ExportEncoder, ProbeAtEnd, Throug
 from lightning_app.checkpoints import checkpoint_callbacks
 from lightning_app.config import Config
 from lightning_app.dashboard import finish
+from lightning_app.epoch_probes import ProbeEpochs
 from lightning_app.loggers import build_loggers
 from lightning_app.panels import ShowPanels
 from lightning_app.probing import check_baselines
@@ -133,6 +134,7 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
         EpochLine(config.trainer.epochs),
         LearningRateMonitor("step"),
         ExportEncoder(folder, origin),
+        *([ProbeEpochs(folder, config, unseen)] if unseen and config.probe.every else []),
         ShowPanels(folder, stream.datasets, config.trainer.panel_every, config.seed),
         *([EMAWeightAveraging(decay=config.optim.ema_decay)] if config.optim.ema_decay else []),
         ProbeAtEnd(folder, config, unseen, origin, started),

@@ -42,15 +42,21 @@ class FrozenEncoder:
     def __init__(
         self, model: nn.Module, name: str, facts: Mapping[str, Any], device: torch.device | str
     ) -> None:
-        self.model = model.eval().requires_grad_(False).to(device)
+        self.model = model.eval().requires_grad_(False)
         self.model.to(memory_format=torch.channels_last)
         self.name = name
         self.facts = dict(facts)
         self.input_size = int(facts["input_size"])
         self.mean: tuple[float, ...] = tuple(facts["mean"])
         self.std: tuple[float, ...] = tuple(facts["std"])
-        self.device = torch.device(device)
         self.digest = digest(model.state_dict())
+        self.to(device)
+
+    def to(self, device: torch.device | str) -> FrozenEncoder:
+        """Compute there from now on."""
+        self.device = torch.device(device)
+        self.model.to(self.device)
+        return self
 
     @torch.inference_mode()
     def embed(self, images: Tensor, precision: str = "fp32") -> Tensor:
