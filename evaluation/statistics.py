@@ -87,13 +87,16 @@ class DatasetStatistics:
     predictor: str
 
 
-def summarise(result: Predictions, resamples: int = 2000, seed: int = 0) -> DatasetStatistics:
+def summarise(
+    result: Predictions, resamples: int = 2000, seed: int = 0, trainings: int = 1
+) -> DatasetStatistics:
     """All statistics of one dataset.
 
     Args:
         result: predictions of its sweep.
         resamples: of the bootstrap.
         seed: of the bootstrap.
+        trainings: runs of every encoder's training behind the repeats; see `resampled_scores`.
     """
     metric, labels = result.metric, result.labels
     names, group = np.unique(result.group, return_inverse=True)
@@ -101,7 +104,7 @@ def summarise(result: Predictions, resamples: int = 2000, seed: int = 0) -> Data
         metric, result.truth, result.predicted, group, len(names), result.positive
     )
     point = mean_scores(metric, parts)
-    drawn = resampled_scores(metric, parts, resamples, seed)
+    drawn = resampled_scores(metric, parts, resamples, seed, trainings)
     areas, drawn_areas = area(labels, point), area(labels, drawn)
     curves = tuple(
         Curve(

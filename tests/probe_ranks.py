@@ -19,8 +19,8 @@ from train_ranks import small_run
 from lightning_app.config import Config
 from lightning_app.train import assemble
 
-TIMEOUT = timedelta(seconds=6)
-PROBE_S = 9.0  # longer than the time-out
+TIMEOUT = timedelta(seconds=5)
+PROBE_S = 7.0  # longer than the time-out
 
 
 def probed_run(folder: Path, *overrides: str) -> Config:
