@@ -97,6 +97,10 @@ pretrain: $(STAMP) ## train one encoder on all datasets; without data, on a forg
 probe: $(STAMP) ## compare frozen features by random forests on few labels
 	$(APP) probe $(CONFIG_OPTION) $(RUN_FOLDERS) $(ENCODERS) $(DATA_SETTING) $(ARGS)
 
+.PHONY: ablate
+ablate: $(STAMP) ## which dataset helps? train without each one and on each alone, resumable
+	$(APP) ablate $(CONFIG_OPTION) $(DATA_SETTING) $(ARGS)
+
 .PHONY: report
 report: $(STAMP) ## write report.html of RUN again; of several, a leaderboard
 	$(APP) report $(RUN_FOLDERS) $(ARGS)

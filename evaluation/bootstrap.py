@@ -43,9 +43,21 @@ def mean_scores(metric: Metric, parts: Floats) -> Floats:
     return np.asarray(score_of_parts(metric, parts.sum(axis=-2)).mean(axis=-1))
 
 
-def resampled_scores(metric: Metric, parts: Floats, count: int, seed: int) -> Floats:
-    """The same for `count` resamples, (count, encoders, sizes)."""
+def resampled_scores(
+    metric: Metric, parts: Floats, count: int, seed: int, trainings: int = 1
+) -> Floats:
+    """The same for `count` resamples, (count, encoders, sizes).
+
+    Args:
+        metric: which metric.
+        parts: (encoders, sizes, repeats, groups, k).
+        count: of resamples.
+        seed: of the resampling.
+        trainings: runs of every encoder's training that the repeats come from, those of one run
+            next to each other. They are a third factor and are resampled as well.
+    """
     encoders, sizes, repeats, groups, k = parts.shape
+    draws = repeats // trainings
     rng = np.random.default_rng(seed)
     flat = np.moveaxis(parts, 3, 0).reshape(groups, -1)
     block = max(1, BLOCK // max(groups, flat.shape[1]))
@@ -53,7 +65,10 @@ def resampled_scores(metric: Metric, parts: Floats, count: int, seed: int) -> Fl
     for start in range(0, count, block):
         n = min(block, count - start)
         of_groups = rng.multinomial(groups, np.full(groups, 1 / groups), n).astype(np.float64)
-        of_repeats = rng.multinomial(repeats, np.full(repeats, 1 / repeats), n) / repeats
+        of_repeats = rng.multinomial(draws, np.full(draws, 1 / draws), n) / draws
+        if trainings > 1:
+            of_runs = rng.multinomial(trainings, np.full(trainings, 1 / trainings), n) / trainings
+            of_repeats = np.einsum("bt,br->btr", of_runs, of_repeats).reshape(n, repeats)
         sums = (of_groups @ flat).reshape(n, encoders, sizes, repeats, k)
         per_repeat = score_of_parts(metric, sums)
         scores[start : start + n] = np.einsum("besr,br->bes", per_repeat, of_repeats)

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ SCHEMA = 1
 
 
 class ImageEncoder(Protocol):
-    """What a frozen encoder must offer; `models.export.FrozenEncoder` does."""
+    """What a frozen encoder must offer; `models.frozen.FrozenEncoder` does."""
 
     @property
     def name(self) -> str:
@@ -117,11 +118,7 @@ class Features:
 
 
 def probe_task(dataset: str, tasks: Iterable[Task]) -> Task:
-    """The task that a dataset is probed on: its first classification or regression task.
-
-    Raises:
-        ProbeError: it has none.
-    """
+    """A dataset's first classification or regression task; a ProbeError where it has none."""
     known = list(tasks)
     for task in known:
         if task.kind in (TaskKind.CLASSIFICATION, TaskKind.REGRESSION):
@@ -140,6 +137,7 @@ def extract(
     cache: Path,
     batch_size: int = 64,
     precision: str = "fp32",
+    deadline: float | None = None,
 ) -> Features:
     """Features of all images of a dataset, from the cache where they are there.
 
@@ -150,10 +148,11 @@ def extract(
         cache: folder of the cache files.
         batch_size: images per forward pass; does not change what is asked for.
         precision: "fp32" or "bf16"; part of the cache key, because features depend on it.
+        deadline: on the clock of `time.monotonic()`; None waits for the last image.
 
     Raises:
-        ProbeError: the loader hands out another number of images than the store holds, or the
-            encoder gives values that are not finite.
+        ProbeError: the loader hands out another number of images than the store holds, the
+            encoder gives values that are not finite, or the deadline passes.
     """
     size = data.config.input_size or data.data.image_size
     decisive: list[Any] = [encoder.digest, encoder.mean, encoder.std, data.store.digest]
@@ -164,7 +163,7 @@ def extract(
         log.info("features of %s with %s", data.name, encoder.name)
         rows = len(data.store.split)
         batches = data.evaluation_loader(size, batch_size)
-        features = _embed_all(encoder, batches, rows, precision, data.name)
+        features = _embed_all(encoder, batches, rows, precision, data.name, deadline)
         _write(path, features)
     return Features(
         dataset=data.name,
@@ -194,10 +193,14 @@ def _embed_all(
     rows: int,
     precision: str,
     dataset: str,
+    deadline: float | None,
 ) -> NDArray[np.float32]:
     found: NDArray[np.float32] | None = None
     seen = np.zeros(rows, bool)
     for batch in batches:
+        if deadline is not None and time.monotonic() > deadline:
+            done = int(seen.sum())
+            raise ProbeError(f"{dataset}: time was over when {done} of {rows} images were embedded")
         part = batch.parts[0]
         values = encoder.embed(batch.images[: part.valid], precision).float().cpu().numpy()
         if not np.isfinite(values).all():

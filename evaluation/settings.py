@@ -19,7 +19,9 @@ class ProbeConfig:
             regression), "knn". Where the forest is among them, it is the study's headline.
         trees: trees per forest.
         seed: of subsets and forests.
-        baselines: encoders probed beside the trained one: "imagenet", "random".
+        baselines: encoders probed beside the trained one: "imagenet" and "random" are weights of
+            its own architecture, anything else is named as for the verb `probe`. Differences are
+            taken to the first.
         batch_size: images per forward pass.
         precision: "fp32" or "bf16" for the frozen encoder; features depend on it.
         bootstrap: resamples behind each interval.
@@ -29,6 +31,9 @@ class ProbeConfig:
             data; the report then says so.
         budget: seconds after which nothing further is started; what is done by then is kept as
             a complete smaller study. 0 is no limit.
+        every: epochs between two probes while training goes on, after a validation; 0 probes at
+            the end only.
+        every_budget: seconds that each of these may take; see `budget`.
         map_points: images per embedding map at most; 0 draws none.
     """
 
@@ -47,4 +52,6 @@ class ProbeConfig:
     backend: str = "loky"
     allow_overlap: bool = False
     budget: float = limited(0.0, 0)
+    every: int = limited(0, 0)
+    every_budget: float = limited(300.0, 0)
     map_points: int = limited(1500, 0)

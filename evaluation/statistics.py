@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.bootstrap import Interval, interval, mean_scores, resampled_scores
+from evaluation.efficiency import Efficiency, efficiency_of, labels_needed
 from evaluation.predictions import Predictions
 from evaluation.scores import Floats, Metric, parts_by_group, score
 
@@ -32,22 +33,6 @@ class Curve:
     encoder: str
     scores: tuple[Interval, ...]
     area: Interval
-
-
-@dataclass(frozen=True)
-class Efficiency:
-    """How many labels the baseline needs for what an encoder reaches with n.
-
-    Attributes:
-        labels: labels that the encoder had.
-        needed: labels that the baseline needs; 0 means fewer than its smallest subset, infinity
-            more than its largest.
-        text: the same in words, with its interval.
-    """
-
-    labels: float
-    needed: Interval
-    text: str
 
 
 @dataclass(frozen=True)
@@ -102,13 +87,16 @@ class DatasetStatistics:
     predictor: str
 
 
-def summarise(result: Predictions, resamples: int = 2000, seed: int = 0) -> DatasetStatistics:
+def summarise(
+    result: Predictions, resamples: int = 2000, seed: int = 0, trainings: int = 1
+) -> DatasetStatistics:
     """All statistics of one dataset.
 
     Args:
         result: predictions of its sweep.
         resamples: of the bootstrap.
         seed: of the bootstrap.
+        trainings: runs of every encoder's training behind the repeats; see `resampled_scores`.
     """
     metric, labels = result.metric, result.labels
     names, group = np.unique(result.group, return_inverse=True)
@@ -116,7 +104,7 @@ def summarise(result: Predictions, resamples: int = 2000, seed: int = 0) -> Data
         metric, result.truth, result.predicted, group, len(names), result.positive
     )
     point = mean_scores(metric, parts)
-    drawn = resampled_scores(metric, parts, resamples, seed)
+    drawn = resampled_scores(metric, parts, resamples, seed, trainings)
     areas, drawn_areas = area(labels, point), area(labels, drawn)
     curves = tuple(
         Curve(
@@ -161,38 +149,6 @@ def area(labels: Floats, scores: Floats) -> Floats:
     return np.asarray(np.trapezoid(scores, x, axis=-1) / (x[-1] - x[0]))
 
 
-def labels_needed(
-    labels: Floats, baseline: Floats, target: Floats, higher_is_better: bool
-) -> Floats:
-    """Labels at which the baseline's learning curve reaches a score.
-
-    The curve is made monotone (the best so far) and is read linearly in log(labels). Nothing is
-    read off outside of what was measured.
-
-    Args:
-        labels: ascending, (sizes,).
-        baseline: its scores, (..., sizes).
-        target: scores to reach, (...).
-        higher_is_better: direction of the metric.
-
-    Returns:
-        (...): 0 where already fewer than the smallest size do, infinity where all do not.
-    """
-    sign = 1.0 if higher_is_better else -1.0
-    curve, wanted = np.maximum.accumulate(sign * baseline, axis=-1), sign * target
-    at = (curve < wanted[..., None]).sum(axis=-1)
-    right = np.clip(at, 1, max(len(labels) - 1, 1)) if len(labels) > 1 else np.zeros_like(at)
-    left = np.maximum(right - 1, 0)
-    y0 = np.take_along_axis(curve, left[..., None], -1)[..., 0]
-    y1 = np.take_along_axis(curve, right[..., None], -1)[..., 0]
-    rise = y1 - y0
-    share = np.divide(wanted - y0, rise, out=np.zeros_like(rise), where=rise > 0)
-    x = np.log(labels)
-    found = np.exp(x[left] + np.clip(share, 0, 1) * (x[right] - x[left]))
-    found = np.where(at == 0, np.where(wanted < curve[..., 0], 0.0, labels[0]), found)
-    return np.where(at == len(labels), np.inf, found)
-
-
 def _compare(
     result: Predictions, point: Floats, drawn: Floats, e: int, b: int, groups: int
 ) -> Comparison:
@@ -207,7 +163,7 @@ def _compare(
             labels_needed(labels, drawn[:, b], drawn[:, e, s], higher),
             groups,
         )
-        efficiency.append(Efficiency(float(n), needed, _in_words(needed, labels)))
+        efficiency.append(efficiency_of(float(n), needed, labels))
     unclear = whole.low <= 0 <= whole.high or groups < 2  # one patient says nothing about others
     clear = 0 if unclear else int(np.sign(whole.value))
     return Comparison(
@@ -220,18 +176,6 @@ def _compare(
         efficiency=tuple(efficiency),
         verdict=clear if higher else -clear,
     )
-
-
-def _in_words(needed: Interval, labels: Floats) -> str:
-    def word(value: float) -> str:
-        if value == 0:
-            return f"fewer than {labels[0]:.0f}"
-        return f"more than {labels[-1]:.0f}" if np.isinf(value) else f"{value:.0f}"
-
-    low, high = word(needed.low), word(needed.high)
-    if low == high:
-        return word(needed.value)
-    return f"{word(needed.value)} (95 %: {low} to {high})"
 
 
 def _cautions(groups: int, result: Predictions) -> tuple[str, ...]:

@@ -14,11 +14,10 @@ from rich.console import Console
 
 from datamodules.base import PathologyDataModule
 from datamodules.batch import MultiTaskBatch
-from datamodules.errors import UserError
 from lightning_app.config import Config
 from lightning_app.dashboard import log_files, log_probes
 from lightning_app.model_card import write_model_card
-from lightning_app.probing import load_named, probe_run, with_baselines
+from lightning_app.probing import load_all, probe_run
 from models.export import export_encoder
 from models.multitask import MultiTaskModule
 
@@ -166,18 +165,27 @@ class ProbeAtEnd(Callback):
         self.unseen = unseen
         self.origin = origin
         self.started = started
-        self.failure: UserError | None = None
+        self.failure: Exception | None = None
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe on rank 0."""
         if not trainer.is_global_zero or trainer.interrupted:
             return
         try:
-            specs = with_baselines([str(self.folder)], self.config)
-            encoders = [load_named(spec, self.config) for spec in specs]
-            probe_run(self.folder, encoders, self.config, self.unseen, self.origin, self.started)
+            encoders, baseline = load_all([str(self.folder)], self.config)
+            probe_run(
+                self.folder,
+                encoders,
+                self.config,
+                self.unseen,
+                self.origin,
+                self.started,
+                baseline,
+            )
             if self.unseen:
                 log_probes(trainer.loggers, self.folder)
-        except UserError as error:
+        except Exception as error:
+            # Whatever it is, the encoder is on the disk and the W&B run ends well; `pretrain`
+            # raises it then.
             self.failure = error
         log_files(trainer.loggers, self.folder)

@@ -46,10 +46,21 @@ def build_parser() -> argparse.ArgumentParser:
         "items",
         nargs="*",
         metavar="ENCODER|key=value",
-        help="run folder, .safetensors with its .json, imagenet:NAME or random:NAME; settings",
+        help="run folder, .ckpt or .safetensors of ours, FILE.safetensors:NAME, imagenet:NAME, "
+        "random:NAME, hf-hub:ORG/NAME or local-dir:FOLDER (NAME as timm calls it), the newest run "
+        "where none is given; settings",
     )
     probe.add_argument("--config", type=Path, help="YAML file; the run's own if there is one")
     probe.add_argument("--out", type=Path, help="folder of the result; a new one below runs/")
+
+    ablate = _verb(
+        verbs,
+        "ablate",
+        "which dataset helps? train without each one, and on each alone, and probe",
+        "--config configs/real_small.yaml data.root=DATA ablation.epochs=2",
+    )
+    _add_config(ablate)
+    ablate.add_argument("--out", type=Path, help="its folder; <out>/ablation-<name> if not given")
 
     embed = _verb(
         verbs,
@@ -180,6 +191,10 @@ def _run(options: argparse.Namespace) -> int:
         from lightning_app.pretrain_command import run_pretrain
 
         return run_pretrain(options.config, options.overrides)
+    if options.verb == "ablate":
+        from lightning_app.ablation import run_ablate
+
+        return run_ablate(options.config, options.overrides, options.out)
     from lightning_app import encoder_commands
 
     command = {

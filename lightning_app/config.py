@@ -74,6 +74,22 @@ class WandbConfig:
 
 
 @dataclass
+class AblationConfig:
+    """Trainings that leave one dataset out, or have only one, on a short schedule.
+
+    Attributes:
+        epochs, steps_per_epoch: of every one of these trainings, in place of `trainer`'s.
+        seeds: of the trainings; each variant is trained once with each.
+        alone: train on each dataset alone, too.
+    """
+
+    epochs: int = 5
+    steps_per_epoch: int = 200
+    seeds: list[int] = field(default_factory=lambda: [0])
+    alone: bool = True
+
+
+@dataclass
 class Config:
     """A run.
 
@@ -87,6 +103,7 @@ class Config:
         trainer: see `TrainerConfig`.
         probe: see `ProbeConfig`.
         wandb: see `WandbConfig`.
+        ablation: see `AblationConfig`.
     """
 
     name: str = "pretrain"
@@ -98,6 +115,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    ablation: AblationConfig = field(default_factory=AblationConfig)
 
 
 def load_config(path: Path | None, overrides: list[str] | None = None) -> Config:

@@ -11,7 +11,7 @@ import torch
 from datamodules.errors import DatasetNotFoundError
 from datamodules.images import IMAGE_SUFFIXES, read_image
 from datamodules.tiling import Cutter, View
-from models.export import FrozenEncoder
+from models.frozen import FrozenEncoder
 
 
 def embed_folder(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from datamodules.base import PathologyDataModule
 from datamodules.errors import ConfigError
 from datamodules.leakage import check_overlap
 from datamodules.registry import build
 from evaluation.report import compare, write_report
-from lightning_app.config import Config, load_config
+from lightning_app.config import Config, load_config, save_config
 from lightning_app.embedding import embed_folder
-from lightning_app.probing import load_named, probe_run, with_baselines
+from lightning_app.probing import load_all, load_named, probe_run
 from lightning_app.run_folder import create_run_folder, provenance
 from lightning_app.summary import print_result
 from lightning_app.train import make_ready
@@ -30,21 +34,38 @@ def run_probe(options: argparse.Namespace) -> int:
     started = time.monotonic()
     overrides = [item for item in options.items if "=" in item]
     encoders = [item for item in options.items if "=" not in item]
+    encoders = encoders or [
+        str(_newest_run(Path(_probe_config(options.config, [], overrides).out)))
+    ]
     config = _probe_config(options.config, encoders, overrides)
-    encoders = encoders or [str(_newest_run(Path(config.out)))]
     if not config.data.unseen:
         raise ConfigError("data.unseen: names no dataset to probe on")
     unseen = {name: build(name, entry, config.data) for name, entry in config.data.unseen.items()}
     trained = {name: build(name, entry, config.data) for name, entry in config.data.train.items()}
     check_overlap(list(trained.values()), list(unseen.values()), config.probe.allow_overlap)
-    loaded = [load_named(spec, config) for spec in with_baselines(encoders, config)]
+    loaded, baseline = load_all(encoders, config)
     make_ready(list(unseen.values()), config)
     folder = options.out or create_run_folder(config)
     folder.mkdir(parents=True, exist_ok=True)
-    origin = provenance(config, {}, unseen)
-    probe_run(folder, loaded, config, unseen, origin, started)
+    if not (folder / "config.yaml").is_file():
+        save_config(config, folder / "config.yaml")
+    origin = _origin(folder, config, unseen)
+    probe_run(folder, loaded, config, unseen, origin, started, baseline)
     print_result(folder)
     return 0
+
+
+def _origin(
+    folder: Path, config: Config, unseen: Mapping[str, PathologyDataModule]
+) -> dict[str, Any]:
+    """Provenance of a study; in the folder of a training run it keeps what is said there."""
+    fresh, path = provenance(config, {}, unseen), folder / "provenance.json"
+    if not path.is_file():
+        return fresh
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    both = {**earlier["datasets"], **fresh["datasets"]}
+    synthetic = earlier["synthetic"] or fresh["synthetic"]
+    return {**fresh, **earlier, "datasets": both, "synthetic": synthetic}
 
 
 def _probe_config(path: Path | None, encoders: list[str], overrides: list[str]) -> Config:

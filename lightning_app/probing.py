@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from datamodules.base import PathologyDataModule
+from datamodules.errors import ConfigError, WeightsError
 from evaluation.report import write_report
 from evaluation.study import run_study
 from lightning_app.config import Config
 from lightning_app.run_folder import write_json
-from models.export import FrozenEncoder, load_encoder
+from models.frozen import FrozenEncoder, load_encoder
 
 
 def probe_run(
@@ -24,6 +25,7 @@ def probe_run(
     unseen: Mapping[str, PathologyDataModule],
     origin: Mapping[str, Any],
     started: float,
+    baseline: str | None = None,
 ) -> None:
     """Probe encoders on all unseen datasets; write results and report into a run's folder.
 
@@ -34,26 +36,77 @@ def probe_run(
         unseen: datasets to probe on, prepared.
         origin: provenance; the time that the run took is added.
         started: `time.monotonic()` at the start of the run.
+        baseline: name of the encoder that differences are taken to.
     """
     if unseen:
-        cache = Path(config.data.stores) / "features"
-        run_study(encoders, list(unseen.values()), config.probe, folder, cache)
+        cache = feature_cache(config)
+        run_study(encoders, list(unseen.values()), config.probe, folder, cache, baseline)
     seconds = round(time.monotonic() - started, 1)
     write_json(folder / "provenance.json", {**origin, "seconds": seconds})
     write_report(folder)
 
 
-def with_baselines(encoders: Sequence[str], config: Config) -> list[str]:
-    """The encoders, and the configured ones with ImageNet or random weights beside them."""
-    beside = [f"{weights}:{config.model.encoder}" for weights in config.probe.baselines]
-    return list(dict.fromkeys([*encoders, *beside]))
+def feature_cache(config: Config) -> Path:
+    """Folder of cached features, which all runs on the same stores share."""
+    return Path(config.data.stores) / "features"
+
+
+def baseline_specs(config: Config, architecture: str) -> list[str]:
+    """The configured baselines: "imagenet" and "random" are weights of this timm model."""
+    return [
+        f"{spec}:{architecture}" if spec in ("imagenet", "random") else spec
+        for spec in config.probe.baselines
+    ]
+
+
+def load_all(specs: Sequence[str], config: Config) -> tuple[list[FrozenEncoder], str | None]:
+    """Load encoders and the baselines beside them, which have the architecture of the first.
+
+    Returns:
+        All of them, and the name of the baseline that differences are taken to: the first one
+        that is configured.
+
+    Raises:
+        ConfigError: two encoders would have the same name in all tables.
+        WeightsError: one cannot be had.
+        EncoderError: timm does not know one.
+    """
+    loaded = {spec: load_named(spec, config) for spec in dict.fromkeys(specs)}
+    architecture = str(next(iter(loaded.values())).facts["timm_name"])
+    beside = load_baselines(config, architecture)
+    loaded |= {spec: encoder for spec, encoder in beside.items() if spec not in loaded}
+    names = [encoder.name for encoder in loaded.values()]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two encoders are called {name}: rename the folder or file of one")
+    reference = next(iter(beside.values()), None)
+    return list(loaded.values()), reference.name if reference else None
+
+
+def load_baselines(config: Config, architecture: str) -> dict[str, FrozenEncoder]:
+    """The configured baselines by what names them, the reference first."""
+    return {spec: load_named(spec, config) for spec in baseline_specs(config, architecture)}
+
+
+def check_baselines(config: Config) -> None:
+    """Find out before a long training run whether its baselines can be had.
+
+    Raises:
+        WeightsError: one cannot.
+        EncoderError: timm does not know one.
+    """
+    for spec in baseline_specs(config, config.model.encoder):
+        if not spec.startswith("random:"):
+            try:
+                load_named(spec, config)
+            except WeightsError as error:
+                raise WeightsError(
+                    f"probe.baselines: {error}; name others, as in "
+                    f"probe.baselines=[weights.safetensors:{config.model.encoder},random]"
+                ) from error
 
 
 def load_named(spec: str, config: Config) -> FrozenEncoder:
-    """Load an encoder; a run's encoder bears the name of the run's folder."""
+    """Load an encoder for the configured image size, where it computes best."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = config.data.image_size
-    encoder = load_encoder(spec, image_size=size, device=device, seed=config.seed)
-    if Path(spec).is_dir():
-        encoder.name = Path(spec).resolve().name
-    return encoder
+    return load_encoder(spec, config.data.image_size, device, config.seed)

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from evaluation.bootstrap import Interval
+from evaluation.findings import VERDICTS
+from evaluation.palette import display_names
 from evaluation.predictions import read_predictions
 from evaluation.predictors import FOREST
 from evaluation.statistics import DatasetStatistics, summarise
@@ -50,9 +52,32 @@ def scores_table(study: DatasetStatistics) -> Table:
         table.add_column(f"{labels:.0f}" + ("" if size else " (all)"), justify="right")
     for curve in study.curves:
         table.add_row(curve.encoder, *(_text(score) for score in curve.scores))
+    for compared in study.comparisons:
+        differences = (_text(difference, "+") for difference in compared.differences)
+        table.add_row(f"{compared.encoder} minus {compared.baseline}", *differences)
     table.add_row("best constant", *([f"{study.constant:.3f}"] * len(study.sizes)))
     return table
 
 
-def _text(score: Interval) -> str:
-    return f"{score.value:.3f} ({score.low:.3f}-{score.high:.3f})"
+def _text(score: Interval, sign: str = "") -> str:
+    return f"{score.value:{sign}.3f} ({score.low:{sign}.3f} to {score.high:{sign}.3f})"
+
+
+def ablation_table(study: DatasetStatistics) -> Table:
+    """Area under the curve of every variant on one dataset, and what it is worth against all."""
+    direction = ARROWS[study.metric.higher_is_better]
+    table = Table(
+        title=f"{study.dataset}: {study.metric.title} ({direction}), mean over log(labels)",
+        title_justify="left",
+    )
+    table.add_column("trained on")
+    table.add_column("score", justify="right")
+    table.add_column("minus all, 95 % interval", justify="right")
+    table.add_column("")
+    compared = {one.encoder: one for one in study.comparisons}
+    names = display_names([curve.encoder for curve in study.curves])
+    for curve in study.curves:
+        one = compared.get(curve.encoder)
+        difference, verdict = (_text(one.area, "+"), VERDICTS[one.verdict]) if one else ("", "")
+        table.add_row(names[curve.encoder], f"{curve.area.value:.3f}", difference, verdict)
+    return table

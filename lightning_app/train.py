@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, LearningRa
 from pytorch_lightning.loggers import CSVLogger
 
 from datamodules.base import PathologyDataModule
-from datamodules.errors import ConfigError, ProbeError, TrainingError
+from datamodules.errors import ConfigError, ProbeError, TrainingError, UserError
 from datamodules.forge import forge
 from datamodules.leakage import check_overlap
 from datamodules.multitask import MultiTaskDataModule
@@ -29,8 +29,10 @@ from lightning_app.callbacks import EpochLine, ExportEncoder, ProbeAtEnd, Throug
 from lightning_app.checkpoints import checkpoint_callbacks
 from lightning_app.config import Config
 from lightning_app.dashboard import finish
+from lightning_app.epoch_probes import ProbeEpochs
 from lightning_app.loggers import build_loggers
 from lightning_app.panels import ShowPanels
+from lightning_app.probing import check_baselines
 from lightning_app.resume import continue_csv, newest_checkpoint, optimizer_steps
 from lightning_app.run_folder import create_run_folder, provenance, write_json
 from models.multitask import MultiTaskModule, TaskSpec
@@ -85,10 +87,14 @@ def pretrain(config: Config, folder: Path | None = None) -> Path:
         raise KeyboardInterrupt
     for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ProbeAtEnd) and callback.failure:
-            raise ProbeError(
-                f"{callback.failure}; the encoder is kept in {run.folder}: "
-                f"probe again with `python -m lightning_app probe {run.folder}`"
-            ) from callback.failure
+            kept = (
+                f"the encoder is kept in {run.folder}: probe again with "
+                f"`python -m lightning_app probe {run.folder} --out {run.folder}`"
+            )
+            if isinstance(callback.failure, UserError):
+                raise ProbeError(f"{callback.failure}; {kept}") from callback.failure
+            log.error(kept)
+            raise callback.failure
     return run.folder
 
 
@@ -110,6 +116,8 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
         config.data, config.trainer.steps_per_epoch, config.trainer.rounds_per_step
     )
     check_overlap(list(stream.datasets.values()), list(unseen.values()), config.probe.allow_overlap)
+    if unseen:
+        check_baselines(config)
     make_ready([*stream.datasets.values(), *unseen.values()], config)
     for dataset in unseen.values():
         check_probe(dataset, config.probe)
@@ -126,6 +134,7 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
         EpochLine(config.trainer.epochs),
         LearningRateMonitor("step"),
         ExportEncoder(folder, origin),
+        *([ProbeEpochs(folder, config, unseen)] if unseen and config.probe.every else []),
         ShowPanels(folder, stream.datasets, config.trainer.panel_every, config.seed),
         *([EMAWeightAveraging(decay=config.optim.ema_decay)] if config.optim.ema_decay else []),
         ProbeAtEnd(folder, config, unseen, origin, started),

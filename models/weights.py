@@ -14,6 +14,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from datamodules.errors import EncoderError, WeightsError
@@ -59,6 +60,31 @@ def create(name: str, weights: str, **kwargs: Any) -> nn.Module:
     model = build(name, **kwargs)
     load(model, read_safetensors(Path(weights)), weights)
     return model
+
+
+def from_source(spec: str) -> nn.Module:
+    """A model that describes itself: "hf-hub:<organisation>/<name>" or "local-dir:<folder>".
+
+    Such a folder or repository holds config.json and the weights, as timm writes them. A vision
+    transformer is built so that it takes images of any size that its patches divide.
+
+    Raises:
+        WeightsError: it is not there, cannot be downloaded or is damaged.
+    """
+    source, _, name = spec.partition(":")
+    problem = _unreachable(PretrainedCfg(hf_hub_id=name)) if source == "hf-hub" else None
+    for kwargs in ({"dynamic_img_size": True}, {}):
+        if problem is not None:
+            break
+        try:
+            return build(spec, pretrained=True, **kwargs)
+        except TypeError as error:
+            if not kwargs:
+                problem = str(error)
+        except Exception as error:
+            # Whatever config.json makes timm do; the cause is in the message.
+            problem = f"{type(error).__name__}: {error}"
+    raise WeightsError(f"encoder {spec}: {str(problem).splitlines()[0][:200]}")
 
 
 def build(name: str, **kwargs: Any) -> nn.Module:

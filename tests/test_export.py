@@ -7,10 +7,12 @@ import timm
 import torch
 from safetensors.torch import load_file
 from synthetic_batches import SPECS, optim, tiny_model
+from timm.models import save_for_hf
 
 from datamodules.errors import EncoderError, WeightsError
 from models.encoder import Encoder
-from models.export import export_encoder, load_encoder
+from models.export import digest, export_encoder
+from models.frozen import freeze, load_encoder
 from models.multitask import MultiTaskModule
 
 
@@ -91,7 +93,7 @@ def test_damaged_weights_are_refused(tmp_path):
 
 
 def test_a_folder_without_an_export_is_named(tmp_path):
-    with pytest.raises(WeightsError, match=r"no encoder\.safetensors there"):
+    with pytest.raises(WeightsError, match=r"no encoder\.safetensors there; give a run's folder"):
         load_encoder(tmp_path)
     (tmp_path / "encoder.json").write_text("{}")
     with pytest.raises(WeightsError, match="not an encoder's facts"):
@@ -113,9 +115,9 @@ def test_random_weights_follow_from_the_seed_and_leave_other_randomness_alone():
 def test_a_bare_weights_file_needs_the_models_name(tmp_path):
     path = export_encoder(encoder_of("resnet18"), tmp_path)
     (tmp_path / "encoder.json").unlink()
-    with pytest.raises(WeightsError, match="name the model"):
+    with pytest.raises(WeightsError, match="name the model: "):
         load_encoder(path)
-    loaded = load_encoder(path, timm_name="resnet18")
+    loaded = load_encoder(f"{path}:resnet18")
     assert loaded.embed(images()).shape == (3, 512)
 
 
@@ -140,6 +142,52 @@ def test_half_precision_embeds_nearly_the_same_and_an_unknown_one_is_refused():
 def test_embedding_does_not_change_the_encoder():
     encoder = load_encoder("random:resnet18", image_size=64)
     encoder.embed(images())
-    from models.export import digest
-
     assert digest(encoder.model.state_dict()) == encoder.digest
+
+
+def test_a_checkpoint_embeds_as_the_encoder_inside_it(tmp_path):
+    module = MultiTaskModule(SPECS, tiny_model(), optim(), 64)
+    saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    path = tmp_path / "run-1" / "checkpoints" / "last.ckpt"
+    path.parent.mkdir(parents=True)
+    torch.save(saved, path)
+    export_encoder(module, tmp_path / "run-1")
+    found, exported = load_encoder(path), load_encoder(tmp_path / "run-1")
+    assert torch.equal(found.embed(images()), exported.embed(images()))
+    assert (found.name, exported.name) == ("run-1-last", "run-1")
+    assert load_encoder(path, image_size=96).embed(images(size=96)).shape[0] == 3
+    (tmp_path / "torn.ckpt").write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="not a checkpoint of this project"):
+        load_encoder(tmp_path / "torn.ckpt")
+
+
+def test_a_frozen_copy_is_what_an_export_would_be_and_leaves_the_encoder_as_it_is(tmp_path):
+    encoder = encoder_of("resnet18")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    frozen = freeze(encoder, "now")
+    assert torch.equal(torch.rand(3), expected)
+    export_encoder(encoder, tmp_path)
+    assert frozen.digest == load_encoder(tmp_path).digest
+    assert encoder.training
+    with torch.no_grad():
+        next(encoder.parameters()).zero_()
+    assert frozen.digest == digest(frozen.model.state_dict())
+
+
+def test_a_folder_in_the_layout_of_timm_describes_itself(tmp_path):
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3)
+    save_for_hf(model, tmp_path / "mine")
+    loaded = load_encoder(f"local-dir:{tmp_path / 'mine'}", image_size=64)
+    assert loaded.embed(images()).shape == (3, 192)
+    key = "blocks.0.attn.qkv.weight"
+    assert torch.equal(loaded.model.state_dict()[key], model.state_dict()[key])
+    assert loaded.facts["timm_name"] == "vit_tiny_patch16_224"
+    with pytest.raises(WeightsError, match="absent"):
+        load_encoder(f"local-dir:{tmp_path / 'absent'}")
+
+
+def test_a_bare_timm_name_is_answered_with_the_form_that_says_which_weights():
+    with pytest.raises(WeightsError, match="did you mean imagenet:resnet18"):
+        load_encoder("resnet18")

@@ -12,9 +12,10 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import f1_score, mean_squared_error
 
 from evaluation.bootstrap import Interval, interval, mean_scores, resampled_scores, tail
+from evaluation.efficiency import efficiency_of, labels_needed
 from evaluation.predictions import Predictions
 from evaluation.scores import F1, MACRO_F1, MSE, Metric, parts_by_group, score, score_of_parts
-from evaluation.statistics import area, labels_needed, summarise
+from evaluation.statistics import area, summarise
 
 labels_of = hnp.arrays(np.int64, 24, elements=st.integers(0, 3))
 
@@ -152,6 +153,25 @@ def test_sample_efficiency_says_when_it_is_out_of_range() -> None:
     assert texts[-1] == "more than 90"
     turned = replace(result, baseline="ours")
     assert summarise(turned, 200).comparisons[0].efficiency[0].text == "fewer than 10"
+
+
+@pytest.mark.parametrize(
+    ("n", "needed", "text"),
+    [
+        (10, (52, 31, 89), "5.2 times fewer labels (95 %: 3.1 to 8.9)"),
+        (10, (52, 31, np.inf), "5.2 times fewer labels (95 %: 3.1 to more than 9.0)"),
+        (10, (np.inf, np.inf, np.inf), "more than 9.0 times fewer labels"),
+        (30, (40, 0, 80), "1.3 times fewer labels (95 %: fewer than 0.3 to 2.7)"),
+        (30, (15, 12, 20), "2.0 times more labels (95 %: 1.5 to 2.5)"),
+        (30, (0, 0, 20), "more than 3.0 times more labels (95 %: 1.5 to more than 3.0)"),
+        (10, (0, 0, 20), "not known: the baseline reaches it with its fewest labels"),
+    ],
+)
+def test_labels_saved_are_told_as_a_factor_with_its_interval(
+    n: float, needed: tuple[float, float, float], text: str
+) -> None:
+    labels = np.array([10.0, 30.0, 90.0])
+    assert efficiency_of(n, Interval(*needed), labels).factor_text == text
 
 
 def test_one_patient_is_never_enough_for_a_verdict() -> None:
