@@ -42,9 +42,7 @@ class ProbeConfig:
     predictors: list[str] = field(default_factory=lambda: ["forest"])
     trees: int = limited(500, 1)
     seed: int = limited(0, 0)
-    baselines: list[Literal["imagenet", "random"]] = field(
-        default_factory=lambda: ["imagenet", "random"]
-    )
+    baselines: list[str] = field(default_factory=lambda: ["imagenet", "random"])
     batch_size: int = limited(64, 1)
     precision: Literal["fp32", "bf16"] = "fp32"
     bootstrap: int = limited(2000, 10)

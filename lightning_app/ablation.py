@@ -17,8 +17,6 @@ import copy
 import logging
 from pathlib import Path
 
-from rich.console import Console
-
 from datamodules.errors import ConfigError, TrainingError
 from datamodules.leakage import check_overlap
 from datamodules.registry import build
@@ -30,7 +28,7 @@ from lightning_app.ablation_cells import LOG, Cell, lock, work, write_down
 from lightning_app.config import Config
 from lightning_app.demo import choose_config, print_banner
 from lightning_app.probing import check_baselines
-from lightning_app.summary import ablation_table
+from lightning_app.summary import print_ablation
 from lightning_app.train import make_ready
 
 log = logging.getLogger(__name__)
@@ -82,8 +80,8 @@ def plan(config: Config, folder: Path) -> list[Cell]:
             "an ablation needs two datasets below data.train and one below data.unseen; it has "
             f"{len(names)} and {len(config.data.unseen)}"
         )
-    if not settings.seeds or min(settings.epochs, settings.steps_per_epoch) < 1:
-        raise ConfigError("ablation: seeds, epochs and steps_per_epoch must be at least one")
+    if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
+        raise ConfigError(f"ablation.seeds={settings.seeds}: name at least one, each once")
     variants = {ALL: names}
     variants |= {f"without {name}": [other for other in names if other != name] for name in names}
     if settings.alone and len(names) > 2:  # of two, leaving one out already leaves one alone
@@ -115,12 +113,9 @@ def summarise_cells(cells: list[Cell], config: Config, folder: Path) -> None:
     ablation = compare_variants(whole, config.ablation.seeds, probe.bootstrap, probe.seed)
     write_table(folder / TABLE, table_of(ablation))
     save(ablation_figure(ablation), folder / CHART)
-    console = Console(soft_wrap=True, highlight=False)
-    for study in ablation.studies:
-        console.print(ablation_table(study))
-    if ablation.caution:
-        console.print(ablation.caution, markup=False)
-    console.print(f"table: {folder / TABLE}\nchart: {folder / CHART}.png", markup=False)
+    print_ablation(ablation)
+    log.info("table: %s", folder / TABLE)
+    log.info("chart: %s", folder / f"{CHART}.png")
 
 
 def _cell_config(config: Config, variant: str, kept: list[str], seed: int, folder: Path) -> Config:

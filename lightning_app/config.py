@@ -83,9 +83,9 @@ class AblationConfig:
         alone: train on each dataset alone, too.
     """
 
-    epochs: int = 5
-    steps_per_epoch: int = 200
-    seeds: list[int] = field(default_factory=lambda: [0])
+    epochs: int = limited(5, 1)
+    steps_per_epoch: int = limited(200, 1)
+    seeds: list[int] = limited((0,), 0)
     alone: bool = True
 
 

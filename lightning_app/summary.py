@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from evaluation.ablation import Ablation
 from evaluation.bootstrap import Interval
 from evaluation.findings import VERDICTS
 from evaluation.palette import display_names
@@ -21,8 +22,7 @@ ARROWS = {True: "higher is better", False: "lower is better"}
 
 def print_result(folder: Path) -> None:
     """Print the probe scores of a run and where its report lies."""
-    terminal = Console(highlight=False)
-    console = Console(width=max(terminal.width, WIDTH), soft_wrap=True, highlight=False)
+    console = _console()
     predictions = folder / "probe_predictions.h5"
     if predictions.is_file():
         for result in read_predictions(predictions):
@@ -51,21 +51,28 @@ def scores_table(study: DatasetStatistics) -> Table:
     for size, labels in zip(study.sizes, study.labels, strict=True):
         table.add_column(f"{labels:.0f}" + ("" if size else " (all)"), justify="right")
     for curve in study.curves:
-        table.add_row(curve.encoder, *(_text(score) for score in curve.scores))
+        table.add_row(curve.encoder, *(_text(study, score) for score in curve.scores))
     for compared in study.comparisons:
-        differences = (_text(difference, "+") for difference in compared.differences)
+        differences = (_text(study, difference, "+") for difference in compared.differences)
         table.add_row(f"{compared.encoder} minus {compared.baseline}", *differences)
-    table.add_row("best constant", *([f"{study.constant:.3f}"] * len(study.sizes)))
+    table.add_row("best constant", *([f"{study.constant:{_digits(study)}}"] * len(study.sizes)))
     return table
 
 
-def _text(score: Interval, sign: str = "") -> str:
-    return f"{score.value:{sign}.3f} ({score.low:{sign}.3f} to {score.high:{sign}.3f})"
+def print_ablation(ablation: Ablation) -> None:
+    """Print what every variant is worth against the training on all datasets."""
+    console = _console()
+    for study in ablation.studies:
+        console.print(_ablation_table(study))
+        for caution in study.cautions:
+            console.print(caution, markup=False)
+    if ablation.caution:
+        console.print(ablation.caution, markup=False)
 
 
-def ablation_table(study: DatasetStatistics) -> Table:
-    """Area under the curve of every variant on one dataset, and what it is worth against all."""
-    direction = ARROWS[study.metric.higher_is_better]
+def _ablation_table(study: DatasetStatistics) -> Table:
+    """Area under the curve of every variant, and its paired difference."""
+    direction, digits = ARROWS[study.metric.higher_is_better], _digits(study)
     table = Table(
         title=f"{study.dataset}: {study.metric.title} ({direction}), mean over log(labels)",
         title_justify="left",
@@ -77,7 +84,23 @@ def ablation_table(study: DatasetStatistics) -> Table:
     compared = {one.encoder: one for one in study.comparisons}
     names = display_names([curve.encoder for curve in study.curves])
     for curve in study.curves:
-        one = compared.get(curve.encoder)
-        difference, verdict = (_text(one.area, "+"), VERDICTS[one.verdict]) if one else ("", "")
-        table.add_row(names[curve.encoder], f"{curve.area.value:.3f}", difference, verdict)
+        row = [names[curve.encoder], f"{curve.area.value:{digits}}"]
+        if curve.encoder in compared:
+            one = compared[curve.encoder]
+            row += [_text(study, one.area, "+"), VERDICTS[one.verdict]]
+        table.add_row(*row)
     return table
+
+
+def _console() -> Console:
+    terminal = Console(highlight=False)
+    return Console(width=max(terminal.width, WIDTH), soft_wrap=True, highlight=False)
+
+
+def _text(study: DatasetStatistics, found: Interval, sign: str = "") -> str:
+    form = sign + _digits(study)
+    return f"{found.value:{form}} ({found.low:{form}} to {found.high:{form}})"
+
+
+def _digits(study: DatasetStatistics) -> str:
+    return ".3f" if study.metric.percent else ".4f"

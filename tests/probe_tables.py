@@ -1,4 +1,4 @@
-"""Small tables of features for tests of the probes."""
+"""Small tables of features and of predictions for tests of the probes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 
 from datamodules.records import TaskKind
 from evaluation.features import Features
+from evaluation.predictions import Predictions
+from evaluation.scores import F1, Metric
 
 
 def table(
@@ -39,4 +41,37 @@ def table(
         split=np.where(groups < 8, 0, 2).astype(np.uint8),
         folds=folds,
         key=f"{dataset}-{encoder}-{kind}-{noise}",
+    )
+
+
+def predictions(
+    metric: Metric = F1, groups: int = 12, repeats: int = 5, seed: int = 0
+) -> Predictions:
+    """Two encoders, three sizes; the first encoder errs less, both less with more labels."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(groups), 10)
+    rows = len(group)
+    truth = rng.integers(0, 2, rows) if metric is F1 else rng.normal(size=rows)
+    error = np.array([0.8, 1.2])[:, None, None, None] / np.array([2, 3, 4])[:, None, None]
+    shape = (2, 3, repeats, rows)
+    if metric is F1:
+        predicted = np.where(rng.random(shape) < error, 1 - truth, truth)
+    else:
+        predicted = truth + error * rng.normal(size=shape)
+    return Predictions(
+        dataset="idc",
+        metric=metric,
+        encoders=("ours", "imagenet:x"),
+        baseline="imagenet:x",
+        sizes=(10, 30, 0),
+        fold_numbers=np.array([1]),
+        n_train=np.array([[10], [30], [90]]),
+        seeds=np.zeros((3, repeats, 1), np.int64),
+        rows=np.arange(rows),
+        fold=np.ones(rows, np.int64),
+        group=group,
+        truth=truth,
+        predicted=predicted,
+        constant=np.ones(rows) if metric is F1 else np.full(rows, truth.mean()),
+        positive=1 if metric is F1 else None,
     )

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from probe_tables import predictions
 from sklearn.metrics import f1_score, mean_squared_error
 
 from evaluation.bootstrap import Interval, interval, mean_scores, resampled_scores, tail
 from evaluation.efficiency import efficiency_of, labels_needed
-from evaluation.predictions import Predictions
-from evaluation.scores import F1, MACRO_F1, MSE, Metric, parts_by_group, score, score_of_parts
+from evaluation.scores import F1, MACRO_F1, MSE, parts_by_group, score, score_of_parts
 from evaluation.statistics import area, summarise
 
 labels_of = hnp.arrays(np.int64, 24, elements=st.integers(0, 3))
@@ -34,39 +34,6 @@ def test_scores_are_those_of_scikit_learn_however_the_groups_lie(
         assert score(metric, truth, said, positive) == pytest.approx(value, abs=1e-12)
         parts = parts_by_group(metric, truth, said[None], group, 6, positive)
         assert score_of_parts(metric, parts.sum(axis=1))[0] == pytest.approx(value, abs=1e-12)
-
-
-def predictions(
-    metric: Metric = F1, groups: int = 12, repeats: int = 5, seed: int = 0
-) -> Predictions:
-    """Two encoders, three sizes; the first encoder errs less, both less with more labels."""
-    rng = np.random.default_rng(seed)
-    group = np.repeat(np.arange(groups), 10)
-    rows = len(group)
-    truth = rng.integers(0, 2, rows) if metric is F1 else rng.normal(size=rows)
-    error = np.array([0.8, 1.2])[:, None, None, None] / np.array([2, 3, 4])[:, None, None]
-    shape = (2, 3, repeats, rows)
-    if metric is F1:
-        predicted = np.where(rng.random(shape) < error, 1 - truth, truth)
-    else:
-        predicted = truth + error * rng.normal(size=shape)
-    return Predictions(
-        dataset="idc",
-        metric=metric,
-        encoders=("ours", "imagenet:x"),
-        baseline="imagenet:x",
-        sizes=(10, 30, 0),
-        fold_numbers=np.array([1]),
-        n_train=np.array([[10], [30], [90]]),
-        seeds=np.zeros((3, repeats, 1), np.int64),
-        rows=np.arange(rows),
-        fold=np.ones(rows, np.int64),
-        group=group,
-        truth=truth,
-        predicted=predicted,
-        constant=np.ones(rows) if metric is F1 else np.full(rows, truth.mean()),
-        positive=1 if metric is F1 else None,
-    )
 
 
 def test_a_resample_is_what_repeating_the_rows_of_its_groups_gives() -> None:
