@@ -75,3 +75,17 @@ def predictions(
         constant=np.ones(rows) if metric is F1 else np.full(rows, truth.mean()),
         positive=1 if metric is F1 else None,
     )
+
+
+def patients(rng: np.random.Generator, groups: int, repeats: int) -> np.ndarray:
+    """Counts of two encoders: patients and draws of labels shift sensitivity and specificity."""
+    positives = rng.binomial(20, rng.beta(2, 3, groups))
+    patient = rng.normal(0, 0.7, (groups, 1, 1, 2)) + rng.normal(0, 0.35, (groups, 2, 1, 2))
+    draw = rng.normal(0, 0.3, (1, 2, repeats, 2))
+    start = np.array([[1.3, 1.5], [0.8, 1.2]])[None, :, None]
+    rate = 1 / (1 + np.exp(-(start + patient + draw)))  # (groups, encoders, repeats, 2)
+    truth = np.broadcast_to(positives[:, None, None], rate.shape[:3])
+    hits = rng.binomial(truth, rate[..., 0])
+    false = rng.binomial(20 - truth, 1 - rate[..., 1])
+    parts = np.stack([hits, hits + false, truth], axis=-1).astype(float)
+    return np.moveaxis(parts, 0, 2)[:, None]

@@ -62,6 +62,42 @@ def test_a_sweep_is_identical_to_a_plain_loop(
     np.testing.assert_allclose(columns, expected, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("kind", "classes"),
+    [
+        (TaskKind.CLASSIFICATION, 2),
+        (TaskKind.CLASSIFICATION, 4),
+        (TaskKind.REGRESSION, 0),
+    ],
+)
+def test_whoever_has_the_table_gets_its_scores_with_scikit_learn_alone(
+    kind: TaskKind, classes: int, tmp_path: Path
+) -> None:
+    data = table("ours", kind, classes, folds=0)
+    (result,) = sweep([data], SETTINGS, tmp_path / "journal")
+    found = tidy([result]).query("predictor == 'forest' and size == 0")
+    known, tested = data.split < 2, data.split == 2
+    regression = kind is TaskKind.REGRESSION
+    for row in found.itertuples():
+        options = {"n_estimators": 5, "random_state": row.seed}
+        forest = (
+            RandomForestRegressor(max_features=1 / 3, **options)
+            if regression
+            else RandomForestClassifier(**options)
+        )
+        forest.fit(data.features[known], data.targets[known])
+        said = forest.predict(data.features[tested])
+        np.testing.assert_array_equal(result.predicted[0, -1, row.repeat], said)
+        value = (
+            mean_squared_error(data.targets[tested], said)
+            if regression
+            else f1_score(data.targets[tested], said, average="macro" if classes > 2 else "binary")
+        )
+        assert row.value == pytest.approx(value, rel=1e-14)
+        assert row.n_train == known.sum()
+    assert len(found) == 2
+
+
 def test_processes_threads_and_the_order_of_the_encoders_change_nothing(tmp_path: Path) -> None:
     ours, imagenet = table("ours"), table("imagenet:resnet18", noise=2)
     one = tidy(sweep([ours, imagenet], SETTINGS, tmp_path / "a"))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from probe_tables import predictions
+from probe_tables import patients, predictions
 from sklearn.metrics import f1_score, mean_squared_error
 
 from evaluation.bootstrap import Interval, interval, mean_scores, resampled_scores, tail
@@ -163,20 +163,6 @@ def test_intervals_from_few_groups_cut_off_less() -> None:
     assert tails[-1] == pytest.approx(0.025, abs=1e-4)
     drawn = np.random.default_rng(0).normal(size=1000)
     assert interval(0, drawn, 3).low == drawn.min()
-
-
-def patients(rng: np.random.Generator, groups: int, repeats: int) -> np.ndarray:
-    """Counts of two encoders: patients and draws of labels shift sensitivity and specificity."""
-    positives = rng.binomial(20, rng.beta(2, 3, groups))
-    patient = rng.normal(0, 0.7, (groups, 1, 1, 2)) + rng.normal(0, 0.35, (groups, 2, 1, 2))
-    draw = rng.normal(0, 0.3, (1, 2, repeats, 2))
-    start = np.array([[1.3, 1.5], [0.8, 1.2]])[None, :, None]
-    rate = 1 / (1 + np.exp(-(start + patient + draw)))  # (groups, encoders, repeats, 2)
-    truth = np.broadcast_to(positives[:, None, None], rate.shape[:3])
-    hits = rng.binomial(truth, rate[..., 0])
-    false = rng.binomial(20 - truth, 1 - rate[..., 1])
-    parts = np.stack([hits, hits + false, truth], axis=-1).astype(float)
-    return np.moveaxis(parts, 0, 2)[:, None]
 
 
 @pytest.mark.parametrize("groups", [6, 20])
