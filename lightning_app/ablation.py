@@ -140,7 +140,7 @@ def _prepare(config: Config) -> None:
         for part in (config.data.train, config.data.unseen)
     )
     check_overlap(train, unseen, config.probe.allow_overlap)
-    check_baselines(config)
     make_ready([*train, *unseen], config)
+    check_baselines(config)
     for dataset in unseen:
         check_probe(dataset, config.probe)

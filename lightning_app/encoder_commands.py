@@ -70,8 +70,9 @@ def _origin(
 
 def _probe_config(path: Path | None, encoders: list[str], overrides: list[str]) -> Config:
     """The named file, else the first run's own configuration, else the shipped recipe."""
-    own = [Path(spec) / "config.yaml" for spec in encoders if Path(spec).is_dir()]
-    found = [file for file in own if file.is_file()]
+    paths = [Path(spec) for spec in encoders if Path(spec).exists()]
+    beside = [place / "config.yaml" for path in paths for place in (path, *path.parents[:2])]
+    found = [file for file in beside if file.is_file()]
     config = load_config(path or (found[0] if found else PROBE_RECIPE), overrides)
     config.name = "probe"
     return config

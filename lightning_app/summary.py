@@ -50,11 +50,13 @@ def scores_table(study: DatasetStatistics) -> Table:
     table.add_column("labelled images")
     for size, labels in zip(study.sizes, study.labels, strict=True):
         table.add_column(f"{labels:.0f}" + ("" if size else " (all)"), justify="right")
+    compared = {one.encoder: one for one in study.comparisons}
     for curve in study.curves:
         table.add_row(curve.encoder, *(_text(study, score) for score in curve.scores))
-    for compared in study.comparisons:
-        differences = (_text(study, difference, "+") for difference in compared.differences)
-        table.add_row(f"{compared.encoder} minus {compared.baseline}", *differences)
+        if curve.encoder in compared:
+            one = compared[curve.encoder]
+            differences = (_text(study, difference, "+") for difference in one.differences)
+            table.add_row(f"  minus {one.baseline}", *differences)
     table.add_row("best constant", *([f"{study.constant:{_digits(study)}}"] * len(study.sizes)))
     return table
 

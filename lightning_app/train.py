@@ -116,9 +116,9 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
         config.data, config.trainer.steps_per_epoch, config.trainer.rounds_per_step
     )
     check_overlap(list(stream.datasets.values()), list(unseen.values()), config.probe.allow_overlap)
+    make_ready([*stream.datasets.values(), *unseen.values()], config)
     if unseen:
         check_baselines(config)
-    make_ready([*stream.datasets.values(), *unseen.values()], config)
     for dataset in unseen.values():
         check_probe(dataset, config.probe)
     module = build_module(config, stream)

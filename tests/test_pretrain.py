@@ -191,11 +191,20 @@ def test_a_finished_run_can_be_probed_embedded_exported_and_reported_again(
     repository: Path, place: Path, demo: tuple[Path, str]
 ) -> None:
     folder, _ = demo
-    again = run(repository, place, "probe", str(folder), "--out", "again")
+    checkpoint = folder / "checkpoints/last.ckpt"
+    (place / "bare.safetensors").write_bytes((folder / "encoder.safetensors").read_bytes())
+    bare = "bare.safetensors:convnext_atto"
+    again = run(repository, place, "probe", str(folder), str(checkpoint), bare, "--out", "again")
     assert "idc: F1" in again.stdout
-    same = ["dataset", "encoder", "size", "n_train", "repeat", "seed", "value"]
-    old, new = (pd.read_csv(f / "probes.csv") for f in (folder, place / "again"))
-    pd.testing.assert_frame_equal(old[same], new[same])
+    same = ["dataset", "fold", "size", "n_train", "repeat", "seed", "value"]
+    old, new = (
+        {name: rows[same].reset_index(drop=True) for name, rows in table.groupby("encoder")}
+        for table in (pd.read_csv(f / "probes.csv") for f in (folder, place / "again"))
+    )
+    mine = {folder.name, f"{folder.name}-last", "bare"}
+    assert set(new) == {*mine, "random:convnext_atto"}
+    for name, rows in new.items():
+        pd.testing.assert_frame_equal(rows, old[folder.name if name in mine else name])
 
     images = place / "data/demo/published/breakhis"
     run(repository, place, "embed", str(folder), str(images), "--out", "f.h5", "--size", "64")
@@ -203,7 +212,6 @@ def test_a_finished_run_can_be_probed_embedded_exported_and_reported_again(
         assert len(file["features"]) == len(file["paths"]) == len(list(images.rglob("*.png")))
         assert np.isfinite(file["features"][:]).all()
 
-    checkpoint = folder / "checkpoints/last.ckpt"
     run(repository, place, "export", str(checkpoint), "--out", "exported")
     first, second = (
         safetensors.torch.load_file(f / "encoder.safetensors") for f in (folder, place / "exported")
@@ -239,6 +247,8 @@ def test_bad_input_is_one_line_with_exit_code_2(repository: Path, tmp_path: Path
         ("datasets", "prepare", "glass", "--root", "empty"): ["glass", "glas"],
         ("datasets", "prepare", "glas", "--root", "empty"): ["glas", "empty/glas"],
         ("probe", "nowhere", "--config", "configs/demo.yaml", *SMALL): ["nowhere"],
+        ("probe",): ["no run with an encoder.safetensors", "make pretrain"],
+        ("ablate", "--config", "configs/probe.yaml"): ["two datasets below data.train"],
         ("report", "empty"): ["empty", "provenance.json"],
         ("export", "absent.ckpt", "--out", "x"): ["absent.ckpt"],
     }
