@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from datamodules.overlays import DENSE, class_colours, draw_boxes, show_patch
 from datamodules.records import TaskKind
-from evaluation.drawing import new_figure
+from evaluation.drawing import new_figure, save_picture
 from evaluation.palette import INK, SLOTS
 from evaluation.panels import Objects, Panel, Verdict, objects_of, verdicts
 
@@ -32,12 +32,17 @@ _DPI = 110
 
 def write_panel(panel: Panel, folder: Path) -> Path:
     """Draw a panel into `<folder>/<dataset>-<task>.png`, replacing an older one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{panel.name}.png"
-    partial = folder / f".{panel.name}.partial"
-    draw_panel(panel).savefig(partial, format="png", dpi=_DPI, facecolor="white")
-    partial.replace(path)
-    return path
+    path, title = folder / f"{panel.name}.png", _title(panel).replace("\n", "; ")
+    return save_picture(draw_panel(panel), path, title, describe_panel(panel), _DPI)
+
+
+def describe_panel(panel: Panel) -> str:
+    """The panel in words, for those who do not see it."""
+    said = [
+        f"{number}: " + (f"truth {one.truth}; predicted " if one.truth else "") + one.said
+        for number, one in enumerate(verdicts(panel), start=1)
+    ]
+    return f"{len(panel)} validation images of {panel.spec.dataset}. {'. '.join(said)}."
 
 
 def draw_panel(panel: Panel) -> Figure:

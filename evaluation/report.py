@@ -16,7 +16,7 @@ from evaluation.findings import findings, headline, own_encoder
 from evaluation.leaderboard import compare
 from evaluation.page import render, write_text
 from evaluation.run_files import Run, read_run
-from evaluation.sections import images, maps, overview, probes, training
+from evaluation.sections import images, maps, overview, probes, save_overview, training
 
 __all__ = ["compare", "numbers_of", "write_report"]
 
@@ -24,7 +24,7 @@ REPORT, NUMBERS = "report.html", "report.json"
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write `report.html`, `report.json` and `figures/` into a run's folder.
+    """Write `report.html`, `report.json`, `learning_curves.*` and `figures/` into a run's folder.
 
     Args:
         run_dir: folder of a run. What it does not hold is left out of the report.
@@ -37,11 +37,13 @@ def write_report(run_dir: Path) -> Path:
     """
     run = read_run(run_dir)
     own = own_encoder(run.headline)
+    said = headline(run.headline, own)
+    save_overview(run, said)
     page = render(
         "report.html.j2",
         title=str(run.provenance.get("title") or run_dir.resolve().name),
         synthetic=run.synthetic,
-        headline=headline(run.headline, own),
+        headline=said,
         findings=findings(run.headline, own),
         overview=overview(run),
         probes=probes(run, run.headline),

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.drawing import data_uri, inline_svg, save
+from evaluation.drawing import inline_svg, read_picture, save
 from evaluation.findings import baseline_title, count
 from evaluation.maps import embedding_map, training_panel
 from evaluation.palette import looks
-from evaluation.plots import describe_curve, learning_curve
+from evaluation.plots import describe_curve, learning_curve, learning_curves
 from evaluation.predictors import TITLES
 from evaluation.run_files import Run, Study
 from evaluation.statistics import DatasetStatistics
+
+OVERVIEW = "learning_curves"
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,20 @@ def probes(run: Run, studies: Sequence[Study]) -> list[ProbeSection]:
     return [_probe(run, study) for study in studies]
 
 
+def save_overview(run: Run, headline: str) -> None:
+    """Write `learning_curves.png` and `.svg`: all unseen datasets in one figure."""
+    if not run.headline:
+        return
+    note = "SYNTHETIC TISSUE. " if run.synthetic else ""
+    drawn = [(study.statistics, study.baseline) for study in run.headline]
+    first = run.headline[0].statistics
+    legend = (
+        f"A {TITLES[first.predictor]} on frozen features of so many labelled images. Line: mean "
+        f"of {first.repeats} draws of them. Band: 95 % interval over draws and test groups."
+    )
+    save(learning_curves(drawn, note + headline, legend), run.folder / OVERVIEW)
+
+
 def _probe(run: Run, study: Study) -> ProbeSection:
     statistics = study.statistics
     predictor = TITLES[statistics.predictor]
@@ -158,12 +174,12 @@ def maps(run: Run) -> list[Shown]:
 
 
 def images(paths: Sequence[Path]) -> list[Shown]:
-    """PNG files as embedded pictures; the file's name tells what they show."""
+    """PNG files as embedded pictures, each with the title and the words that it holds."""
     shown = []
     for path in paths:
-        words = path.stem.replace("_", " ").replace("-", ", ")
-        picture = f'<img src="{data_uri(path)}" alt="{html.escape(words)}">'
-        shown.append(Shown(words, picture, ""))
+        uri, title, text = read_picture(path)
+        picture = f'<img src="{uri}" alt="{html.escape(text)}">'
+        shown.append(Shown(title, picture, ""))
     return shown
 
 

@@ -73,3 +73,25 @@ def precision_recall_figure(tally: Tally, note: str = "") -> Figure:
         if len(curves) <= _CURVES:
             axes.legend(frameon=False, fontsize=8)
         return figure
+
+
+def describe_confusion(tally: Tally, matrix: Counts) -> str:
+    """The matrix in words, for those who do not see it."""
+    classes = tally.spec.task.classes
+    rows = [
+        f"{name}: {row[i]:.0f} of {row.sum():.0f} right"
+        + "".join(
+            f", {count:.0f} taken for {classes[other]}"
+            for other, count in enumerate(row)
+            if count and other != i
+        )
+        for i, (name, row) in enumerate(zip(classes, matrix, strict=True))
+        if row.sum()
+    ]
+    return f"Confusion matrix. {'. '.join(rows)}."
+
+
+def describe_recall(tally: Tally) -> str:
+    """The curves in words, for those who do not see them."""
+    lines = [f"{curve.name} {curve.average:.3f}" for curve in tally.curves()]
+    return f"Precision against recall. Average precision: {', '.join(lines)}."
