@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,38 +103,45 @@ def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
     return head + text[text.index(">") + 1 :].strip()
 
 
-def save_picture(figure: Figure, path: Path, title: str, text: str, dpi: int) -> Path:
-    """Write a figure with photographs as PNG, complete or not at all.
+@dataclass(frozen=True)
+class Words:
+    """What a picture says, kept in its file.
 
-    Args:
-        figure: what was drawn.
-        path: PNG file; an older one is replaced.
-        title: what it shows, kept in the file.
-        text: the same in words for those who do not see it, kept in the file.
-        dpi: pixels per inch.
+    Attributes:
+        title: what it shows.
+        text: what can be seen, for those who do not see it.
+        caption: what everybody is to read below it.
     """
+
+    title: str
+    text: str
+    caption: str = ""
+
+
+def save_picture(figure: Figure, path: Path, words: Words, dpi: int) -> Path:
+    """Write a figure with photographs as PNG with its words, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    words = {"Title": title, "Description": text}
+    kept = {"Title": words.title, "Description": words.text, "Comment": words.caption}
     with style():
-        figure.savefig(partial, format="png", dpi=dpi, facecolor="white", metadata=words)
+        figure.savefig(partial, format="png", dpi=dpi, facecolor="white", metadata=kept)
     partial.replace(path)
     return path
 
 
-def read_picture(path: Path) -> tuple[str, str, str]:
-    """A PNG file for a page: data URI, title and description.
+def read_picture(path: Path) -> tuple[str, Words]:
+    """A PNG file for a page, as data URI, and its words.
 
-    The page gets it as WebP, which photographs need a fifth of the bytes for. A file that does
+    The page gets it as WebP, which photographs need a fraction of the bytes for. A file that does
     not say what it shows is called by its name.
     """
     with Image.open(path) as picture:
         title = str(picture.info.get("Title", path.stem.replace("_", " ")))
         text = str(picture.info.get("Description", title))
+        words = Words(title, text, str(picture.info.get("Comment", "")))
         buffer = io.BytesIO()
         picture.convert("RGB").save(buffer, "WEBP", quality=_QUALITY, method=4)
-    uri = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return uri, title, text
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode(), words
 
 
 def theme_css() -> str:

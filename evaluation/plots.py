@@ -43,7 +43,7 @@ def learning_curves(
     rows = -(-len(studies) // columns)
     with style():
         figure = new_figure(4.3 * columns, 3.3 * rows + 0.6)
-        figure.get_layout_engine().set(wspace=0.05, hspace=0.08)  # type: ignore[union-attr]
+        figure.set_layout_engine("constrained", wspace=0.05, hspace=0.08)
         figure.suptitle(
             textwrap.fill(title, 48 * columns),
             x=0.01,

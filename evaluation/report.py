@@ -12,11 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from evaluation.findings import findings, headline, own_encoder
 from evaluation.leaderboard import compare
 from evaluation.page import render, write_text
 from evaluation.run_files import Run, read_run
-from evaluation.sections import images, maps, overview, probes, save_overview, training
+from evaluation.sections import images, maps, overview, probes, save_overview
+from evaluation.training_section import conflicts, task_rows, training
 
 __all__ = ["compare", "numbers_of", "write_report"]
 
@@ -48,7 +51,10 @@ def write_report(run_dir: Path) -> Path:
         overview=overview(run),
         probes=probes(run, run.headline),
         beside=probes(run, run.beside),
+        tasks=task_rows(run),
         training=training(run),
+        conflicts=conflicts(run),
+        tallies=images(run.tallies),
         panels=images(run.panels),
         neighbours=images(run.neighbours),
         maps=maps(run),
@@ -69,11 +75,17 @@ def numbers_of(run: Run) -> dict[str, Any]:
     own = own_encoder(run.headline)
     content = {
         "provenance": run.provenance,
+        "config": yaml.safe_load(run.config) if run.config else None,
         "headline": headline(run.headline, own),
         "encoder": own,
         "findings": [asdict(finding) for finding in findings(run.headline, own)],
         "probes": [
-            {**asdict(study.statistics), "baseline": study.baseline, "protocol": study.protocol}
+            {
+                **asdict(study.statistics),
+                "baseline": study.baseline,
+                "protocol": study.protocol,
+                "seeds": study.seeds,
+            }
             for study in run.studies
         ],
         "training": asdict(run.training) if run.training else None,

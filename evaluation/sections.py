@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.drawing import inline_svg, read_picture, save
+from evaluation.embedding import TOGETHER
 from evaluation.findings import baseline_title, count
-from evaluation.maps import embedding_map, training_panel
+from evaluation.maps import embedding_map
 from evaluation.palette import looks
 from evaluation.plots import describe_curve, learning_curve, learning_curves
 from evaluation.predictors import TITLES
 from evaluation.run_files import Run, Study
 from evaluation.statistics import DatasetStatistics
+from evaluation.training_log import TrainingLog
 
 OVERVIEW = "learning_curves"
 
@@ -79,11 +81,23 @@ def overview(run: Run) -> list[tuple[str, str]]:
         facts.append(
             ("Training", f"{count(run.training.epochs, 'epoch')}, {run.training.steps} steps")
         )
+        facts += _speed(run.training)
     if origin.get("seconds"):
         facts.append(("Time", duration(float(origin["seconds"]))))
     if origin.get("licence_line"):
         facts.append(("Licence", str(origin["licence_line"])))
     return facts
+
+
+def _speed(log: TrainingLog) -> list[tuple[str, str]]:
+    parts = []
+    if log.images_per_second is not None:
+        parts.append(f"{log.images_per_second:.0f} images/s per process")
+    if log.waiting is not None:
+        parts.append(f"{100 * log.waiting:.0f} % of the time waiting for data")
+    if log.gpu_memory is not None:
+        parts.append(f"{log.gpu_memory:.1f} GiB of GPU memory")
+    return [("Speed", ", ".join(parts))] if parts else []
 
 
 def probes(run: Run, studies: Sequence[Study]) -> list[ProbeSection]:
@@ -108,7 +122,7 @@ def save_overview(run: Run, headline: str) -> None:
 def _probe(run: Run, study: Study) -> ProbeSection:
     statistics = study.statistics
     predictor = TITLES[statistics.predictor]
-    name = f"learning-curve-{_slug(statistics.dataset)}"
+    name = f"learning-curve-{slug(statistics.dataset)}"
     heading = statistics.dataset
     if study in run.beside:
         name, heading = f"{name}-{statistics.predictor}", f"{heading}: {predictor}"
@@ -134,25 +148,6 @@ def _probe(run: Run, study: Study) -> ProbeSection:
     )
 
 
-def training(run: Run) -> list[Shown]:
-    """Course of each task's loss and main metric."""
-    if run.training is None:
-        return []
-    shown = []
-    for log in run.training.tasks:
-        figure = training_panel(log)
-        name = f"training-{_slug(log.dataset)}-{_slug(log.task)}"
-        save(figure, run.folder / "figures" / name)
-        values = log.metrics.get(log.metric, [])
-        text = f"Training loss from {log.loss[0]:.3f} to {log.loss[-1]:.3f}."
-        if values:
-            text += f" Validation {log.metric} from {values[0]:.3f} to {values[-1]:.3f}."
-        svg = inline_svg(figure, name, f"Training of {log.dataset}, {log.task}", text)
-        final = ", ".join(f"{key} {series[-1]:.3f}" for key, series in log.metrics.items())
-        shown.append(Shown(f"{log.dataset}: {log.task}", svg, final))
-    return shown
-
-
 def maps(run: Run) -> list[Shown]:
     """Embedding maps, one figure per dataset with a column per encoder."""
     shown = []
@@ -161,25 +156,28 @@ def maps(run: Run) -> list[Shown]:
         chosen = [one for one in run.projections if one.dataset == dataset]
         names = [look.name for look in looks([o.encoder for o in chosen], baseline).values()]
         figure = embedding_map(chosen, names)
-        name = f"map-{_slug(dataset)}"
+        together = dataset == TOGETHER
+        heading = "All unseen datasets" if together else dataset
+        name = f"map-{'all' if together else slug(dataset)}"
         save(figure, run.folder / "figures" / name)
         colour = "class" if chosen[0].classes else "target value"
         text = (
-            f"{len(chosen[0].values)} images of {dataset} as points, coloured by {colour}, "
-            f"under {' and '.join(names)}: principal components above, t-SNE below."
+            f"{len(chosen[0].values)} images of {dataset or 'all unseen datasets'} as points, "
+            f"coloured by {'dataset' if together else colour}, under {' and '.join(names)}: "
+            "principal components above, t\N{NON-BREAKING HYPHEN}SNE below."
         )
-        svg = inline_svg(figure, name, f"Embedding map of {dataset}", text)
-        shown.append(Shown(dataset, svg, text))
+        svg = inline_svg(figure, name, f"Embedding map of {heading}", text)
+        shown.append(Shown(heading, svg, text))
     return shown
 
 
 def images(paths: Sequence[Path]) -> list[Shown]:
-    """PNG files as embedded pictures, each with the title and the words that it holds."""
+    """PNG files as embedded pictures, each with the words that it holds."""
     shown = []
     for path in paths:
-        uri, title, text = read_picture(path)
-        picture = f'<img src="{uri}" alt="{html.escape(text)}">'
-        shown.append(Shown(title, picture, ""))
+        uri, words = read_picture(path)
+        picture = f'<img src="{uri}" alt="{html.escape(words.text)}">'
+        shown.append(Shown(words.title, picture, words.caption))
     return shown
 
 
@@ -195,5 +193,6 @@ def _dataset(run: Run, name: str) -> dict[str, Any]:
     return dict(run.provenance.get("datasets", {}).get(name, {}))
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A name as part of a file's name and of an id."""
     return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_") or "x"

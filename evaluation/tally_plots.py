@@ -9,6 +9,9 @@ from evaluation.drawing import new_figure, style
 from evaluation.palette import MUTED, SLOTS
 from evaluation.tallies import Counts, Tally
 
+CONFUSION, RECALL = "confusion", "precision_recall"
+"""Ends of the files' names."""
+
 _CURVES = 12  # more classes than that are drawn, but not named
 
 

@@ -19,11 +19,13 @@ from datamodules.loading import StoreView, StreamDataset
 from datamodules.records import TaskKind
 from datamodules.sampling import Draw
 from datamodules.transforms import Transform
-from evaluation.drawing import save_picture
+from evaluation.drawing import Words, save_picture
 from evaluation.panel_figure import write_panel
 from evaluation.panels import Panel, above
 from evaluation.tallies import Tally, read_tallies
 from evaluation.tally_plots import (
+    CONFUSION,
+    RECALL,
     confusion_figure,
     describe_confusion,
     describe_recall,
@@ -157,19 +159,13 @@ def write_tally(tally: Tally, folder: Path, synthetic: bool) -> list[Path]:
     figures: dict[str, tuple[Figure, str]] = {}
     if tally.confusion is not None:
         figure = confusion_figure(tally, tally.confusion, note)
-        figures["confusion"] = figure, describe_confusion(tally, tally.confusion)
+        figures[CONFUSION] = figure, describe_confusion(tally, tally.confusion)
     if tally.curves():
-        figures["precision_recall"] = precision_recall_figure(tally, note), describe_recall(tally)
-    name = f"{tally.spec.dataset}-{tally.spec.task.name}"
+        figures[RECALL] = precision_recall_figure(tally, note), describe_recall(tally)
+    name, title = f"{tally.spec.dataset}-{tally.spec.task.name}", tally.spec.key.replace("/", ": ")
     return [
-        save_picture(
-            figure,
-            folder / f"{name}-{kind}.png",
-            f"{tally.spec.dataset}: {tally.spec.task.name}, {kind.replace('_', ' and ')}{note}",
-            words,
-            _DPI,
-        )
-        for kind, (figure, words) in figures.items()
+        save_picture(figure, folder / f"{name}-{kind}.png", Words(title, text), _DPI)
+        for kind, (figure, text) in figures.items()
     ]
 
 
