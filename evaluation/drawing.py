@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from PIL import Image
 
 from evaluation.palette import GRID, INK, MUTED, NEUTRALS, SLOTS
+
+_QUALITY = 88  # of WebP: letters and outlines stay clean
 
 STYLE: Any = {
     "font.size": 10,
@@ -99,9 +103,45 @@ def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
     return head + text[text.index(">") + 1 :].strip()
 
 
-def data_uri(path: Path) -> str:
-    """A PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+@dataclass(frozen=True)
+class Words:
+    """What a picture says, kept in its file.
+
+    Attributes:
+        title: what it shows.
+        text: what can be seen, for those who do not see it.
+        caption: what everybody is to read below it.
+    """
+
+    title: str
+    text: str
+    caption: str = ""
+
+
+def save_picture(figure: Figure, path: Path, words: Words, dpi: int) -> Path:
+    """Write a figure with photographs as PNG with its words, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    kept = {"Title": words.title, "Description": words.text, "Comment": words.caption}
+    with style():
+        figure.savefig(partial, format="png", dpi=dpi, facecolor="white", metadata=kept)
+    partial.replace(path)
+    return path
+
+
+def read_picture(path: Path) -> tuple[str, Words]:
+    """A PNG file for a page, as data URI, and its words.
+
+    The page gets it as WebP, which photographs need a fraction of the bytes for. A file that does
+    not say what it shows is called by its name.
+    """
+    with Image.open(path) as picture:
+        title = str(picture.info.get("Title", path.stem.replace("_", " ")))
+        text = str(picture.info.get("Description", title))
+        words = Words(title, text, str(picture.info.get("Comment", "")))
+        buffer = io.BytesIO()
+        picture.convert("RGB").save(buffer, "WEBP", quality=_QUALITY, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode(), words
 
 
 def theme_css() -> str:

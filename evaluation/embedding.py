@@ -22,14 +22,20 @@ COMPONENTS = 50
 Points = list[tuple[float, float]]
 
 
+TOGETHER = ""
+"""Instead of a dataset's name: all unseen datasets in one map."""
+
+
 @dataclass(frozen=True)
 class Projection:
-    """Maps of one dataset's features under one encoder.
+    """Maps of features under one encoder.
 
     Attributes:
-        dataset, encoder: names.
-        classes: class names; empty for a regression target.
-        values: class index or regression target of each point.
+        dataset: name; `TOGETHER` for a map of all.
+        encoder: name.
+        classes: class names, or names of the datasets in a map of all; empty for a regression
+            target.
+        values: index of the class or dataset, or regression target, of each point.
         pca: first two principal components.
         explained: share of the variance that each of the two holds.
         tsne: t-SNE coordinates.
@@ -45,29 +51,52 @@ class Projection:
 
 
 def project(table: Features, seed: int, points: int = 1500) -> Projection:
-    """Project at most `points` images, the same ones for every encoder.
+    """Project at most `points` images, the same ones for every encoder."""
+    rows = _choose(table, seed, points)
+    pca, explained, tsne = _flatten(np.asarray(table.features[rows], np.float64), seed)
+    values = [round(float(value), 4) for value in table.targets[rows]]
+    return Projection(table.dataset, table.encoder, table.classes, values, pca, explained, tsne)
+
+
+def project_together(tables: Sequence[Features], seed: int, points: int = 1500) -> Projection:
+    """Project images of several datasets into one map, as many of each as of the smallest.
+
+    Args:
+        tables: features of the datasets under one encoder.
+        seed: of the choice of images and of t-SNE.
+        points: images in all, at most.
+    """
+    share = min(points // len(tables), *(len(table.targets) for table in tables))
+    chosen = [_choose(table, seed, max(share, 1)) for table in tables]
+    pairs = zip(tables, chosen, strict=True)
+    features = np.concatenate([table.features[rows] for table, rows in pairs]).astype(np.float64)
+    pca, explained, tsne = _flatten(features, seed)
+    values = [float(number) for number, rows in enumerate(chosen) for _ in rows]
+    names = tuple(table.dataset for table in tables)
+    return Projection(TOGETHER, tables[0].encoder, names, values, pca, explained, tsne)
+
+
+def _choose(table: Features, seed: int, points: int) -> NDArray[np.int64]:
+    strata = strata_of(table.kind, table.targets)
+    order = nested_order(strata, table.groups, seed_from(seed, table.dataset, "map"))
+    return np.sort(order[:points])
+
+
+def _flatten(
+    features: NDArray[np.float64], seed: int
+) -> tuple[Points, tuple[float, float], Points]:
+    """Principal components, the variance that two of them hold, and t-SNE.
 
     Features are standardised first: an encoder's few strong channels would hide the others.
     """
-    strata = strata_of(table.kind, table.targets)
-    order = nested_order(strata, table.groups, seed_from(seed, table.dataset, "map"))
-    rows = np.sort(order[:points])
-    scaled = StandardScaler().fit_transform(np.asarray(table.features[rows], np.float64))
-    count = max(2, min(COMPONENTS, len(rows) - 1, scaled.shape[1]))
+    scaled = StandardScaler().fit_transform(features)
+    count = max(2, min(COMPONENTS, len(scaled) - 1, scaled.shape[1]))
     pca = PCA(count, svd_solver="full", random_state=seed)
     components = pca.fit_transform(scaled)
-    perplexity = min(30.0, max((len(rows) - 1) / 3, 1.0))
+    perplexity = min(30.0, max((len(scaled) - 1) / 3, 1.0))
     tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
-    explained = pca.explained_variance_ratio_
-    return Projection(
-        dataset=table.dataset,
-        encoder=table.encoder,
-        classes=table.classes,
-        values=[round(float(value), 4) for value in table.targets[rows]],
-        pca=_rounded(components[:, :2]),
-        explained=(float(explained[0]), float(explained[1])),
-        tsne=_rounded(tsne.fit_transform(components)),
-    )
+    first, second = (float(share) for share in pca.explained_variance_ratio_[:2])
+    return _rounded(components[:, :2]), (first, second), _rounded(tsne.fit_transform(components))
 
 
 def write_projections(path: Path, projections: Sequence[Projection]) -> None:

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,9 +64,13 @@ class ProbeStore(Protocol):
     tasks: tuple[Task, ...]
     split: NDArray[np.uint8]
     group: NDArray[np.int32]
+    synthetic: bool
 
     def target(self, task: str) -> NDArray[Any]:
         """All targets of a classification or regression task."""
+
+    def images(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Patches, uint8 (n, side, side, 3)."""
 
 
 class ProbeData(Protocol):

@@ -48,7 +48,7 @@ def embedding_map(maps: Sequence[Projection], names: Sequence[str]) -> Figure:
             _scatter(figure, axes[0, column], one, one.pca)
             axes[0, column].set_title(f"{name}\nPCA, {share}", loc="left", fontsize=8.5)
             _scatter(figure, axes[1, column], one, one.tsne)
-            axes[1, column].set_title("t-SNE", loc="left", fontsize=8.5)
+            axes[1, column].set_title("t\N{NON-BREAKING HYPHEN}SNE", loc="left", fontsize=8.5)
         first = maps[0]
         if first.classes:
             handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -58,7 +58,9 @@ def embedding_map(maps: Sequence[Projection], names: Sequence[str]) -> Figure:
                 loc="outside lower left",
                 ncols=min(len(labels), 3),
                 frameon=False,
-                fontsize=8.5,
+                fontsize=9,
+                markerscale=1.8,
+                handletextpad=0.2,
             )
         else:
             bar = figure.colorbar(

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from datamodules.overlays import DENSE, class_colours, draw_boxes, show_patch
 from datamodules.records import TaskKind
-from evaluation.drawing import new_figure
+from evaluation.drawing import Words, new_figure, save_picture
 from evaluation.palette import INK, SLOTS
 from evaluation.panels import Objects, Panel, Verdict, objects_of, verdicts
 
@@ -26,28 +26,40 @@ HIT, MISSED, FALSE = ("#00e5ff", "-"), ("#ffe600", "--"), ("#000000", ":")
 
 _KEY = "#c8a0c0"  # behind the legend: about the tissue's colour, on which all outlines are seen
 _INCHES = 2.1  # an image's side
-_COLUMNS = 4  # images in a row where nothing is drawn onto them
+_COLUMNS = 3  # images in a row where nothing is drawn onto them
 _DPI = 110
 
 
 def write_panel(panel: Panel, folder: Path) -> Path:
     """Draw a panel into `<folder>/<dataset>-<task>.png`, replacing an older one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{panel.name}.png"
-    partial = folder / f".{panel.name}.partial"
-    draw_panel(panel).savefig(partial, format="png", dpi=_DPI, facecolor="white")
-    partial.replace(path)
-    return path
+    heading, _, caption = _title(panel).partition("\n")
+    words = Words(heading, describe_panel(panel), caption)
+    mark = " - SYNTHETIC TISSUE" if panel.synthetic else ""
+    return save_picture(draw_panel(panel, mark), folder / f"{panel.name}.png", words, _DPI)
 
 
-def draw_panel(panel: Panel) -> Figure:
-    """The figure of a panel; a row per image where something is drawn onto the images."""
+def describe_panel(panel: Panel) -> str:
+    """The panel in words, for those who do not see it."""
+    said = [
+        f"{number}: " + (f"truth {one.truth}; predicted " if one.truth else "") + one.said
+        for number, one in enumerate(verdicts(panel), start=1)
+    ]
+    return f"{len(panel)} validation images of {panel.spec.dataset}. {'. '.join(said)}."
+
+
+def draw_panel(panel: Panel, mark: str = "") -> Figure:
+    """The figure of a panel; a row per image where something is drawn onto the images.
+
+    Args:
+        panel: what to show.
+        mark: appended to the title.
+    """
     dense = panel.spec.task.kind in DENSE
     columns = 3 if dense else min(_COLUMNS, len(panel))
     rows = len(panel) if dense else -(-len(panel) // columns)
-    height = rows * (_INCHES + 0.25 + 0.25 * (not dense)) + 0.6 + 0.3 * dense
+    height = rows * (_INCHES + 0.28 + 0.25 * (not dense)) + 0.6 + 0.3 * dense
     figure = new_figure(max(columns * (_INCHES + 0.1), 4.4), height)
-    figure.suptitle(_title(panel), fontsize=9.5, color=INK, parse_math=False)
+    figure.suptitle(_title(panel) + mark, fontsize=10.5, color=INK, parse_math=False)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.ravel():
         axes.set_xticks([])
@@ -66,7 +78,7 @@ def draw_panel(panel: Panel) -> Figure:
 def _draw_rows(panel: Panel, grid: Any) -> None:
     """Image, truth and prediction, with what is to be said below the prediction."""
     for axes, title in zip(grid[0], ("image", "truth", "prediction"), strict=True):
-        axes.set_title(title, fontsize=9, color=INK)
+        axes.set_title(title, fontsize=10, color=INK)
     task, colours = panel.spec.task, class_colours([panel.spec.task])
     segments = task.kind is TaskKind.SEGMENTATION
     objects = [] if segments else objects_of(panel)
@@ -81,7 +93,7 @@ def _draw_rows(panel: Panel, grid: Any) -> None:
             true = [colours[task.classes[i]] for i in objects[row].truth_labels]
             draw_boxes(grid[row, 1], objects[row].truth, true)
             _draw_fates(grid[row, 2], objects[row])
-        grid[row, 2].set_xlabel(verdict.said, fontsize=8, color=INK, labelpad=3)
+        grid[row, 2].set_xlabel(verdict.said, fontsize=9.5, color=INK, labelpad=3)
 
 
 def _draw_fates(axes: Axes, one: Objects) -> None:
@@ -97,9 +109,9 @@ def _write(axes: Axes, verdict: Verdict) -> None:
     if verdict.right is not None:
         colour, mark = (RIGHT, "✓ ") if verdict.right else (WRONG, "✗ ")
         axes.spines[:].set(visible=True, color=colour, linewidth=2.5)
-    truth = textwrap.shorten(f"truth: {verdict.truth}", 34, placeholder="…")
-    said = textwrap.shorten(f"{mark}{verdict.said}", 34, placeholder="…")
-    axes.set_xlabel(f"{truth}\n{said}", fontsize=8, color=colour, labelpad=4, parse_math=False)
+    truth = textwrap.shorten(f"truth: {verdict.truth}", 27, placeholder="…")
+    said = textwrap.shorten(f"{mark}{verdict.said}", 27, placeholder="…")
+    axes.set_xlabel(f"{truth}\n{said}", fontsize=9.5, color=colour, labelpad=4, parse_math=False)
 
 
 def _legend(figure: Figure, panel: Panel) -> None:
@@ -118,7 +130,7 @@ def _legend(figure: Figure, panel: Panel) -> None:
         handles=marks,
         loc="outside lower center",
         ncols=min(len(marks), 4),
-        fontsize=8,
+        fontsize=9.5,
         facecolor=_KEY,
         framealpha=1,
     )
@@ -129,4 +141,4 @@ def _title(panel: Panel) -> str:
     if panel.spec.task.kind is TaskKind.DETECTION:
         shown = ", ".join(f"{value:.2f}" for value in panel.thresholds)
         text += f"\nscore from {shown}, centres within {panel.spec.task.match_distance_um:g} um"
-    return text + (" - SYNTHETIC TISSUE" if panel.synthetic else "")
+    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,8 @@ from matplotlib.figure import Figure
 from evaluation.drawing import new_figure, style
 from evaluation.palette import MUTED, looks, number
 from evaluation.statistics import DatasetStatistics
+
+_COLUMNS = 3  # panels in a row of the figure of all datasets
 
 
 def learning_curve(study: DatasetStatistics, baseline: str | None) -> Figure:
@@ -22,30 +25,66 @@ def learning_curve(study: DatasetStatistics, baseline: str | None) -> Figure:
     """
     with style():
         figure = new_figure(4.3, 3.0)
-        axes = figure.add_subplot()
-        scale = 100 if study.metric.percent else 1
-        drawn = looks([curve.encoder for curve in study.curves], baseline)
-        ends = []
-        for curve in study.curves:
-            look = drawn[curve.encoder]
-            values = scale * np.array([(i.value, i.low, i.high) for i in curve.scores])
-            axes.fill_between(
-                study.labels, values[:, 1], values[:, 2], color=look.colour, alpha=0.13, lw=0
-            )
-            if len(values) == 1:  # a band of one size has no width
-                axes.vlines(study.labels, values[:, 1], values[:, 2], color=look.colour, lw=2)
-            axes.plot(
-                study.labels, values[:, 0], color=look.colour, marker=look.marker, markersize=5
-            )
-            ends.append((float(values[-1, 0]), look.name, look.colour))
-        axes.axhline(scale * study.constant, color=MUTED, ls=(0, (4, 3)), lw=1.2)
-        ends.append((scale * study.constant, "constant", MUTED))
-        _label_axis(axes, study.labels)
-        unit = " (%)" if study.metric.percent else ""
-        better = "higher is better ↑" if study.metric.higher_is_better else "lower is better ↓"
-        axes.set_title(f"{study.metric.title}{unit}, {better}", loc="left", fontsize=10)
-        _label_ends(axes, ends)
+        _draw(figure.add_subplot(), study, baseline)
         return figure
+
+
+def learning_curves(
+    studies: Sequence[tuple[DatasetStatistics, str | None]], title: str, note: str
+) -> Figure:
+    """All datasets side by side, in rows of three: the probes at a glance.
+
+    Args:
+        studies: statistics of each dataset, and its baseline.
+        title: above them all.
+        note: below them all.
+    """
+    columns = min(_COLUMNS, len(studies))
+    rows = -(-len(studies) // columns)
+    with style():
+        figure = new_figure(4.3 * columns, 3.3 * rows + 0.6)
+        figure.set_layout_engine("constrained", wspace=0.05, hspace=0.08)
+        figure.suptitle(
+            textwrap.fill(title, 48 * columns),
+            x=0.01,
+            ha="left",
+            fontsize=11,
+            parse_math=False,
+        )
+        figure.supxlabel(
+            textwrap.fill(note, 55 * columns), x=0.01, ha="left", fontsize=9, color=MUTED
+        )
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, (study, baseline) in zip(grid, studies, strict=False):
+            _draw(axes, study, baseline)
+            above = f"{study.dataset}\n{axes.get_title(loc='left')}"
+            axes.set_title(above, loc="left", fontsize=10, parse_math=False)
+        for axes in grid[len(studies) :]:
+            axes.set_axis_off()
+        return figure
+
+
+def _draw(axes: Axes, study: DatasetStatistics, baseline: str | None) -> None:
+    scale = 100 if study.metric.percent else 1
+    drawn = looks([curve.encoder for curve in study.curves], baseline)
+    ends = []
+    for curve in study.curves:
+        look = drawn[curve.encoder]
+        values = scale * np.array([(i.value, i.low, i.high) for i in curve.scores])
+        axes.fill_between(
+            study.labels, values[:, 1], values[:, 2], color=look.colour, alpha=0.13, lw=0
+        )
+        if len(values) == 1:  # a band of one size has no width
+            axes.vlines(study.labels, values[:, 1], values[:, 2], color=look.colour, lw=2)
+        axes.plot(study.labels, values[:, 0], color=look.colour, marker=look.marker, markersize=5)
+        ends.append((float(values[-1, 0]), look.name, look.colour))
+    axes.axhline(scale * study.constant, color=MUTED, ls=(0, (4, 3)), lw=1.2)
+    ends.append((scale * study.constant, "constant", MUTED))
+    _label_axis(axes, study.labels)
+    unit = " (%)" if study.metric.percent else ""
+    better = "higher is better ↑" if study.metric.higher_is_better else "lower is better ↓"
+    axes.set_title(f"{study.metric.title}{unit}, {better}", loc="left", fontsize=10)
+    _label_ends(axes, ends)
 
 
 def describe_curve(study: DatasetStatistics, baseline: str | None) -> str:

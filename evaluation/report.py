@@ -12,11 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from evaluation.findings import findings, headline, own_encoder
 from evaluation.leaderboard import compare
 from evaluation.page import render, write_text
 from evaluation.run_files import Run, read_run
-from evaluation.sections import images, maps, overview, probes, training
+from evaluation.sections import images, maps, overview, probes, save_overview
+from evaluation.training_section import conflicts, task_rows, training
 
 __all__ = ["compare", "numbers_of", "write_report"]
 
@@ -24,7 +27,7 @@ REPORT, NUMBERS = "report.html", "report.json"
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write `report.html`, `report.json` and `figures/` into a run's folder.
+    """Write `report.html`, `report.json`, `learning_curves.*` and `figures/` into a run's folder.
 
     Args:
         run_dir: folder of a run. What it does not hold is left out of the report.
@@ -37,16 +40,21 @@ def write_report(run_dir: Path) -> Path:
     """
     run = read_run(run_dir)
     own = own_encoder(run.headline)
+    said = headline(run.headline, own)
+    save_overview(run, said)
     page = render(
         "report.html.j2",
         title=str(run.provenance.get("title") or run_dir.resolve().name),
         synthetic=run.synthetic,
-        headline=headline(run.headline, own),
+        headline=said,
         findings=findings(run.headline, own),
         overview=overview(run),
         probes=probes(run, run.headline),
         beside=probes(run, run.beside),
+        tasks=task_rows(run),
         training=training(run),
+        conflicts=conflicts(run),
+        tallies=images(run.tallies),
         panels=images(run.panels),
         neighbours=images(run.neighbours),
         maps=maps(run),
@@ -67,11 +75,17 @@ def numbers_of(run: Run) -> dict[str, Any]:
     own = own_encoder(run.headline)
     content = {
         "provenance": run.provenance,
+        "config": yaml.safe_load(run.config) if run.config else None,
         "headline": headline(run.headline, own),
         "encoder": own,
         "findings": [asdict(finding) for finding in findings(run.headline, own)],
         "probes": [
-            {**asdict(study.statistics), "baseline": study.baseline, "protocol": study.protocol}
+            {
+                **asdict(study.statistics),
+                "baseline": study.baseline,
+                "protocol": study.protocol,
+                "seeds": study.seeds,
+            }
             for study in run.studies
         ],
         "training": asdict(run.training) if run.training else None,

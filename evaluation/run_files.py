@@ -15,7 +15,8 @@ from datamodules.errors import ProbeError
 from evaluation.embedding import Projection, read_projections
 from evaluation.predictions import Predictions, read_predictions
 from evaluation.statistics import DatasetStatistics, summarise
-from evaluation.study import EMBEDDINGS, PREDICTIONS
+from evaluation.study import EMBEDDINGS, NEIGHBOURS, PREDICTIONS
+from evaluation.tally_plots import CONFUSION, RECALL
 from evaluation.training_log import TrainingLog, read_training_log
 
 RESAMPLES = 2000
@@ -31,11 +32,13 @@ class Study:
         baseline: name of the baseline encoder, if there is one.
         protocol: digest of the test images, targets, folds and label counts; scores of two runs
             can be compared where it is the same.
+        seeds: of the predictors, by size, repeat and fold.
     """
 
     statistics: DatasetStatistics
     baseline: str | None
     protocol: str
+    seeds: list[list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Run:
         studies: probes, one per dataset and predictor.
         projections: embedding maps.
         panels: PNG files of predictions beside the truth.
+        tallies: PNG files of what validation counted: confusions, precision and recall.
         neighbours: PNG files of nearest neighbours.
     """
 
@@ -60,6 +64,7 @@ class Run:
     studies: tuple[Study, ...]
     projections: tuple[Projection, ...]
     panels: tuple[Path, ...]
+    tallies: tuple[Path, ...]
     neighbours: tuple[Path, ...]
 
     @property
@@ -94,6 +99,8 @@ def read_run(folder: Path) -> Run:
     config = folder / "config.yaml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
     metrics, maps = folder / "metrics.csv", folder / EMBEDDINGS
+    pictures = sorted((folder / "panels").glob("*.png"))
+    tallies = tuple(p for p in pictures if p.stem.endswith((f"-{CONFUSION}", f"-{RECALL}")))
     try:
         return Run(
             folder=folder,
@@ -102,8 +109,9 @@ def read_run(folder: Path) -> Run:
             training=read_training_log(metrics) if metrics.is_file() else None,
             studies=_studies(folder / PREDICTIONS, text),
             projections=tuple(read_projections(maps)) if maps.is_file() else (),
-            panels=tuple(sorted((folder / "panels").glob("*.png"))),
-            neighbours=tuple(sorted((folder / "neighbours").glob("*.png"))),
+            panels=tuple(path for path in pictures if path not in tallies),
+            tallies=tallies,
+            neighbours=tuple(sorted((folder / NEIGHBOURS).glob("*.png"))),
         )
     except (json.JSONDecodeError, yaml.YAMLError, TypeError) as error:
         raise ProbeError(f"{folder}: a file of the run is damaged ({error})") from error
@@ -119,7 +127,12 @@ def _studies(path: Path, config: str) -> tuple[Study, ...]:
     settings = (yaml.safe_load(config) or {}).get("probe") or {}
     resamples, seed = int(settings.get("bootstrap", RESAMPLES)), int(settings.get("seed", 0))
     return tuple(
-        Study(summarise(result, resamples, seed), result.baseline, _protocol(result))
+        Study(
+            summarise(result, resamples, seed),
+            result.baseline,
+            _protocol(result),
+            result.seeds.tolist(),
+        )
         for result in read_predictions(path)
     )
 

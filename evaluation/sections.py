@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.drawing import data_uri, inline_svg, save
+from evaluation.drawing import inline_svg, read_picture, save
+from evaluation.embedding import TOGETHER
 from evaluation.findings import baseline_title, count
-from evaluation.maps import embedding_map, training_panel
+from evaluation.maps import embedding_map
 from evaluation.palette import looks
-from evaluation.plots import describe_curve, learning_curve
+from evaluation.plots import describe_curve, learning_curve, learning_curves
 from evaluation.predictors import TITLES
 from evaluation.run_files import Run, Study
 from evaluation.statistics import DatasetStatistics
+from evaluation.training_log import TrainingLog
+
+OVERVIEW = "learning_curves"
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def overview(run: Run) -> list[tuple[str, str]]:
         facts.append(
             ("Training", f"{count(run.training.epochs, 'epoch')}, {run.training.steps} steps")
         )
+        facts += _speed(run.training)
     if origin.get("seconds"):
         facts.append(("Time", duration(float(origin["seconds"]))))
     if origin.get("licence_line"):
@@ -84,15 +89,40 @@ def overview(run: Run) -> list[tuple[str, str]]:
     return facts
 
 
+def _speed(log: TrainingLog) -> list[tuple[str, str]]:
+    parts = []
+    if log.images_per_second is not None:
+        parts.append(f"{log.images_per_second:.0f} images/s per process")
+    if log.waiting is not None:
+        parts.append(f"{100 * log.waiting:.0f} % of the time waiting for data")
+    if log.gpu_memory is not None:
+        parts.append(f"{log.gpu_memory:.1f} GiB of GPU memory")
+    return [("Speed", ", ".join(parts))] if parts else []
+
+
 def probes(run: Run, studies: Sequence[Study]) -> list[ProbeSection]:
     """Learning curves of some of a run's studies, also saved as PNG and SVG."""
     return [_probe(run, study) for study in studies]
 
 
+def save_overview(run: Run, headline: str) -> None:
+    """Write `learning_curves.png` and `.svg`: all unseen datasets in one figure."""
+    if not run.headline:
+        return
+    note = "SYNTHETIC TISSUE. " if run.synthetic else ""
+    drawn = [(study.statistics, study.baseline) for study in run.headline]
+    first = run.headline[0].statistics
+    legend = (
+        f"A {TITLES[first.predictor]} on frozen features of so many labelled images. Line: mean "
+        f"of {first.repeats} draws of them. Band: 95 % interval over draws and test groups."
+    )
+    save(learning_curves(drawn, note + headline, legend), run.folder / OVERVIEW)
+
+
 def _probe(run: Run, study: Study) -> ProbeSection:
     statistics = study.statistics
     predictor = TITLES[statistics.predictor]
-    name = f"learning-curve-{_slug(statistics.dataset)}"
+    name = f"learning-curve-{slug(statistics.dataset)}"
     heading = statistics.dataset
     if study in run.beside:
         name, heading = f"{name}-{statistics.predictor}", f"{heading}: {predictor}"
@@ -118,25 +148,6 @@ def _probe(run: Run, study: Study) -> ProbeSection:
     )
 
 
-def training(run: Run) -> list[Shown]:
-    """Course of each task's loss and main metric."""
-    if run.training is None:
-        return []
-    shown = []
-    for log in run.training.tasks:
-        figure = training_panel(log)
-        name = f"training-{_slug(log.dataset)}-{_slug(log.task)}"
-        save(figure, run.folder / "figures" / name)
-        values = log.metrics.get(log.metric, [])
-        text = f"Training loss from {log.loss[0]:.3f} to {log.loss[-1]:.3f}."
-        if values:
-            text += f" Validation {log.metric} from {values[0]:.3f} to {values[-1]:.3f}."
-        svg = inline_svg(figure, name, f"Training of {log.dataset}, {log.task}", text)
-        final = ", ".join(f"{key} {series[-1]:.3f}" for key, series in log.metrics.items())
-        shown.append(Shown(f"{log.dataset}: {log.task}", svg, final))
-    return shown
-
-
 def maps(run: Run) -> list[Shown]:
     """Embedding maps, one figure per dataset with a column per encoder."""
     shown = []
@@ -145,25 +156,28 @@ def maps(run: Run) -> list[Shown]:
         chosen = [one for one in run.projections if one.dataset == dataset]
         names = [look.name for look in looks([o.encoder for o in chosen], baseline).values()]
         figure = embedding_map(chosen, names)
-        name = f"map-{_slug(dataset)}"
+        together = dataset == TOGETHER
+        heading = "All unseen datasets" if together else dataset
+        name = f"map-{'all' if together else slug(dataset)}"
         save(figure, run.folder / "figures" / name)
         colour = "class" if chosen[0].classes else "target value"
         text = (
-            f"{len(chosen[0].values)} images of {dataset} as points, coloured by {colour}, "
-            f"under {' and '.join(names)}: principal components above, t-SNE below."
+            f"{len(chosen[0].values)} images of {dataset or 'all unseen datasets'} as points, "
+            f"coloured by {'dataset' if together else colour}, under {' and '.join(names)}: "
+            "principal components above, t\N{NON-BREAKING HYPHEN}SNE below."
         )
-        svg = inline_svg(figure, name, f"Embedding map of {dataset}", text)
-        shown.append(Shown(dataset, svg, text))
+        svg = inline_svg(figure, name, f"Embedding map of {heading}", text)
+        shown.append(Shown(heading, svg, text))
     return shown
 
 
 def images(paths: Sequence[Path]) -> list[Shown]:
-    """PNG files as embedded pictures; the file's name tells what they show."""
+    """PNG files as embedded pictures, each with the words that it holds."""
     shown = []
     for path in paths:
-        words = path.stem.replace("_", " ").replace("-", ", ")
-        picture = f'<img src="{data_uri(path)}" alt="{html.escape(words)}">'
-        shown.append(Shown(words, picture, ""))
+        uri, words = read_picture(path)
+        picture = f'<img src="{uri}" alt="{html.escape(words.text)}">'
+        shown.append(Shown(words.title, picture, words.caption))
     return shown
 
 
@@ -179,5 +193,6 @@ def _dataset(run: Run, name: str) -> dict[str, Any]:
     return dict(run.provenance.get("datasets", {}).get(name, {}))
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A name as part of a file's name and of an id."""
     return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_") or "x"

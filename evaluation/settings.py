@@ -34,7 +34,9 @@ class ProbeConfig:
         every: epochs between two probes while training goes on, after a validation; 0 probes at
             the end only.
         every_budget: seconds that each of these may take; see `budget`.
-        map_points: images per embedding map at most; 0 draws none.
+        map_points: images per embedding map, and to look for neighbours among, at most; 0
+            draws neither.
+        neighbours: images per dataset that are shown with their nearest neighbours; 0 shows none.
     """
 
     sizes: list[int] = limited((10, 30, 100, 300, 1000, 0), 0)
@@ -53,3 +55,4 @@ class ProbeConfig:
     every: int = limited(0, 0)
     every_budget: float = limited(300.0, 0)
     map_points: int = limited(1500, 0)
+    neighbours: int = limited(6, 0)

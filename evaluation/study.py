@@ -4,6 +4,7 @@ probes.csv               one row per predictor, and those of the constant one
 probe_predictions.h5     every test prediction, which intervals are computed from
 probe_journal.jsonl      what is finished; probing again goes on from it
 embeddings.json          two-dimensional maps of the features
+neighbours/              sheets of nearest neighbours
 features/                cached features
 """
 
@@ -16,8 +17,9 @@ from pathlib import Path
 import pandas as pd
 
 from datamodules.errors import ProbeError
-from evaluation.embedding import Projection, project, write_projections
+from evaluation.embedding import Projection, project, project_together, write_projections
 from evaluation.features import Features, ImageEncoder, ProbeData, extract, probe_task
+from evaluation.neighbour_sheet import write_sheets
 from evaluation.predictions import Predictions, tidy, write_predictions
 from evaluation.probe import check_settings, sweep
 from evaluation.settings import ProbeConfig
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 
 PROBES, PREDICTIONS = "probes.csv", "probe_predictions.h5"
 JOURNAL, EMBEDDINGS, CACHE = "probe_journal.jsonl", "embeddings.json", "features"
+NEIGHBOURS = "neighbours"
 
 
 def run_study(
@@ -64,7 +67,11 @@ def run_study(
     write_predictions(folder / PREDICTIONS, results)
     write_table(folder / PROBES, tidy(results))
     if settings.map_points:
-        write_projections(folder / EMBEDDINGS, _maps(tables, results, settings))
+        shown = {tables[0].encoder, results[0].baseline}
+        show = [table for table in tables if table.encoder in shown]
+        log.info("embedding maps and nearest neighbours")
+        write_projections(folder / EMBEDDINGS, _maps(show, settings))
+        _neighbours(show, datasets, settings, folder / NEIGHBOURS)
     return results
 
 
@@ -96,14 +103,28 @@ def _features(
     return extract(encoder, data, task, cache, settings.batch_size, settings.precision)
 
 
-def _maps(
-    tables: Sequence[Features], results: Sequence[Predictions], settings: ProbeConfig
-) -> list[Projection]:
-    """The study's own encoder and the baseline, per dataset."""
-    shown = {tables[0].encoder, results[0].baseline}
-    log.info("embedding maps")
-    return [
-        project(table, settings.seed, settings.map_points)
-        for table in tables
-        if table.encoder in shown
+def _maps(tables: Sequence[Features], settings: ProbeConfig) -> list[Projection]:
+    """Each dataset by itself, and all of them in one map."""
+    seed, points = settings.seed, settings.map_points
+    single = [project(table, seed, points) for table in tables]
+    encoders = dict.fromkeys(table.encoder for table in tables)
+    if len(single) == len(encoders):  # one dataset: a joint map would show one colour
+        return single
+    joint = [
+        project_together([table for table in tables if table.encoder == encoder], seed, points)
+        for encoder in encoders
     ]
+    return [*single, *joint]
+
+
+def _neighbours(
+    tables: Sequence[Features],
+    datasets: Sequence[ProbeData],
+    settings: ProbeConfig,
+    folder: Path,
+) -> None:
+    for old in folder.glob("*.png"):
+        old.unlink()
+    for data in datasets if settings.neighbours else ():
+        mine = [table for table in tables if table.dataset == data.name]
+        write_sheets(mine, data.store, settings, folder)

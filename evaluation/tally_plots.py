@@ -9,6 +9,9 @@ from evaluation.drawing import new_figure, style
 from evaluation.palette import MUTED, SLOTS
 from evaluation.tallies import Counts, Tally
 
+CONFUSION, RECALL = "confusion", "precision_recall"
+"""Ends of the files' names."""
+
 _CURVES = 12  # more classes than that are drawn, but not named
 
 
@@ -73,3 +76,25 @@ def precision_recall_figure(tally: Tally, note: str = "") -> Figure:
         if len(curves) <= _CURVES:
             axes.legend(frameon=False, fontsize=8)
         return figure
+
+
+def describe_confusion(tally: Tally, matrix: Counts) -> str:
+    """The matrix in words, for those who do not see it."""
+    classes = tally.spec.task.classes
+    rows = [
+        f"{name}: {row[i]:.0f} of {row.sum():.0f} right"
+        + "".join(
+            f", {count:.0f} taken for {classes[other]}"
+            for other, count in enumerate(row)
+            if count and other != i
+        )
+        for i, (name, row) in enumerate(zip(classes, matrix, strict=True))
+        if row.sum()
+    ]
+    return f"Confusion matrix. {'. '.join(rows)}."
+
+
+def describe_recall(tally: Tally) -> str:
+    """The curves in words, for those who do not see them."""
+    lines = [f"{curve.name} {curve.average:.3f}" for curve in tally.curves()]
+    return f"Precision against recall. Average precision: {', '.join(lines)}."

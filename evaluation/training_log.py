@@ -1,7 +1,9 @@
 """Reads a training's metrics.csv, as Lightning's CSVLogger writes it.
 
 Columns are `step`, `epoch`, `train/<dataset>/<task>/loss`, `val/<dataset>/<task>/<metric>`,
-`val/summary`; each row fills the few that were logged together.
+`val/summary`, `speed/<what>` and, where tasks' gradients were compared,
+`gradients/cosine/<dataset>/<task>|<dataset>/<task>`; each row fills the few that were logged
+together.
 """
 
 from __future__ import annotations
@@ -17,8 +19,13 @@ from models.metrics import SUMMARY
 MAIN = tuple(dict.fromkeys(SUMMARY.values()))
 """The metrics that stand for a task of each kind."""
 
-UNBOUNDED = ("r2", "mse", "mae")
+LOWER_IS_BETTER = ("mse", "mae")
+"""Metrics that are errors; of all others more is better."""
+
+UNBOUNDED = ("r2", *LOWER_IS_BETTER)
 """Metrics that can leave the range from 0 to 1."""
+
+_COSINE = "gradients/cosine/"
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,27 @@ class TaskLog:
     metric: str
     bounded: bool
 
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the main metric is an error."""
+        return self.metric in LOWER_IS_BETTER
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two tasks want the same of the shared encoder.
+
+    Attributes:
+        first, second: "dataset/task".
+        cosine: between their gradients, mean over the log.
+        opposed: share of the rows in which it is below zero.
+    """
+
+    first: str
+    second: str
+    cosine: float
+    opposed: float
+
 
 @dataclass(frozen=True)
 class TrainingLog:
@@ -54,6 +82,9 @@ class TrainingLog:
         epochs: epochs finished.
         summary: mean of the tasks' main validation metrics, the last value; None without.
         images_per_second: median over the log; None where it was not logged.
+        waiting: share of the time spent waiting for data, median; None where it was not logged.
+        gpu_memory: most memory in use on the device in GiB; None without a GPU.
+        agreements: of each pair of tasks; empty where gradients were not compared.
     """
 
     tasks: tuple[TaskLog, ...]
@@ -61,6 +92,9 @@ class TrainingLog:
     epochs: int
     summary: float | None
     images_per_second: float | None
+    waiting: float | None = None
+    gpu_memory: float | None = None
+    agreements: tuple[Agreement, ...] = ()
 
 
 def read_training_log(path: Path) -> TrainingLog | None:
@@ -84,15 +118,30 @@ def read_training_log(path: Path) -> TrainingLog | None:
     )
     if not tasks:
         return None
-    summary, speed = _column(table, "val/summary"), _column(table, "speed/images_per_second")
+    summary = _column(table, "val/summary")
+    speed, waiting, memory = (
+        _column(table, f"speed/{name}")["value"]
+        for name in ("images_per_second", "waiting_for_data", "gpu_memory_gib")
+    )
     epochs = table["epoch"].dropna() if "epoch" in table else pd.Series(dtype=float)
     return TrainingLog(
         tasks=tasks,
         steps=int(table["step"].max()) + 1,
         epochs=int(epochs.max()) + 1 if len(epochs) else 0,
         summary=float(summary["value"].iloc[-1]) if len(summary) else None,
-        images_per_second=float(speed["value"].median()) if len(speed) else None,
+        images_per_second=float(speed.median()) if len(speed) else None,
+        waiting=float(waiting.median()) if len(waiting) else None,
+        gpu_memory=float(memory.max()) if len(memory) else None,
+        agreements=tuple(
+            _agreement(table, column) for column in table.columns if column.startswith(_COSINE)
+        ),
     )
+
+
+def _agreement(table: pd.DataFrame, column: str) -> Agreement:
+    first, _, second = column.removeprefix(_COSINE).partition("|")
+    values = _column(table, column)["value"]
+    return Agreement(first, second, float(values.mean()), float((values < 0).mean()))
 
 
 def _task(table: pd.DataFrame, dataset: str, task: str) -> TaskLog:

@@ -19,11 +19,18 @@ from datamodules.loading import StoreView, StreamDataset
 from datamodules.records import TaskKind
 from datamodules.sampling import Draw
 from datamodules.transforms import Transform
-from evaluation.drawing import style
+from evaluation.drawing import Words, save_picture
 from evaluation.panel_figure import write_panel
 from evaluation.panels import Panel, above
 from evaluation.tallies import Tally, read_tallies
-from evaluation.tally_plots import confusion_figure, precision_recall_figure
+from evaluation.tally_plots import (
+    CONFUSION,
+    RECALL,
+    confusion_figure,
+    describe_confusion,
+    describe_recall,
+    precision_recall_figure,
+)
 from lightning_app.wandb_media import log_panels, log_tallies
 from models.detection import Detections
 from models.heads import Prediction
@@ -33,6 +40,8 @@ from models.scoreboard import Scoreboard
 FOLDER = "panels"
 DENSE_IMAGES, IMAGES = 4, 8
 """Images of a dataset: fewer where each takes a row of its own."""
+
+_DPI = 130  # of what validation counted
 
 
 class ShowPanels(Callback):
@@ -147,19 +156,17 @@ def predict(module: MultiTaskModule, batch: MultiTaskBatch) -> dict[str, Predict
 def write_tally(tally: Tally, folder: Path, synthetic: bool) -> list[Path]:
     """Draw what validation counted into `<folder>/<dataset>-<task>-*.png`."""
     note = ", validation" + (" - SYNTHETIC TISSUE" if synthetic else "")
-    figures: dict[str, Figure] = {}
+    figures: dict[str, tuple[Figure, str]] = {}
     if tally.confusion is not None:
-        figures["confusion"] = confusion_figure(tally, tally.confusion, note)
+        figure = confusion_figure(tally, tally.confusion, note)
+        figures[CONFUSION] = figure, describe_confusion(tally, tally.confusion)
     if tally.curves():
-        figures["precision_recall"] = precision_recall_figure(tally, note)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for kind, figure in figures.items():
-        path = folder / f"{tally.spec.dataset}-{tally.spec.task.name}-{kind}.png"
-        with style():
-            figure.savefig(path, dpi=130, facecolor="white")
-        paths.append(path)
-    return paths
+        figures[RECALL] = precision_recall_figure(tally, note), describe_recall(tally)
+    name, title = f"{tally.spec.dataset}-{tally.spec.task.name}", tally.spec.key.replace("/", ": ")
+    return [
+        save_picture(figure, folder / f"{name}-{kind}.png", Words(title, text), _DPI)
+        for kind, (figure, text) in figures.items()
+    ]
 
 
 def _on_cpu(value: Prediction) -> Prediction:

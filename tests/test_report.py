@@ -223,7 +223,7 @@ def test_a_missing_or_damaged_folder_is_named(tmp_path: Path) -> None:
 def test_the_headline_follows_the_intervals_and_not_the_mean() -> None:
     def said(*gains: float) -> str:
         results = [predictions(gain) for gain in gains]
-        studies = [Study(summarise(r, 300), r.baseline, "p") for r in results]
+        studies = [Study(summarise(r, 300), r.baseline, "p", []) for r in results]
         return headline(studies, "run-1")
 
     assert "beat ImageNet features on 2 of 2" in said(0.25, 0.25)
@@ -239,7 +239,7 @@ def test_the_headline_follows_the_intervals_and_not_the_mean() -> None:
 
 def test_without_a_baseline_a_finding_gives_the_score_alone() -> None:
     alone = replace(predictions(), baseline=None)
-    (finding,) = findings([Study(summarise(alone, 100), None, "p")], "run-1")
+    (finding,) = findings([Study(summarise(alone, 100), None, "p", [])], "run-1")
     assert finding.verdict is None
     assert finding.change.endswith(" %")
 
