@@ -1,4 +1,4 @@
-"""How much of each class a store holds."""
+"""How much of each class a store holds, and where."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.errors import ConfigError
 from datamodules.records import Task, TaskKind
 from datamodules.store import Store
 
@@ -35,6 +36,39 @@ def class_balance(store: Store, rows: NDArray[np.int64] | None = None) -> dict[s
     """
     chosen = np.arange(len(store)) if rows is None else np.asarray(rows, np.int64)
     return {task.name: _count(store, task, chosen) for task in store.tasks}
+
+
+def rows_by_class(
+    store: Store, rows: NDArray[np.int64], task: str, dataset: str
+) -> tuple[NDArray[np.int64], ...]:
+    """Where the patches of each class stand among some rows; classes without any are left out.
+
+    A detection task has two: patches without and with an object.
+
+    Args:
+        store: holds the task.
+        rows: of the store.
+        task: name of a classification or detection task; empty gives nothing.
+        dataset: how an error calls it.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
+    if not task:
+        return ()
+    usable = {
+        t.name: t for t in store.tasks if t.kind in (TaskKind.CLASSIFICATION, TaskKind.DETECTION)
+    }
+    if task not in usable:
+        raise ConfigError(
+            f"data.train.{dataset}.balance: no classification or detection task '{task}'; "
+            f"known: {', '.join(usable) or 'none, leave it out'}"
+        )
+    if usable[task].kind is TaskKind.DETECTION:
+        labels = store.object_counts(task)[rows] > 0
+    else:
+        labels = store.target(task)[rows]
+    return tuple(np.flatnonzero(labels == label) for label in np.unique(labels))
 
 
 def balance_lines(store: Store) -> list[str]:

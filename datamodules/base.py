@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from datamodules.balance import rows_by_class
 from datamodules.errors import ConfigError, DatasetNotFoundError
 from datamodules.loading import StoreView, StreamLoader, make_loader, micro_batches_trained
 from datamodules.records import SPLITS, Record, Task
@@ -281,7 +282,8 @@ class PathologyDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> StreamLoader:
         """Augmented micro-batches of this dataset alone, one epoch being one pass."""
         view = self.view_of("train")
-        stream = Stream((len(view),), (self.batch_size,), 1, self.data.seed)
+        classes = (rows_by_class(self.store, view.rows, self.config.balance, self.name),)
+        stream = Stream((len(view),), (self.batch_size,), 1, self.data.seed, classes=classes)
         length = -(-len(view) // self.batch_size)
         sampler = TrainSampler(stream, length, lambda: micro_batches_trained(self.trainer))
         return make_loader([view], sampler, self.data.image_size, self.data.workers)

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 import pytorch_lightning as pl
 
+from datamodules.balance import rows_by_class
 from datamodules.base import PathologyDataModule
 from datamodules.errors import ConfigError, StoreError
 from datamodules.loading import StoreView, StreamLoader, make_loader, micro_batches_trained
 from datamodules.prepare import prepare
 from datamodules.registry import build
-from datamodules.sampling import Stream, SweepSampler, TrainSampler
+from datamodules.sampling import Stream, SweepSampler, TrainSampler, batch_shares
 from datamodules.settings import DataConfig
 
 
@@ -62,35 +63,58 @@ class MultiTaskDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> StreamLoader:
         """Augmented micro-batches of `per_batch` datasets each."""
-        views = self._views("train")
-        for view in views:
-            if not len(view):
-                raise StoreError(f"{view.name}: no image is left for training in {view.store.path}")
-        stream = Stream(
-            sizes=tuple(len(view) for view in views),
-            batch_sizes=tuple(dataset.batch_size for dataset in self.datasets.values()),
+        stream = self.plan()
+        steps = self.steps_per_epoch or self._one_pass(stream)
+        sampler = TrainSampler(stream, steps * self.micro_batches_per_step, self._position)
+        return make_loader(self._views("train"), sampler, self.data.image_size, self.data.workers)
+
+    def plan(self) -> Stream:
+        """The order of training; needs the stores.
+
+        Raises:
+            StoreError: a dataset has no image for training.
+            ConfigError: shares or balancing of the classes do not fit.
+        """
+        entries = list(self.datasets.items())
+        rows = [dataset.rows("train") for _, dataset in entries]
+        for (name, dataset), mine in zip(entries, rows, strict=True):
+            if not len(mine):
+                raise StoreError(f"{name}: no image is left for training in {dataset.store.path}")
+        sizes = tuple(len(mine) for mine in rows)
+        own = [dataset.config.batch_size for _, dataset in entries]
+        return Stream(
+            sizes=sizes,
+            batch_sizes=batch_shares(sizes, self.data.batch_size, own, self.data.size_power),
             per_batch=self.per_batch,
             seed=self.data.seed,
             rank=self._rank,
             world=self._world,
+            classes=tuple(
+                rows_by_class(dataset.store, mine, dataset.config.balance, name)
+                for (name, dataset), mine in zip(entries, rows, strict=True)
+            ),
         )
-        steps = self.steps_per_epoch or self._one_pass(stream)
-        sampler = TrainSampler(stream, steps * self.micro_batches_per_step, self._position)
-        return make_loader(views, sampler, self.data.image_size, self.data.workers)
 
     def val_dataloader(self) -> StreamLoader:
         """Validation images of all datasets, each once; one dataset per batch."""
-        return self._sweep("val")
+        return self._sweep(self._views("val"))
 
     def test_dataloader(self) -> StreamLoader:
-        """Test images of all datasets, each once; one dataset per batch."""
-        return self._sweep("test")
+        """Images of all datasets for a final evaluation, each once (see `final_splits`)."""
+        splits = self.final_splits()
+        return self._sweep([d.view_of(splits[name]) for name, d in self.datasets.items()])
 
-    def _sweep(self, split: str) -> StreamLoader:
-        views = self._views(split)
+    def final_splits(self) -> dict[str, str]:
+        """By dataset: "test" where its publisher names test images, else "val"."""
+        return {
+            name: "test" if len(dataset.rows("test")) else "val"
+            for name, dataset in self.datasets.items()
+        }
+
+    def _sweep(self, views: list[StoreView]) -> StreamLoader:
         batch = max(dataset.batch_size for dataset in self.datasets.values())
         sampler = SweepSampler(tuple(len(v) for v in views), batch, self._rank, self._world)
-        workers = min(self.data.workers, 2)  # validation reads without augmentation
+        workers = min(self.data.workers, 2)  # nothing to augment
         return make_loader(views, sampler, self.data.image_size, workers)
 
     def _views(self, split: str) -> list[StoreView]:

@@ -2,11 +2,16 @@
 
 The order is a pure function of the seed and the running number of the micro-batch. A sampler
 therefore has no state to lose: to resume it starts at another number.
+
+A dataset's weight in the stream is its share of the images of a round. Every round holds every
+dataset once, whatever the weights: so shapes are fixed, and the gradient weighs the tasks by their
+loss weights alone. A larger share makes a dataset's part of the gradient less noisy, and its
+passes shorter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -40,7 +45,8 @@ class Stream:
 
     A round draws one batch from every dataset. It is spread over `micro_batches_per_round`
     micro-batches of at most `per_batch` datasets. Ranks see the same datasets in the same order
-    and disjoint samples. A dataset is reshuffled at every pass through it.
+    and disjoint samples. A dataset is reshuffled at every pass through it; where it is balanced,
+    each of its classes is, on its own.
 
     Attributes:
         sizes: samples per dataset.
@@ -48,6 +54,8 @@ class Stream:
         per_batch: datasets per micro-batch (K).
         seed: of all orders.
         rank, world: this process and how many there are.
+        classes: for each dataset the rows of each class, which then come equally often; a
+            dataset without any is drawn as it is.
     """
 
     sizes: tuple[int, ...]
@@ -56,6 +64,7 @@ class Stream:
     seed: int
     rank: int = 0
     world: int = 1
+    classes: tuple[tuple[NDArray[np.int64], ...], ...] = ()
 
     @property
     def micro_batches_per_round(self) -> int:
@@ -72,22 +81,76 @@ class Stream:
         return [self._draw(int(dataset), number, step) for dataset in sorted(chosen)]
 
     def _draw(self, dataset: int, number: int, step: int) -> Draw:
-        size, batch = self.sizes[dataset], self.batch_sizes[dataset]
+        batch = self.batch_sizes[dataset]
         first = (number * self.world + self.rank) * batch
         places = np.arange(first, first + batch)
-        rows = np.empty(batch, np.int64)
+        if self.classes and self.classes[dataset]:
+            rows = self._balanced(dataset, places)
+        else:
+            rows = self._in_passes(dataset, places)
+        # The running place is unique over ranks and passes, so it can seed the augmentation.
+        seeds = (places * 1_000_003 + dataset * 7919 + self.seed * 104_729) % (2**31 - 1)
+        return Draw(dataset, rows, seeds, batch, step)
+
+    def _in_passes(self, dataset: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        size = self.sizes[dataset]
+        rows = np.empty(len(places), np.int64)
         for lap in np.unique(places // size):
             mine = places // size == lap
             order = _permutation(self.seed, dataset, int(lap), size)
             rows[mine] = order[places[mine] % size]
-        # The running place is unique over ranks and passes, so it can seed the augmentation.
-        seeds = (places * 1_000_003 + dataset * 7919 + self.seed * 104_729) % (2**31 - 1)
-        return Draw(dataset, rows, seeds, batch, step)
+        return rows
+
+    def _balanced(self, dataset: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Every turn of as many places as there are classes takes one sample of each class."""
+        classes = self.classes[dataset]
+        rows = np.empty(len(places), np.int64)
+        for at, place in enumerate(places.tolist()):
+            turn, position = divmod(place, len(classes))
+            order = np.random.default_rng((self.seed, 2, dataset, turn)).permutation(len(classes))
+            number = int(order[position])
+            members = classes[number]
+            lap, within = divmod(turn, len(members))
+            shuffled = _class_permutation(self.seed, dataset, number, lap, len(members))
+            rows[at] = members[shuffled[within]]
+        return rows
+
+
+def batch_shares(
+    sizes: Sequence[int], usual: int, own: Sequence[int | None], power: float
+) -> tuple[int, ...]:
+    """Images of each dataset in a round.
+
+    A dataset with a number of its own keeps it. The others share what they would hold together
+    with `usual` images each, in proportion to size ** power and with one image at least, by
+    Webster's method: power 0 gives them equal shares, 1 shares like their sizes, and what lies
+    between is known as a temperature of 1 / power.
+
+    Args:
+        sizes: training images per dataset.
+        usual: images per dataset and round.
+        own: for each dataset its own number of images, or None.
+        power: at least 0.
+    """
+    shared = [at for at, number in enumerate(own) if number is None]
+    weights = np.array([float(sizes[at]) ** power for at in shared])
+    given = np.ones(len(shared), np.int64)
+    for _ in range((usual - 1) * len(shared)):
+        given[np.argmax(weights / (2 * given + 1))] += 1
+    found = dict(zip(shared, given.tolist(), strict=True))
+    return tuple(found[at] if number is None else number for at, number in enumerate(own))
 
 
 @lru_cache(maxsize=64)
 def _permutation(seed: int, dataset: int, lap: int, size: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, 0, dataset, lap)).permutation(size)
+
+
+@lru_cache(maxsize=512)
+def _class_permutation(
+    seed: int, dataset: int, number: int, lap: int, size: int
+) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, 3, dataset, number, lap)).permutation(size)
 
 
 class TrainSampler(Sampler[list[Draw]]):

@@ -24,7 +24,9 @@ class DatasetConfig:
         reader: which reader understands its layout; the dataset's own name where empty.
         folder: where the publisher's tree lies, relative to `data.root`; the reader's default
             where empty.
-        batch_size: images per round; `data.batch_size` where null.
+        batch_size: images per round; its share by `data.size_power` where null.
+        balance: name of the classification or detection task whose classes (detection: patches
+            with and without an object) training takes equally often; empty takes what there is.
         patch_size: side of the stored patches in pixels; the reader's default where null.
         mpp: resolution of the stored patches in um/px; `data.mpp` where null.
         compression: of its store; `data.compression` where null.
@@ -37,6 +39,7 @@ class DatasetConfig:
     reader: str = ""
     folder: str = ""
     batch_size: int | None = limited(None, 1)
+    balance: str = ""
     patch_size: int | None = limited(None, 32)
     mpp: float | None = limited(None, above=0)
     compression: Compression | None = None
@@ -75,6 +78,9 @@ class DataConfig:
         compression: "none" reads fastest; "lossless" (WebP for images, PNG for masks) needs less
             than half the disk and about 1 ms of a processor per patch.
         batch_size: images per dataset and round.
+        size_power: weight of large datasets: each one's share of the images of a round is
+            proportional to its training images to this power. 0 is uniform, 1 proportional,
+            1 / T a temperature T; explicit shares are the datasets' own `batch_size`.
         tasks_per_batch: datasets per micro-batch (K); 0 means all of them.
         val_fraction: share of the groups held out where nothing is published as validation.
         val_limit: at most so many validation images per dataset; 0 means all.
@@ -93,6 +99,7 @@ class DataConfig:
     mpp: float = limited(0.5, above=0)
     compression: Compression = Compression.none
     batch_size: int = limited(16, 1)
+    size_power: float = limited(0.0, 0)
     tasks_per_batch: int = limited(0, 0)
     val_fraction: float = limited(0.1, 0, below=1)
     val_limit: int = limited(0, 0)

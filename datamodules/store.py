@@ -110,6 +110,11 @@ class Store:
         part = slice(int(node["offsets"][index]), int(node["offsets"][index + 1]))
         return Boxes(node["xyxy"][part], node["labels"][part])
 
+    def object_counts(self, task: str) -> NDArray[np.int64]:
+        """Objects of each patch of a detection task."""
+        offsets: NDArray[np.int64] = self._boxes[task]["offsets"]
+        return np.diff(offsets)
+
     def target(self, task: str) -> NDArray[Any]:
         """All targets of a classification, regression or multilabel task."""
         values: NDArray[Any] = self._scalars[task]

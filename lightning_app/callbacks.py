@@ -16,6 +16,7 @@ from datamodules.base import PathologyDataModule
 from datamodules.batch import MultiTaskBatch
 from lightning_app.config import Config
 from lightning_app.dashboard import log_files, log_probes
+from lightning_app.final_scores import FinalScores
 from lightning_app.model_card import write_model_card
 from lightning_app.probing import load_all, probe_run
 from models.export import export_encoder
@@ -114,24 +115,23 @@ class ExportEncoder(Callback):
     Args:
         folder: the run's folder.
         origin: provenance, kept beside the weights.
+        final: scores the same weights; its place is before this one.
     """
 
-    def __init__(self, folder: Path, origin: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, origin: Mapping[str, Any], final: FinalScores) -> None:
         self.folder = folder
         self.origin = origin
+        self.final = final
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Rank 0 writes; the weights are the same on all ranks."""
         if trainer.is_global_zero and not trainer.interrupted:
             if not isinstance(pl_module, MultiTaskModule):
                 raise TypeError(f"expected a MultiTaskModule, got {type(pl_module).__name__}")
-            scores = {
-                key: float(value)
-                for key, value in trainer.callback_metrics.items()
-                if key.startswith("val/")
-            }
-            export_encoder(pl_module, self.folder, {**self.origin, "scores": scores})
-            write_model_card(self.folder, self.origin, scores)
+            scores, splits = self.final.scores, self.final.splits
+            facts = {**self.origin, "scores": scores, "scored_on": splits}
+            export_encoder(pl_module, self.folder, facts)
+            write_model_card(self.folder, self.origin, scores, splits)
 
 
 class ProbeAtEnd(Callback):

@@ -65,23 +65,25 @@ def build_parser() -> argparse.ArgumentParser:
     embed = _verb(
         verbs,
         "embed",
-        "write the features of a folder of images to HDF5",
+        "write the features of a folder of images or of a store to HDF5; goes on where it stopped",
         "runs/demo-20260101-120000 my_images --out features.h5",
     )
     embed.add_argument("encoder", help="as for probe")
-    embed.add_argument("images", type=Path, help="folder of images, searched below as well")
+    embed.add_argument("images", type=Path, help="folder, searched below as well, or .h5 store")
     embed.add_argument("--out", type=Path, required=True, help="HDF5 file to write")
-    embed.add_argument("--size", type=int, default=0, help="input side in pixels")
+    embed.add_argument("--size", type=int, default=0, help="input side in pixels (its own)")
     embed.add_argument("--batch-size", type=int, default=64)
 
     export = _verb(
         verbs,
         "export",
-        "write a checkpoint's encoder as safetensors for plain timm",
+        "write a checkpoint's encoder as safetensors, or a run's for the Hugging Face hub",
         "runs/demo-20260101-120000/checkpoints/last.ckpt --out encoder",
     )
-    export.add_argument("checkpoint", type=Path)
+    export.add_argument("source", type=Path, help="checkpoint, or folder of a finished run")
     export.add_argument("--out", type=Path, required=True, help="folder to write into")
+    export.add_argument("--push", default="", metavar="OWNER/NAME", help="upload a run's, too")
+    export.add_argument("--private", action="store_true", help="a new repository is private")
 
     report = _verb(
         verbs,

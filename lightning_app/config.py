@@ -35,6 +35,8 @@ class TrainerConfig:
         checkpoint_every: optimizer steps between two checkpoints; 0 keeps those of epochs only.
         checkpoint_minutes: minutes between two checkpoints; 0 is off.
         val_every: epochs between two validations; the last epoch always validates.
+        gradients_every: optimizer steps between two comparisons of the tasks' gradients (see
+            `lightning_app.gradients`); 0 is off.
         panel_every: epochs between two sets of pictures of predictions (see
             `lightning_app.panels`), drawn after a validation; 0 draws them at the end only.
     """
@@ -52,6 +54,7 @@ class TrainerConfig:
     checkpoint_every: int = limited(0, 0)
     checkpoint_minutes: float = limited(15.0, 0)
     val_every: int = limited(1, 1)
+    gradients_every: int = limited(50, 0)
     panel_every: int = limited(0, 0)
 
 

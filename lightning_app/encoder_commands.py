@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from datamodules.base import PathologyDataModule
@@ -17,12 +18,14 @@ from datamodules.leakage import check_overlap
 from datamodules.registry import build
 from evaluation.report import compare, write_report
 from lightning_app.config import Config, load_config, save_config
-from lightning_app.embedding import embed_folder
-from lightning_app.probing import load_all, load_named, probe_run
+from lightning_app.embedding import embed
+from lightning_app.embedding_sources import ImageFolder, StorePatches
+from lightning_app.probing import load_all, probe_run
 from lightning_app.run_folder import create_run_folder, provenance
 from lightning_app.summary import print_result
 from lightning_app.train import make_ready
 from models.export import WEIGHTS_FILE, export_encoder
+from models.frozen import load_encoder
 from models.multitask import MultiTaskModule
 
 PROBE_RECIPE = Path("configs/probe.yaml")
@@ -89,24 +92,42 @@ def _newest_run(out: Path) -> Path:
 
 
 def run_embed(options: argparse.Namespace) -> int:
-    """Write the features of a folder of images; return the exit code."""
-    config = Config()
-    if options.size:
-        config.data.image_size = options.size
-    encoder = load_named(options.encoder, config)
-    count = embed_folder(
-        encoder, options.images, options.out, config.data.image_size, options.batch_size
-    )
+    """Write the features of a folder of images or of a store; return the exit code."""
+    if options.batch_size < 1:
+        raise ConfigError(f"--batch-size {options.batch_size}: give at least 1")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder = load_encoder(options.encoder, options.size or None, device)
+    stored = options.images.suffix in (".h5", ".hdf5")
+    source = (StorePatches if stored else ImageFolder)(options.images, encoder.input_size)
+    count = embed(encoder, source, options.out, options.batch_size)
     console.print(f"{count} embeddings of {options.images}: {options.out}")
     return 0
 
 
 def run_export(options: argparse.Namespace) -> int:
-    """Write a checkpoint's encoder; return the exit code."""
-    if not options.checkpoint.is_file():
-        raise ConfigError(f"{options.checkpoint}: no such checkpoint")
-    module = MultiTaskModule.from_checkpoint(str(options.checkpoint))
+    """Write a checkpoint's encoder, or a run's in the hub's layout; return the exit code."""
+    if options.source.is_dir():
+        return _export_run(options)
+    if not options.source.is_file():
+        raise ConfigError(f"{options.source}: no such checkpoint or run")
+    if options.push:
+        raise ConfigError(
+            f"--push: {options.source} has no model card; name the folder of a finished run"
+        )
+    module = MultiTaskModule.from_checkpoint(str(options.source))
     console.print(f"encoder: {export_encoder(module, options.out)}")
+    return 0
+
+
+def _export_run(options: argparse.Namespace) -> int:
+    from lightning_app import hub  # slow to import
+
+    if options.push:
+        hub.check_name(options.push)
+    folder = hub.write_hub_folder(options.source, options.out, options.push)
+    console.print(f"encoder for timm and the hub: {folder}")
+    if options.push:
+        console.print(f"uploaded: {hub.push(folder, options.push, options.private)}")
     return 0
 
 

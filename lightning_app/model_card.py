@@ -14,19 +14,26 @@ _SYNTHETIC = (
     "> **SYNTHETIC: this encoder was trained on tissue drawn by a program.** It shows that the\n"
     "> chain works; it is not fit for any use on real images.\n"
 )
+_SPLITS = {"test": "published test split", "val": "validation, held out of training"}
 _BASES = {
     "imagenet": "ImageNet weights",
     "random": "random weights",
 }
 
 
-def write_model_card(folder: Path, origin: Mapping[str, Any], scores: Mapping[str, float]) -> Path:
+def write_model_card(
+    folder: Path,
+    origin: Mapping[str, Any],
+    scores: Mapping[str, float],
+    splits: Mapping[str, str],
+) -> Path:
     """Write `MODEL_CARD.md` beside an exported encoder.
 
     Args:
         folder: with `encoder.safetensors` and `encoder.json`.
         origin: provenance of the run.
-        scores: validation scores by `val/<dataset>/<task>/<metric>`.
+        scores: of the final weights, by "dataset/task/metric".
+        splits: by dataset, whether they are of "test" or "val" images.
 
     Returns:
         Path of the card.
@@ -40,7 +47,7 @@ def write_model_card(folder: Path, origin: Mapping[str, Any], scores: Mapping[st
         _loading(facts),
         _input(facts),
         _data(trained, origin["licence_line"]),
-        _scores(scores),
+        _scores(scores, splits),
         _provenance(facts, origin),
     ]
     path = folder / CARD_FILE
@@ -62,15 +69,18 @@ def _what(facts: Mapping[str, Any], origin: Mapping[str, Any], datasets: int) ->
     )
 
 
-def _loading(facts: Mapping[str, Any]) -> str:
+def loading_lines(facts: Mapping[str, Any]) -> str:
+    """Three lines of Python that load the export from its own folder."""
     kwargs = "".join(f", {key}={value!r}" for key, value in facts["model_kwargs"].items())
     return (
-        "## Loading\n\n```python\n"
         "import timm, safetensors.torch\n"
         f'encoder = timm.create_model("{facts["timm_name"]}", num_classes=0{kwargs}).eval()\n'
         f'encoder.load_state_dict(safetensors.torch.load_file("{WEIGHTS_FILE}"))\n'
-        "```\n"
     )
+
+
+def _loading(facts: Mapping[str, Any]) -> str:
+    return f"## Loading\n\n```python\n{loading_lines(facts)}```\n"
 
 
 def _input(facts: Mapping[str, Any]) -> str:
@@ -103,18 +113,20 @@ def _resolution(mpp: float) -> str:
     return f"{mpp:.3g}" if mpp else "unknown"
 
 
-def _scores(scores: Mapping[str, float]) -> str:
-    """One row per task; the summary is in none of them."""
+def _scores(scores: Mapping[str, float], splits: Mapping[str, str]) -> str:
+    """One row per task."""
     rows: dict[tuple[str, str], list[str]] = {}
     for key, value in scores.items():
-        _, *middle, metric = key.split("/")
-        if len(middle) == 2:
-            rows.setdefault((middle[0], middle[1]), []).append(f"{metric} {value:.3f}")
+        dataset, task, metric = key.split("/")
+        rows.setdefault((dataset, task), []).append(f"{metric} {value:.3f}")
     if not rows:
-        return "## Validation\n\nNo validation was run.\n"
-    head = "| dataset | task | scores of held-out groups after training |\n|---|---|---|"
-    lines = [f"| {name} | {task} | {', '.join(found)} |" for (name, task), found in rows.items()]
-    return "\n".join(["## Validation\n", head, *lines, ""])
+        return "## Scores\n\nNothing was held out to score.\n"
+    head = "| dataset | images | task | scores after training |\n|---|---|---|---|"
+    lines = [
+        f"| {name} | {_SPLITS[splits[name]]} | {task} | {', '.join(found)} |"
+        for (name, task), found in rows.items()
+    ]
+    return "\n".join(["## Scores\n", head, *lines, ""])
 
 
 def _provenance(facts: Mapping[str, Any], origin: Mapping[str, Any]) -> str:

@@ -30,6 +30,8 @@ from lightning_app.checkpoints import checkpoint_callbacks
 from lightning_app.config import Config
 from lightning_app.dashboard import finish
 from lightning_app.epoch_probes import ProbeEpochs
+from lightning_app.final_scores import FinalScores
+from lightning_app.gradients import GradientConflicts
 from lightning_app.loggers import build_loggers
 from lightning_app.panels import ShowPanels
 from lightning_app.probing import check_baselines
@@ -121,6 +123,7 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
         check_baselines(config)
     for dataset in unseen.values():
         check_probe(dataset, config.probe)
+    stream.plan()  # an order that cannot be had is told before anything is built or written
     module = build_module(config, stream)
 
     checkpoint = newest_checkpoint(folder) if folder else None
@@ -133,10 +136,12 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
         Throughput(config.trainer.log_every),
         EpochLine(config.trainer.epochs),
         LearningRateMonitor("step"),
-        ExportEncoder(folder, origin),
+        *([GradientConflicts(every)] if (every := config.trainer.gradients_every) else []),
         *([ProbeEpochs(folder, config, unseen)] if unseen and config.probe.every else []),
         ShowPanels(folder, stream.datasets, config.trainer.panel_every, config.seed),
         *([EMAWeightAveraging(decay=config.optim.ema_decay)] if config.optim.ema_decay else []),
+        final := FinalScores(folder),
+        ExportEncoder(folder, origin, final),
         ProbeAtEnd(folder, config, unseen, origin, started),
     ]
     try:

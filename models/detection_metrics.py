@@ -1,4 +1,4 @@
-"""Detection metrics: F1 at a centre distance, and COCO's mean average precision."""
+"""Detection's metric of every epoch: F1 at a centre distance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.detection import MeanAveragePrecision
 
 from datamodules.batch import DetectionTarget
 from models.detection import Detections
@@ -71,38 +70,6 @@ class CentreDistanceF1(Metric):
         nan = torch.full_like(self.objects, torch.nan)
         best = torch.where(occurs | (misses[:, 0] > 0), f1.nan_to_num(-1).amax(1), nan)
         return {"f1_best": best.nanmean(), "f1_at_half": f1[:, half].nanmean()}
-
-
-class BoxAveragePrecision(MeanAveragePrecision):
-    """COCO's mean average precision of boxes, for a final evaluation: it keeps every box."""
-
-    def __init__(self) -> None:
-        super().__init__(backend="faster_coco_eval", max_detection_thresholds=[1, 100, 500])
-        self.warn_on_many_detections = False
-
-    def update(self, predicted: Detections, target: DetectionTarget) -> None:  # type: ignore[override]
-        """Keep the boxes; images without any are not needed.
-
-        Args:
-            predicted: flat over images.
-            target: flat over the same images.
-        """
-        last = [int(image.max()) for image in (predicted.image, target.image) if len(image)]
-        images = range(max(last, default=-1) + 1)
-        found = [predicted.of(i) for i in images]
-        truth = [target.image == i for i in images]
-        super().update(
-            [{"boxes": f.boxes, "scores": f.scores, "labels": f.labels} for f in found],
-            [{"boxes": target.boxes[t], "labels": target.labels[t]} for t in truth],
-        )
-
-    def compute(self) -> dict[str, Tensor]:
-        """Scores in [0, 1]; NaN without objects."""
-        scores = super().compute()
-        return {
-            name: torch.where(scores[name] < 0, torch.nan, scores[name])
-            for name in ("map", "map_50")
-        }
 
 
 def match(predicted: Detections, target: DetectionTarget, distance_px: float) -> Tensor:

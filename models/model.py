@@ -94,6 +94,12 @@ class MultiTaskModel(nn.Module):
             raise TypeError(f"{spec.key}: {type(head).__name__} is no head")
         return head
 
+    def shared_and_own(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Trainable weights that all tasks share, and those of the heads."""
+        own = {id(p) for p in self.heads.parameters()}
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return [p for p in trained if id(p) not in own], [p for p in trained if id(p) in own]
+
     def _make_head(self, spec: TaskSpec) -> Head:
         task, dim = spec.task, self.encoder.embedding_dim
         if task.kind is TaskKind.REGRESSION:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import MultiTaskBatch
-from datamodules.errors import ConfigError, TrainingError
+from datamodules.errors import TrainingError
 from models import plain
+from models.balancing import LossWeights, check_process, joint_direction
 from models.heads import Prediction
 from models.losses import LossTerm, reduce
 from models.model import MultiTaskModel
@@ -74,17 +75,15 @@ class MultiTaskModule(pl.LightningModule):
             logger=False,
         )
         self.model = MultiTaskModel(self.specs, self.settings, image_size)
-        weights = [spec.task.weight for spec in self.specs]
-        self.total_weight = sum(weights)
-        if min(weights) < 0 or self.total_weight == 0:
-            raise ConfigError(
-                "loss weights must not be negative, and one must be positive; see "
-                "data.train.<dataset>.weights"
-            )
+        self.loss_weights = LossWeights(self.specs, self.optim.balancing)
+        self.direction = joint_direction(
+            self.optim.balancing, micro_batches_per_round, self.settings.compile
+        )
         self.scores = torch.nn.ModuleDict(
             {"val": Scoreboard(self.specs), "test": Scoreboard(self.specs, final=True)}
         )
         self.running = RunningLoss([spec.key for spec in self.specs])
+        self.losses: dict[str, Tensor] = {}
 
     @classmethod
     def from_checkpoint(cls, path: str) -> MultiTaskModule:
@@ -139,8 +138,9 @@ class MultiTaskModule(pl.LightningModule):
     def micro_batch_loss(self, batch: MultiTaskBatch) -> Tensor:
         """Weighted loss of all tasks of a micro-batch, whose images are prepared.
 
-        Scaled by micro-batches per round over the sum of all weights: after Lightning's division
-        by the number of accumulated micro-batches, what remains is the weighted mean over tasks.
+        Scaled by micro-batches per round: after Lightning's division by the number of accumulated
+        micro-batches, what remains is the weighted mean over tasks. `losses` keeps each task's
+        own, with its graph, until the next micro-batch.
         """
         outputs, nothing = self.model(batch.images, batch.parts)
         terms: dict[str, list[LossTerm]] = {}
@@ -149,14 +149,20 @@ class MultiTaskModule(pl.LightningModule):
                 target = part.targets[spec.task.name]
                 terms[spec.key] = self.model.head(spec).loss(outputs[spec.key], target)
         counts = count_over_ranks(terms)
-        total: Tensor = nothing
-        for spec in self.specs:
-            if spec.key in terms:
-                loss = reduce(terms[spec.key], counts[spec.key], ranks())
-                self.running.add(spec.key, loss.detach())
-                total = total + spec.task.weight * loss
-        scaled: Tensor = total * (self.micro_batches_per_round / self.total_weight)
-        return scaled
+        self.losses = {key: reduce(terms[key], counts[key], ranks()) for key in terms}
+        for key, loss in self.losses.items():
+            self.running.add(key, loss.detach())
+        total: Tensor = nothing + self.loss_weights(self.losses)
+        return total * self.micro_batches_per_round
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Backward through the weighted mean, or as the joint direction wants it."""
+        if self.direction is None:
+            super().backward(loss, *args, **kwargs)
+            return
+        self.direction.backward(
+            self.loss_weights.relative(self.losses), *self.model.shared_and_own()
+        )
 
     def validation_step(self, batch: MultiTaskBatch, batch_idx: int) -> None:
         """Score the images that count."""
@@ -203,7 +209,7 @@ class MultiTaskModule(pl.LightningModule):
         if not (closes and due):
             return
         means = self.running.take(self.device)
-        weights = {spec.key: spec.task.weight for spec in self.specs}
+        weights = self.loss_weights.fixed
         total = sum(weights[key] * mean for key, mean in means.items())
         for key, mean in means.items():
             if not math.isfinite(mean):
@@ -213,6 +219,8 @@ class MultiTaskModule(pl.LightningModule):
                     "trainer.precision=bf16-mixed or 32-true"
                 )
             self.log(f"train/{key}/loss", mean)
+        for key, weight in self.loss_weights.learned().items():
+            self.log(f"balancing/{key}/weight", weight)
         self.log("train/loss", total / (sum(weights[key] for key in means) or 1.0))
 
     def _log_scores(self, stage: str) -> None:
@@ -223,12 +231,21 @@ class MultiTaskModule(pl.LightningModule):
         if summary is not None:
             self.log(f"{stage}/summary", summary, sync_dist=True)
 
+    def on_fit_start(self) -> None:
+        """Refuse a balancing that this trainer cannot give."""
+        if self.direction is not None:
+            check_process(self.optim.balancing, self.trainer)
+
     # -- optimiser ----------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up, then cosine or constant, per optimizer step."""
         fused = self.device.type == "cuda" and str(self.trainer.precision) != "16-mixed"
-        optimizer = torch.optim.AdamW(parameter_groups(self.model, self.optim), fused=fused)
+        groups = parameter_groups(self.model, self.optim)
+        learned = list(self.loss_weights.parameters())
+        if learned:
+            groups.append({"params": learned, "lr": self.optim.head_lr, "weight_decay": 0.0})
+        optimizer = torch.optim.AdamW(groups, fused=fused)
         total = self.trainer.estimated_stepping_batches
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(self.optim, int(total)))
         return {

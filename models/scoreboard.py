@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from datamodules.batch import BatchTarget
 from datamodules.records import TaskKind
-from models.detection_metrics import BoxAveragePrecision
+from models.average_precision import BoxAveragePrecision
 from models.heads import Prediction
 from models.metrics import make_metrics, summary_name
 from models.tasks import TaskSpec

@@ -56,6 +56,9 @@ class OptimConfig:
         warmup_fraction: share of all steps spent warming up linearly.
         final_fraction: learning rate at the end, relative to the peak.
         clip_norm: gradient norm limit; 0 turns it off.
+        balancing: how losses become one: "fixed" (the weights of tasks), "uncertainty" (learned
+            on top of them), or "torchjd:UPGrad" and other aggregators of that package, which
+            combine the tasks' gradients (one process, all tasks in one micro-batch).
         ema_decay: decay per step of the averaged weights, which are then the result; 0 is off.
     """
 
@@ -67,4 +70,5 @@ class OptimConfig:
     warmup_fraction: float = limited(0.1, 0, 1)
     final_fraction: float = limited(0.01, 0, 1)
     clip_norm: float = limited(1.0, 0)
+    balancing: str = "fixed"
     ema_decay: float = limited(0.0, 0, below=1)

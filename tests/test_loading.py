@@ -5,7 +5,9 @@ import pytest
 import torch
 from small_stores import TASKS, make_patch, small_store
 
+from datamodules.balance import rows_by_class
 from datamodules.batch import DetectionTarget
+from datamodules.errors import ConfigError
 from datamodules.loading import StoreView, make_loader
 from datamodules.sampling import Stream, SweepSampler, TrainSampler
 from datamodules.settings import AugmentationConfig
@@ -125,3 +127,28 @@ def test_an_image_taken_twice_is_augmented_differently(views):
         for place, row in enumerate(part.index.tolist()):
             seen.setdefault(row, []).append(batch.images[part.start + place].numpy().tobytes())
     assert all(len(set(copies)) == len(copies) > 1 for copies in seen.values())
+
+
+@pytest.mark.parametrize(
+    ("task", "of"), [("kind", lambda n: n % 3), ("objects", lambda n: n % 4 > 0)]
+)
+def test_balancing_draws_every_class_equally_often_from_a_store(tmp_path, task, of):
+    store = small_store(tmp_path / "s.h5", 20, 16)
+    rows = np.array([1, 3, 4, 5, 6, 8, 9, 10, 13, 17, 19])
+    classes = rows_by_class(store, rows, task, "s")
+    view = StoreView("s", store, rows, Transform(SIZE, TASKS))
+    stream = Stream((len(rows),), (6,), 1, seed=0, classes=(classes,))
+    seen = []
+    for batch in make_loader([view], TrainSampler(stream, 6, lambda: 0), SIZE, 0):
+        seen.extend(of(number) for number in batch.parts[0].index.tolist())
+    assert len(set(np.unique(seen, return_counts=True)[1])) == 1
+    assert len(set(seen)) == len(classes) == len({of(number) for number in rows.tolist()})
+
+
+def test_balancing_by_a_task_without_classes_is_refused(tmp_path):
+    store = small_store(tmp_path / "s.h5", 4, 16)
+    assert rows_by_class(store, np.arange(4), "", "s") == ()
+    with pytest.raises(
+        ConfigError, match=r"data\.train\.s\.balance.*'score'; known: kind, objects"
+    ):
+        rows_by_class(store, np.arange(4), "score", "s")

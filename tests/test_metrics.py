@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import socket
 import warnings
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 from synthetic_batches import SPECS
+from torchmetrics.detection import MeanAveragePrecision
 
 from datamodules.batch import DetectionTarget
 from datamodules.records import Task, TaskKind
+from models.average_precision import BoxAveragePrecision
 from models.class_metrics import Auroc, ClassScores, LabelScores
 from models.detection import Detections
-from models.detection_metrics import BoxAveragePrecision, CentreDistanceF1
+from models.detection_metrics import CentreDistanceF1
 from models.metrics import PixelScores, RegressionScores, make_metrics, summary_name
 from models.scoreboard import Scoreboard
 from models.tasks import TaskSpec
@@ -211,6 +216,62 @@ def test_average_precision_is_one_for_perfect_boxes_and_nan_without_objects():
     empty = BoxAveragePrecision()
     empty.update(detections([]), objects([]))
     assert empty.compute()["map"].isnan()
+
+
+def many_boxes(seed: int, images: int) -> tuple[Detections, DetectionTarget]:
+    """Two objects an image, found more or less well, and some things that are none."""
+    g = torch.Generator().manual_seed(seed)
+    corner = torch.rand(2 * images, 2, generator=g) * 50
+    boxes = torch.cat([corner, corner + 12], 1)
+    image = torch.arange(images).repeat_interleave(2)
+    labels = torch.randint(0, 2, (2 * images,), generator=g)
+    found = torch.cat([boxes + torch.randn(boxes.shape, generator=g) * 2, boxes[::3] + 20])
+    where, named = torch.cat([image, image[::3]]), torch.cat([labels, labels[::3]])
+    scores = torch.rand(len(found), generator=g)
+    order = torch.argsort(where, stable=True)
+    truth = DetectionTarget(boxes, labels, image)
+    return Detections(found[order], scores[order], named[order], where[order]), truth
+
+
+def test_average_precision_is_torchmetrics_own_however_images_come():
+    metric = BoxAveragePrecision()
+    theirs = MeanAveragePrecision(
+        max_detection_thresholds=[1, 100, 500], backend="faster_coco_eval"
+    )
+    for seed, images in enumerate((3, 1, 5)):
+        found, truth = many_boxes(seed, images)
+        metric.update(found, truth)
+        metric.update(detections([]), objects([]))
+        for i in range(images):
+            mine, real = found.of(i), truth.image == i
+            theirs.update(
+                [{"boxes": mine.boxes, "scores": mine.scores, "labels": mine.labels}],
+                [{"boxes": truth.boxes[real], "labels": truth.labels[real]}],
+            )
+    expected = theirs.compute()
+    assert 0.1 < expected["map"] < 0.9
+    assert metric.compute() == {name: expected[name] for name in ("map", "map_50")}
+
+
+def score_on_rank(rank: int, port: int, out: str) -> None:
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    metric = BoxAveragePrecision()
+    for seed in (0, 1) if rank == 0 else (2,):  # ranks with different numbers of images
+        metric.update(*many_boxes(seed, 2 + seed))
+    torch.save(metric.compute(), f"{out}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_average_precision_is_of_all_ranks_images_together(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.start_processes(score_on_rank, (port, str(tmp_path)), nprocs=2, start_method="fork")
+    metric = BoxAveragePrecision()
+    for seed in range(3):
+        metric.update(*many_boxes(seed, 2 + seed))
+    for rank in range(2):
+        assert torch.load(tmp_path / f"{rank}.pt") == metric.compute()
 
 
 def test_the_summary_averages_what_is_defined_and_lifts_a_negative_r2_to_zero():

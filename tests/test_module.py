@@ -153,17 +153,18 @@ def test_two_ranks_have_the_gradient_of_one_rank_that_sees_both_halves(tmp_path)
 
 
 class Rounds(Dataset):
-    """Micro-batches of one dataset each, round after round."""
+    """Micro-batches of some datasets each, round after round."""
 
-    def __init__(self, rounds: int) -> None:
+    def __init__(self, rounds: int, per_batch: int = 1) -> None:
         self.rounds = rounds
+        self.groups = [NAMES[i : i + per_batch] for i in range(0, len(NAMES), per_batch)]
 
     def __len__(self) -> int:
-        return self.rounds * len(NAMES)
+        return self.rounds * len(self.groups)
 
     def __getitem__(self, index: int) -> MultiTaskBatch:
-        number, which = divmod(index, len(NAMES))
-        return draw([NAMES[which]], images=3, seed=number, step=index)
+        number, which = divmod(index, len(self.groups))
+        return draw(self.groups[which], images=3, seed=number, step=index)
 
 
 class Log(pl.loggers.CSVLogger):
@@ -178,11 +179,13 @@ class Log(pl.loggers.CSVLogger):
 
 
 def fit(module: MultiTaskModule, folder: Path, epochs: int = 1, **changes) -> pl.Trainer:
+    """Three optimizer steps an epoch, of a round each unless told otherwise."""
+    per_batch = -(-len(NAMES) // module.micro_batches_per_round)
     settings = {
         "accelerator": "cpu",
         "devices": 1,
         "max_epochs": epochs,
-        "accumulate_grad_batches": len(NAMES),
+        "accumulate_grad_batches": module.micro_batches_per_round,
         "log_every_n_steps": 1,
         "logger": Log(folder),
         "enable_checkpointing": False,
@@ -192,7 +195,7 @@ def fit(module: MultiTaskModule, folder: Path, epochs: int = 1, **changes) -> pl
         **changes,
     }
     trainer = pl.Trainer(**settings)
-    loaders = [DataLoader(Rounds(n), batch_size=None) for n in (3, 1)]
+    loaders = [DataLoader(Rounds(n, per_batch), batch_size=None) for n in (3, 1)]
     trainer.fit(module, *loaders)
     return trainer
 

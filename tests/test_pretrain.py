@@ -12,10 +12,16 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import safetensors.torch
 import timm
 import torch
 from wandb_records import history, of_type, read_records, summary
+
+from datamodules.multitask import MultiTaskDataModule
+from datamodules.records import SPLITS
+from lightning_app.config import load_config
+from models.multitask import MultiTaskModule
 
 SMALL = [
     "data.forge=24",
@@ -91,6 +97,8 @@ def test_a_run_folder_holds_everything_that_the_readme_promises(demo: tuple[Path
         "checkpoints/last.ckpt",
         "encoder.safetensors",
         "encoder.json",
+        "final_scores.json",
+        "MODEL_CARD.md",
         "metrics.csv",
         "probes.csv",
         "report.html",
@@ -110,6 +118,35 @@ def test_a_run_folder_holds_everything_that_the_readme_promises(demo: tuple[Path
     assert metrics["val/summary"].notna().sum() == 2  # one per epoch
     saved = torch.load(folder / "checkpoints/last.ckpt", weights_only=True, map_location="cpu")
     assert saved["global_step"] == 6
+
+
+@pytest.mark.slow
+def test_the_final_weights_are_scored_on_published_test_images_else_on_validation(
+    demo: tuple[Path, str],
+) -> None:
+    folder, _ = demo
+    final = json.loads((folder / "final_scores.json").read_text())
+    config = load_config(folder / "config.yaml")
+    config.data.root, config.data.stores = (
+        str(folder.parent.parent / path) for path in (config.data.root, config.data.stores)
+    )
+    stream = MultiTaskDataModule(config.data)
+    for name, dataset in stream.datasets.items():
+        published = "test" in {SPLITS[number] for number in dataset.store.split}
+        assert final["splits"][name] == ("test" if published else "val")
+    assert set(final["splits"].values()) == {"test", "val"}
+    assert any(key.endswith("/map") for key in final["scores"])
+
+    module = MultiTaskModule.from_checkpoint(str(folder / "checkpoints/last.ckpt"))
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    (again,) = trainer.test(module, datamodule=stream, verbose=False)
+    expected = {f"test/{key}": value for key, value in final["scores"].items()}
+    expected["test/summary"] = final["summary"]
+    assert again == pytest.approx(expected, abs=1e-4)
+    logged = pd.read_csv(folder / "metrics.csv").filter(like="test/").dropna(how="all")
+    assert logged.to_dict("records") == [pytest.approx(expected, abs=1e-6)]
+    facts = json.loads((folder / "encoder.json").read_text())
+    assert (facts["scores"], facts["scored_on"]) == (final["scores"], final["splits"])
 
 
 @pytest.mark.slow

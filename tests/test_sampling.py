@@ -1,12 +1,20 @@
 """The order of samples: disjoint over ranks, complete, and a pure function of the step."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.sampling import Stream, SweepSampler, TrainSampler, _permutation
+from datamodules.sampling import (
+    Stream,
+    SweepSampler,
+    TrainSampler,
+    _class_permutation,
+    _permutation,
+    batch_shares,
+)
 
 ONE_TO_THREE = st.integers(1, 3)
 
@@ -164,3 +172,81 @@ def test_a_sweep_pads_only_ranks_that_lack_samples():
     assert valid == [[2], [2], [1]]
     (draws,) = SweepSampler((1,), 4, rank=1, world=2)
     assert (draws[0].valid, len(draws[0].rows)) == (0, 1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(1, 10**6), min_size=1, max_size=8),
+    st.integers(1, 40),
+    st.floats(0, 2),
+)
+def test_a_round_holds_as_many_images_however_it_is_shared(sizes, usual, power):
+    shares = batch_shares(sizes, usual, [None] * len(sizes), power)
+    assert sum(shares) == usual * len(sizes)
+    assert min(shares) >= 1
+    by_size = [share for _, share in sorted(zip(sizes, shares, strict=True))]
+    assert by_size == sorted(by_size)
+
+
+def test_shares_are_uniform_proportional_tempered_or_given():
+    sizes = (100, 400, 1600)
+    assert batch_shares(sizes, 14, [None] * 3, 0) == (14, 14, 14)
+    assert batch_shares(sizes, 14, [None] * 3, 1) == (2, 8, 32)
+    assert batch_shares(sizes, 14, [None] * 3, 0.5) == (6, 12, 24)
+    assert batch_shares(sizes, 14, [None, 5, None], 1) == (2, 5, 26)
+    assert batch_shares((1, 10**6), 8, [None] * 2, 1) == (1, 15)
+
+
+def classes_of(*counts):
+    """Rows of each class, mixed."""
+    order = np.random.default_rng(0).permutation(sum(counts))
+    return tuple(np.sort(part) for part in np.split(order, np.cumsum(counts)[:-1]))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    counts=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    batch=st.integers(1, 7),
+    world=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_balanced_classes_come_equally_often_and_each_in_passes_of_its_own(
+    counts, batch, world, seed
+):
+    classes = (classes_of(*counts),)
+    stream = Stream((sum(counts),), (batch,), 1, seed, world=world, classes=classes)
+    rounds = 3 * max(counts) * len(counts) // (batch * world) + 1
+    rows = []
+    for number in range(rounds):
+        for rank in range(world):
+            rows.extend(replace(stream, rank=rank).micro_batch(number)[0].rows.tolist())
+    label = {row: at for at, members in enumerate(classes[0]) for row in members.tolist()}
+    seen = Counter(label[row] for row in rows)
+    assert max(seen.values()) - min(seen.values()) <= 1
+    for at, members in enumerate(classes[0]):
+        mine = [row for row in rows if label[row] == at]
+        for lap in range(len(mine) // len(members)):
+            taken = mine[lap * len(members) : (lap + 1) * len(members)]
+            assert sorted(taken) == members.tolist()
+
+
+def test_a_balanced_micro_batch_is_a_pure_function_of_its_number_and_leaves_others_alone():
+    classes = classes_of(3, 30)
+    plain = Stream((33, 20), (4, 4), 2, seed=1)
+    stream = replace(plain, classes=(classes, ()))
+    expected = [stream.micro_batch(step)[0].rows.tolist() for step in range(12)]
+    _class_permutation.cache_clear()
+    again = {step: stream.micro_batch(step)[0].rows.tolist() for step in reversed(range(12))}
+    assert [again[step] for step in range(12)] == expected
+    for step in range(12):
+        other, same = stream.micro_batch(step)[1], plain.micro_batch(step)[1]
+        np.testing.assert_array_equal(other.rows, same.rows)
+        np.testing.assert_array_equal(other.seeds, same.seeds)
+
+
+def test_the_order_of_a_stream_does_not_change_between_versions():
+    stream = Stream((7, 12, 5), (2, 3, 1), 2, seed=4, rank=1, world=2)
+    draws = [
+        (one.dataset, one.rows.tolist()) for step in (0, 1, 8) for one in stream.micro_batch(step)
+    ]
+    assert draws == [(1, [10, 6, 9]), (2, [3]), (0, [0, 5]), (0, [5, 3]), (2, [2])]

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -43,6 +44,7 @@ def small_run(folder: Path, *overrides: str) -> Config:
             "trainer.epochs=1",
             f"trainer.steps_per_epoch={STEPS}",
             "trainer.log_every=1",
+            "trainer.gradients_every=10",
             "trainer.accelerator=cpu",
             "wandb.mode=disabled",
             *overrides,
@@ -91,7 +93,15 @@ class Witness(Callback):
         scores = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         state = {k: v.clone() for k, v in pl_module.model.state_dict().items()}
         found = {"start": self.start, "state": state, "seen": self.seen, "scores": scores}
+        if trainer.is_global_zero:
+            found["gradients"] = compared(Path(trainer.default_root_dir) / "metrics.csv")
         torch.save(found, self.folder / f"rank{trainer.global_rank}.pt")
+
+
+def compared(log: Path) -> dict[str, list[float]]:
+    """What was logged about the tasks' gradients."""
+    table = pd.read_csv(log).filter(like="gradients/").dropna()
+    return {str(name): column.tolist() for name, column in table.items()}
 
 
 def main() -> None:
