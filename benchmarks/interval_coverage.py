@@ -56,9 +56,9 @@ def coverage(
     for study in range(studies):
         parts = patients(rng, groups, repeats)
         point = mean_scores(F1, parts)[:, 0]
-        drawn = resampled_scores(F1, parts, RESAMPLES, study)[:, :, 0]
-        score = interval(point[0], drawn[:, 0], groups)
-        difference = interval(point[0] - point[1], drawn[:, 0] - drawn[:, 1], groups)
+        drawn = resampled_scores(F1, parts, RESAMPLES, study)[..., 0]
+        score = interval(point[0], drawn[..., 0], groups)
+        difference = interval(point[0] - point[1], drawn[..., 0] - drawn[..., 1], groups)
         held[0] += score.low <= truth[0] <= score.high
         held[1] += difference.low <= truth[0] - truth[1] <= difference.high
     score_share, difference_share = (round(float(share), 3) for share in held / studies)

@@ -39,8 +39,8 @@ RESULT = Path(__file__).parent / "results" / "probe_sweep.json"
 
 
 def main() -> None:
-    """Time every way in turn and write the medians."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    """Time every way in turn and write what was found."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     tables = [features(encoder, seed) for seed, encoder in enumerate(ENCODERS)]
     ways: dict[str, Callable[[], np.ndarray]] = {
         "plain loop": lambda: plain_loop(tables, 1),
@@ -110,14 +110,19 @@ def swept(tables: list[Features], processes: int) -> np.ndarray:
 
 
 def write(times: dict[str, list[float]], loads: list[float], rounds: int) -> None:
-    """Write and print the medians and their ratios to the plain loop of the same round."""
+    """Write and print times and their ratios: of medians, and of what each way took at best.
+
+    Where others use the machine, the best of several rounds is nearest to what it can do.
+    """
     reference = times["plain loop"]
     found = {
         name: {
             "seconds_median": round(statistics.median(spent), 2),
-            "times_as_fast_as_plain_loop": round(
-                statistics.median(a / b for a, b in zip(reference, spent, strict=True)), 2
+            "seconds_best": round(min(spent), 2),
+            "times_as_fast_by_median": round(
+                statistics.median(reference) / statistics.median(spent), 2
             ),
+            "times_as_fast_by_best": round(min(reference) / min(spent), 2),
         }
         for name, spent in times.items()
     }

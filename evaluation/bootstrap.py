@@ -3,8 +3,10 @@
 Both things that a repetition of the study would draw anew are resampled, independently of each
 other and with replacement: the test groups (patients) and the repeats (draws of the labelled
 subsets). For crossed factors this is the "pigeonhole bootstrap" (Owen, Annals of Applied
-Statistics 1(2), 2007), which errs on the wide side. One draw serves all encoders and sizes, so
-differences between them are paired.
+Statistics 1(2), 2007). What only a patient and a draw together explain it counts three times, so
+its resamples are drawn in to the variance of resampling either factor alone, both added up, which
+counts that twice: still on the safe side. One draw serves all encoders and sizes, so differences
+between them are paired.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def mean_scores(metric: Metric, parts: Floats) -> Floats:
 def resampled_scores(
     metric: Metric, parts: Floats, count: int, seed: int, trainings: int = 1
 ) -> Floats:
-    """The same for `count` resamples, (count, encoders, sizes).
+    """The same for `count` resamples.
 
     Args:
         metric: which metric.
@@ -54,14 +56,18 @@ def resampled_scores(
         count: of resamples.
         seed: of the resampling.
         trainings: runs of every encoder's training that the repeats come from, those of one run
-            next to each other. They are a third factor and are resampled as well.
+            next to each other. They are resampled together with the repeats.
+
+    Returns:
+        (3, count, encoders, sizes): of groups and repeats, of groups alone, of repeats alone.
     """
     encoders, sizes, repeats, groups, k = parts.shape
     draws = repeats // trainings
     rng = np.random.default_rng(seed)
     flat = np.moveaxis(parts, 3, 0).reshape(groups, -1)
     block = max(1, BLOCK // max(groups, flat.shape[1]))
-    scores = np.empty((count, encoders, sizes))
+    of_all = score_of_parts(metric, parts.sum(axis=-2))
+    scores = np.empty((3, count, encoders, sizes))
     for start in range(0, count, block):
         n = min(block, count - start)
         of_groups = rng.multinomial(groups, np.full(groups, 1 / groups), n).astype(np.float64)
@@ -71,7 +77,10 @@ def resampled_scores(
             of_repeats = np.einsum("bt,br->btr", of_runs, of_repeats).reshape(n, repeats)
         sums = (of_groups @ flat).reshape(n, encoders, sizes, repeats, k)
         per_repeat = score_of_parts(metric, sums)
-        scores[start : start + n] = np.einsum("besr,br->bes", per_repeat, of_repeats)
+        here = slice(start, start + n)
+        scores[0, here] = np.einsum("besr,br->bes", per_repeat, of_repeats)
+        scores[1, here] = per_repeat.mean(axis=-1)
+        scores[2, here] = np.einsum("esr,br->bes", of_all, of_repeats)
     return scores
 
 
@@ -90,7 +99,23 @@ def tail(groups: int) -> float:
 
 
 def interval(value: float, resamples: Floats, groups: int) -> Interval:
-    """The interval of one number from its resamples (count,), infinite ones included."""
+    """The interval of a score, or of a sum or difference of scores.
+
+    Args:
+        value: of the study.
+        resamples: the same of `resampled_scores`, (3, count).
+        groups: how many test groups there are.
+    """
+    both, of_groups, of_repeats = resamples
+    centre, variance = both.mean(), both.var()
+    wanted = of_groups.var() + of_repeats.var()
+    if wanted < variance:
+        both = centre + (both - centre) * np.sqrt(wanted / variance)
+    return percentiles(value, both, groups)
+
+
+def percentiles(value: float, resamples: Floats, groups: int) -> Interval:
+    """The interval of any number from its resamples (count,), infinite ones included."""
     cut = tail(groups)
     low, high = np.quantile(resamples, [cut, 1 - cut], method="inverted_cdf")
     return Interval(float(value), float(low), float(high))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.bootstrap import Interval, interval, mean_scores, resampled_scores
+from evaluation.bootstrap import Interval, interval, mean_scores, percentiles, resampled_scores
 from evaluation.efficiency import Efficiency, efficiency_of, labels_needed
 from evaluation.predictions import Predictions
 from evaluation.scores import Floats, Metric, parts_by_group, score
@@ -110,9 +110,10 @@ def summarise(
         Curve(
             encoder,
             tuple(
-                interval(point[e, s], drawn[:, e, s], len(names)) for s in range(len(result.sizes))
+                interval(point[e, s], drawn[..., e, s], len(names))
+                for s in range(len(result.sizes))
             ),
-            interval(areas[e], drawn_areas[:, e], len(names)),
+            interval(areas[e], drawn_areas[..., e], len(names)),
         )
         for e, encoder in enumerate(result.encoders)
     )
@@ -153,14 +154,14 @@ def _compare(
     result: Predictions, point: Floats, drawn: Floats, e: int, b: int, groups: int
 ) -> Comparison:
     labels = result.labels
-    difference, drawn_difference = point[e] - point[b], drawn[:, e] - drawn[:, b]
+    difference, drawn_difference = point[e] - point[b], drawn[..., e, :] - drawn[..., b, :]
     whole = interval(float(area(labels, difference)), area(labels, drawn_difference), groups)
     higher = result.metric.higher_is_better
     efficiency = []
     for s, n in enumerate(labels):
-        needed = interval(
+        needed = percentiles(
             float(labels_needed(labels, point[b], np.asarray(point[e, s]), higher)),
-            labels_needed(labels, drawn[:, b], drawn[:, e, s], higher),
+            labels_needed(labels, drawn[0, :, b], drawn[0, :, e, s], higher),
             groups,
         )
         efficiency.append(efficiency_of(float(n), needed, labels))
@@ -170,7 +171,7 @@ def _compare(
         encoder=result.encoders[e],
         baseline=result.encoders[b],
         differences=tuple(
-            interval(difference[s], drawn_difference[:, s], groups) for s in range(len(labels))
+            interval(difference[s], drawn_difference[..., s], groups) for s in range(len(labels))
         ),
         area=whole,
         efficiency=tuple(efficiency),

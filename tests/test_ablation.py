@@ -73,7 +73,7 @@ def test_what_trainings_with_other_seeds_change_is_in_the_interval() -> None:
     error = 1 + 0.01 * rng.normal(size=(1, 1, 12, 30))
     error += np.repeat([0.0, 0.5, 1.0], 4)[:, None]  # three trainings of four draws each
     parts = np.stack([error, np.ones_like(error)], axis=-1)
-    alone, three = (resampled_scores(MSE, parts, 4000, 0, n)[:, 0, 0] for n in (1, 3))
+    alone, three = (resampled_scores(MSE, parts, 4000, 0, n)[0, :, 0, 0] for n in (1, 3))
     assert three.mean() == pytest.approx(1.5, abs=0.02)
     # A mean of three equally likely values 0, 1/2, 1 varies by sqrt(1/6) / sqrt(3).
     assert three.std() == pytest.approx(np.sqrt(1 / 18), rel=0.05)

@@ -12,7 +12,14 @@ from hypothesis.extra import numpy as hnp
 from probe_tables import patients, predictions
 from sklearn.metrics import f1_score, mean_squared_error
 
-from evaluation.bootstrap import Interval, interval, mean_scores, resampled_scores, tail
+from evaluation.bootstrap import (
+    Interval,
+    interval,
+    mean_scores,
+    percentiles,
+    resampled_scores,
+    tail,
+)
 from evaluation.efficiency import efficiency_of, labels_needed
 from evaluation.scores import F1, MACRO_F1, MSE, parts_by_group, score, score_of_parts
 from evaluation.statistics import area, summarise
@@ -39,7 +46,7 @@ def test_scores_are_those_of_scikit_learn_however_the_groups_lie(
 def test_a_resample_is_what_repeating_the_rows_of_its_groups_gives() -> None:
     result = predictions()
     parts = parts_by_group(F1, result.truth, result.predicted, result.group, 12, 1)
-    drawn = resampled_scores(F1, parts, 4, seed=3)
+    both, of_groups_alone, of_repeats_alone = resampled_scores(F1, parts, 4, seed=3)
     rng = np.random.default_rng(3)
     of_groups = rng.multinomial(12, np.full(12, 1 / 12), 4)
     of_repeats = rng.multinomial(5, np.full(5, 1 / 5), 4)
@@ -50,7 +57,12 @@ def test_a_resample_is_what_repeating_the_rows_of_its_groups_gives() -> None:
                 each = [
                     f1_score(result.truth[rows], result.predicted[e, s, r, rows]) for r in range(5)
                 ]
-                assert drawn[b, e, s] == pytest.approx(np.average(each, weights=of_repeats[b]))
+                assert both[b, e, s] == pytest.approx(np.average(each, weights=of_repeats[b]))
+                assert of_groups_alone[b, e, s] == pytest.approx(np.mean(each))
+                all_rows = [f1_score(result.truth, result.predicted[e, s, r]) for r in range(5)]
+                assert of_repeats_alone[b, e, s] == pytest.approx(
+                    np.average(all_rows, weights=of_repeats[b])
+                )
 
 
 def test_scores_and_differences_are_means_over_repeats_of_all_test_images() -> None:
@@ -162,7 +174,7 @@ def test_intervals_from_few_groups_cut_off_less() -> None:
     assert tails[0] < 1e-4
     assert tails[-1] == pytest.approx(0.025, abs=1e-4)
     drawn = np.random.default_rng(0).normal(size=1000)
-    assert interval(0, drawn, 3).low == drawn.min()
+    assert percentiles(0, drawn, 3).low == drawn.min()
 
 
 @pytest.mark.parametrize("groups", [6, 20])
@@ -172,12 +184,12 @@ def test_intervals_cover_the_truth_as_often_as_they_say_when_patients_are_correl
     rng = np.random.default_rng(7)
     truth = np.mean([mean_scores(F1, patients(rng, 2000, 5))[:, 0] for _ in range(20)], axis=0)
     covered = []
-    for study in range(150):
+    for study in range(400):
         parts = patients(rng, groups, 10)
         point = mean_scores(F1, parts)[:, 0]
-        drawn = resampled_scores(F1, parts, 300, study)[:, :, 0]
-        alone = interval(point[0], drawn[:, 0], groups)
-        paired = interval(point[0] - point[1], drawn[:, 0] - drawn[:, 1], groups)
+        drawn = resampled_scores(F1, parts, 1000, study)[..., 0]
+        alone = interval(point[0], drawn[..., 0], groups)
+        paired = interval(point[0] - point[1], drawn[..., 0] - drawn[..., 1], groups)
         covered.append(
             [
                 alone.low <= truth[0] <= alone.high,
@@ -185,4 +197,4 @@ def test_intervals_cover_the_truth_as_often_as_they_say_when_patients_are_correl
             ]
         )
     share = np.mean(covered, axis=0)
-    assert (share >= 0.90).all() and (share <= 0.995).all(), share
+    assert (share >= 0.92).all() and (share <= 0.985).all(), share
