@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from datamodules.errors import ProbeError
 from evaluation.assembly import UnfinishedError, assemble
+from evaluation.backends import STREAMING, connected
 from evaluation.cells import Cell, run_cell
 from evaluation.features import Features
 from evaluation.journal import Journal
@@ -36,9 +37,6 @@ from evaluation.subsets import (
 )
 
 log = logging.getLogger(__name__)
-
-STREAMING = {"loky", "threading", "multiprocessing", "sequential"}
-"""joblib backends that hand out each result when it is ready; others get slices of the work."""
 
 
 def sweep(
@@ -218,16 +216,16 @@ def _run(
 
     positions = {id(cell): position for position, cell in enumerate(ordered)}
     streams = settings.backend in STREAMING
-    parallel = Parallel(
-        n_jobs=settings.jobs,
-        backend=settings.backend,
-        batch_size=1,
-        return_as="generator_unordered" if streams else "list",
-    )
     step = len(ordered) if streams else 256
-    for start in range(0, len(ordered), max(step, 1)):
-        for position, predicted in parallel(due(ordered[start : start + step])):
-            yield ordered[position], predicted
+    with connected(settings.backend):
+        parallel = Parallel(
+            n_jobs=settings.jobs,
+            batch_size=1,
+            return_as="generator_unordered" if streams else "list",
+        )
+        for start in range(0, len(ordered), max(step, 1)):
+            for position, predicted in parallel(due(ordered[start : start + step])):
+                yield ordered[position], predicted
 
 
 def _numbered(position: int, *arguments: Any) -> tuple[int, NDArray[Any]]:

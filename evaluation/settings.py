@@ -26,7 +26,8 @@ class ProbeConfig:
         precision: "fp32" or "bf16" for the frozen encoder; features depend on it.
         bootstrap: resamples behind each interval.
         jobs: processes for the sweep; -1 takes every core.
-        backend: joblib backend of the sweep ("loky", or a registered one such as "dask").
+        backend: joblib backend of the sweep: "loky", or a cluster's, "dask" or "ray" (see
+            `evaluation.backends`).
         allow_overlap: probe even where an unseen dataset shares its sources with the training
             data; the report then says so.
         budget: seconds after which nothing further is started; what is done by then is kept as

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from joblib import register_parallel_backend
+from joblib._parallel_backends import ThreadingBackend
 from probe_tables import table
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.metrics import f1_score, mean_squared_error
@@ -106,6 +108,21 @@ def test_processes_threads_and_the_order_of_the_encoders_change_nothing(tmp_path
     keys = ["predictor", "encoder", "fold", "size", "repeat"]
     left, right = (t.sort_values(keys).reset_index(drop=True) for t in (one, other))
     assert left.equals(right)
+
+
+class Cluster(ThreadingBackend):  # type: ignore[misc]
+    """A backend of somebody else's, which can only hand out results together."""
+
+    supports_return_generator = False
+
+
+def test_a_registered_backend_gives_the_same_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
+    register_parallel_backend("cluster", Cluster)
+    here = tidy(sweep([table()], SETTINGS, tmp_path / "a"))
+    there = tidy(sweep([table()], replace(SETTINGS, backend="cluster", jobs=2), tmp_path / "b"))
+    assert here.equals(there)
+    with pytest.raises(ProbeError, match=r"probe\.backend=lokki: joblib knows .*loky"):
+        sweep([table()], replace(SETTINGS, backend="lokki"), tmp_path / "c")
 
 
 def test_every_encoder_sees_the_same_subsets(tmp_path: Path) -> None:
