@@ -252,10 +252,11 @@ class PathologyDataModule(pl.LightningDataModule):
             ConfigError: a weight is given for a task that the dataset does not have.
         """
         names = [task.name for task in self.store.tasks]
-        for name in self.config.weights:
+        for name in [*self.config.weights, *self.config.class_weights]:
             if name not in names:
+                key = "weights" if name in self.config.weights else "class_weights"
                 raise ConfigError(
-                    f"data.*.{self.name}.weights: no task '{name}'; known: {', '.join(names)}"
+                    f"data.*.{self.name}.{key}: no task '{name}'; known: {', '.join(names)}"
                 )
         return tuple(
             replace(task, weight=self.config.weights.get(task.name, task.weight))

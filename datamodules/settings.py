@@ -31,6 +31,8 @@ class DatasetConfig:
         mpp: resolution of the stored patches in um/px; `data.mpp` where null.
         compression: of its store; `data.compression` where null.
         weights: factor of each task's loss, by task name.
+        class_weights: of segmentation tasks, by task name: a factor for each class in the cross
+            entropy.
         input_size: probes: side of the network input in pixels; `data.image_size` where null.
         folds: probes: grouped folds, each held out in turn; 0 takes the official test split.
         options: arguments of the reader's own (see `datasets show NAME`).
@@ -44,6 +46,7 @@ class DatasetConfig:
     mpp: float | None = limited(None, above=0)
     compression: Compression | None = None
     weights: dict[str, float] = field(default_factory=dict)
+    class_weights: dict[str, list[float]] = field(default_factory=dict)
     input_size: int | None = limited(None, 32)
     folds: int = limited(0, 0)
     options: dict[str, Any] = field(default_factory=dict)

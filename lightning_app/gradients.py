@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import combinations
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch._functorch.config
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
-from datamodules.errors import ConfigError
+from models.balancing import is_sharded
 from models.encoder import Encoder
 from models.multitask import MultiTaskModule
 from models.progress import ranks, sum_over_ranks
+
+log = logging.getLogger(__name__)
 
 
 class GradientConflicts(Callback):
@@ -35,17 +38,16 @@ class GradientConflicts(Callback):
         self._sums: dict[str, Tensor] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find the weight.
-
-        Raises:
-            ConfigError: the strategy cuts weights into pieces.
-        """
+        """Find the weight; without one that can be looked at, say so and compare nothing."""
         module = _ours(pl_module)
-        if "fsdp" in type(trainer.strategy).__name__.lower():
-            raise ConfigError("trainer.gradients_every: FSDP cuts weights into pieces; set it to 0")
+        if is_sharded(module):
+            log.warning("the gradients of tasks are not compared: FSDP cuts weights into pieces")
+            return
         self._weight = last_shared_weight(module.model.encoder)
-        if module.settings.compile:
-            # Compiled code would otherwise reuse what a second backward pass needs.
+        if self._weight is None:
+            log.warning("the gradients of tasks are not compared: the encoder's end is frozen")
+        elif module.settings.compile:
+            # Compiled code may otherwise reuse buffers that a second backward pass needs.
             torch._functorch.config.donated_buffer = False
 
     def on_before_backward(
@@ -93,33 +95,33 @@ def conflicts(keys: list[str], rows: Tensor) -> dict[str, float]:
     return found
 
 
-def last_shared_weight(encoder: Encoder) -> nn.Parameter:
+def last_shared_weight(encoder: Encoder) -> nn.Parameter | None:
     """The last weight that both the embedding and the coarsest map of the pyramid depend on.
 
-    Raises:
-        ConfigError: no weight of the encoder is trained.
+    None where no such weight is trained.
     """
     weights = [p for p in encoder.model.parameters() if p.requires_grad and p.ndim > 1]
-    if not weights:
-        raise ConfigError(
-            "trainer.gradients_every: no weight of the encoder is trained; set it to 0"
-        )
     training = encoder.training
     encoder.eval()
-    image = torch.zeros(1, 3, encoder.input_size, encoder.input_size, device=weights[0].device)
+    device = next(encoder.parameters()).device
+    image = torch.zeros(1, 3, encoder.input_size, encoder.input_size, device=device)
     with torch.enable_grad():
         out = encoder.forward(image)  # not compiled for a batch of one
+        ends = [end.sum() for end in (out.pyramid[-1], out.embedding)]
         reached = [
-            torch.autograd.grad(end.sum(), weights, retain_graph=True, allow_unused=True)
-            for end in (out.pyramid[-1], out.embedding)
+            torch.autograd.grad(end, weights, retain_graph=True, allow_unused=True)
+            for end in ends
+            if end.requires_grad and weights
         ]
     encoder.train(training)
-    last = max(
-        at
-        for at, found in enumerate(zip(*reached, strict=True))
-        if all(f is not None for f in found)
-    )
-    return weights[last]
+    if len(reached) < len(ends):
+        return None
+    shared = [
+        weight
+        for weight, first, second in zip(weights, *reached, strict=True)
+        if first is not None and second is not None
+    ]
+    return shared[-1] if shared else None
 
 
 def _ours(module: Any) -> MultiTaskModule:

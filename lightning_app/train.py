@@ -175,7 +175,9 @@ def make_ready(datasets: Sequence[PathologyDataModule], config: Config) -> None:
 def build_module(config: Config, stream: MultiTaskDataModule) -> MultiTaskModule:
     """The encoder with a head for every task of the stream."""
     specs = [
-        TaskSpec(name, task, dataset.input_mpp())
+        TaskSpec(
+            name, task, dataset.input_mpp(), tuple(dataset.config.class_weights.get(task.name, ()))
+        )
         for name, dataset in stream.datasets.items()
         for task in dataset.weighted_tasks()
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from datamodules.errors import ConfigError
 from models.tasks import TaskSpec
@@ -160,12 +161,25 @@ def joint_direction(
     return JointDirection(method.removeprefix(TORCHJD))
 
 
-def check_process(method: str, trainer: Any) -> None:
-    """Whether this trainer can give a joint direction.
+def is_sharded(module: nn.Module) -> bool:
+    """Whether ranks hold pieces of its weights (FSDP)."""
+    return any(isinstance(p, DTensor) for p in module.parameters())
+
+
+def check_training(method: str, module: nn.Module, trainer: Any) -> None:
+    """Whether this trainer can balance losses in this way.
 
     Raises:
-        ConfigError: several processes or micro-batches share a step, or losses are scaled.
+        ConfigError: learned weights would differ between ranks; or for a joint direction several
+            processes or micro-batches share a step, or losses are scaled.
     """
+    if method == UNCERTAINTY and is_sharded(module):
+        raise ConfigError(
+            f"optim.balancing={method}: its weights are kept equal on all ranks by DDP only; "
+            f"set trainer.strategy=ddp or optim.balancing={FIXED}"
+        )
+    if not method.startswith(TORCHJD):
+        return
     if trainer.world_size > 1:
         raise ConfigError(
             f"optim.balancing={method}: works in one process; set trainer.devices=1, or "

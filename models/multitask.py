@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules.batch import MultiTaskBatch
 from datamodules.errors import TrainingError
 from models import plain
-from models.balancing import LossWeights, check_process, joint_direction
+from models.balancing import LossWeights, check_training, joint_direction
 from models.heads import Prediction
 from models.losses import LossTerm, reduce
 from models.model import MultiTaskModel
@@ -233,8 +233,7 @@ class MultiTaskModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Refuse a balancing that this trainer cannot give."""
-        if self.direction is not None:
-            check_process(self.optim.balancing, self.trainer)
+        check_training(self.optim.balancing, self, self.trainer)
 
     # -- optimiser ----------------------------------------------------------------------------
 

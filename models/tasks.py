@@ -30,6 +30,15 @@ class TaskSpec:
                 f"{self.key}: the size of a pixel is unknown, and objects are measured in um; "
                 f"set data.train.{self.dataset}.mpp"
             )
+        if self.class_weights and self.task.kind is not TaskKind.SEGMENTATION:
+            raise ConfigError(
+                f"data.train.{self.dataset}.class_weights: {self.task.name} is a {self.task.kind} "
+                "task; only segmentation has weights of classes"
+            )
+        if self.class_weights and min(self.class_weights) < 0:
+            raise ConfigError(
+                f"data.train.{self.dataset}.class_weights: {self.task.name} has a negative weight"
+            )
         if self.task.kind is not TaskKind.REGRESSION and not self.task.classes:
             raise ConfigError(f"{self.key}: a {self.task.kind} task must name its classes")
 

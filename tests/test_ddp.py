@@ -57,6 +57,9 @@ def test_two_ranks_end_equal_and_with_what_one_process_learns_from_both_halves(
     assert first["scores"] == pytest.approx(second["scores"])
     assert first["scores"] == pytest.approx(whole["scores"], abs=0.05)
 
+    assert any(key.endswith("/map") for key in first["final"])
+    assert first["final"] == pytest.approx(whole["final"], abs=0.05)
+
     assert len(first["gradients"]) == 15  # five tasks, ten pairs of them
     for name, values in first["gradients"].items():
         assert len(values) == 2, name

@@ -27,6 +27,7 @@ SIZES = {
     "vit_tiny_patch16_224": 192,
     "vit_small_patch16_224": 96,
     "coatnet_nano_rw_224": 192,
+    "maxvit_pico_rw_256": 128,
 }
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from synthetic_batches import SIZE, SPECS, TASKS, draw, optim, tiny_model
 from test_module import fit, make
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from datamodules.errors import ConfigError
 from lightning_app.gradients import GradientConflicts, conflicts, last_shared_weight
+from models.balancing import check_training
 from models.encoder import Encoder
 from models.multitask import MultiTaskModule
 
@@ -106,7 +111,26 @@ def test_gradients_are_compared_at_the_last_weight_that_all_heads_depend_on(name
     assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
 
 
-def test_a_frozen_encoder_has_no_gradients_to_compare():
-    encoder = Encoder(tiny_model(), SIZE).requires_grad_(False)
-    with pytest.raises(ConfigError, match=r"trainer\.gradients_every.*set it to 0"):
-        last_shared_weight(encoder)
+def test_where_the_encoders_end_is_frozen_training_goes_on_without_a_comparison(tmp_path, caplog):
+    module = make()
+    module.model.encoder.requires_grad_(False)
+    trainer = fit(module, tmp_path, callbacks=[GradientConflicts(1)])
+    assert rows_of(trainer) == {}
+    assert "not compared: the encoder's end is frozen" in caplog.text
+    head_only = Encoder(tiny_model(encoder="tf_efficientnet_lite0"), SIZE).requires_grad_(False)
+    head_only.model.conv_head.requires_grad_(True)
+    assert last_shared_weight(head_only) is None
+
+
+def test_weights_in_pieces_are_not_compared_and_learned_balancing_is_refused(tmp_path, caplog):
+    dist.init_process_group("gloo", f"file://{tmp_path}/ranks", rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        module = MultiTaskModule(SPECS, tiny_model(channels_last=False), optim(), SIZE)
+        fully_shard(module.model, mesh=mesh)
+        GradientConflicts(1).on_fit_start(pl.Trainer(accelerator="cpu", logger=False), module)
+        assert "FSDP cuts weights into pieces" in caplog.text
+        with pytest.raises(ConfigError, match=r"balancing=uncertainty.*strategy=ddp"):
+            check_training("uncertainty", module, None)
+    finally:
+        dist.destroy_process_group()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
+
 import pytest
 import torch
 from synthetic_batches import SIZE, SPECS, TASKS, draw, optim, tiny_model
 from test_module import Rounds, fit, make
 from torch.utils.data import DataLoader
 
+from datamodules.errors import ConfigError
 from datamodules.multitask import MultiTaskDataModule
 from datamodules.settings import DatasetConfig
 from lightning_app.config import Config
-from lightning_app.train import build_trainer
+from lightning_app.train import build_module, build_trainer, make_ready
 from models.encoder import Encoder
 from models.multitask import MultiTaskModule
 
@@ -115,3 +119,75 @@ def test_a_compiled_encoder_is_compiled_once_and_changes_no_result():
 def test_adamw_is_fused_on_a_gpu(tmp_path):
     trainer = fit(make(), tmp_path, accelerator="gpu")
     assert trainer.optimizers[0].defaults["fused"] is True
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Config:
+    """Forged glands and colon tissue, in stores."""
+    folder = tmp_path_factory.mktemp("prepared")
+    config = Config()
+    config.data.root, config.data.stores = f"{folder}/published", f"{folder}/stores"
+    config.data.forge, config.data.image_size, config.data.workers = 24, SIZE, 0
+    config.data.train = {
+        name: DatasetConfig(patch_size=SIZE) for name in ("glas", "nct_crc", "midogpp")
+    }
+    config.model = tiny_model()
+    make_ready(list(MultiTaskDataModule(config.data).datasets.values()), config)
+    return config
+
+
+def with_settings(config: Config, **settings) -> Config:
+    """A copy with further settings of datasets, by "dataset__setting"."""
+    changed = copy.deepcopy(config)
+    for key, value in settings.items():
+        name, setting = key.split("__")
+        setattr(changed.data.train[name], setting, value)
+    return changed
+
+
+def test_weights_of_classes_reach_the_loss(prepared):
+    config = with_settings(prepared, glas__class_weights={"glands": [0.5, 1.5]})
+    module = build_module(config, MultiTaskDataModule(config.data))
+    assert module.model.heads["glas/glands"].class_weights.tolist() == [0.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"glas__class_weights": {"gland": [1.0, 1.0]}}, r"class_weights: no task 'gland'.*glands"),
+        ({"glas__class_weights": {"glands": [1.0]}}, "1 class weights for 2 classes"),
+        ({"glas__class_weights": {"glands": [-1.0, 1.0]}}, "negative"),
+        ({"nct_crc__class_weights": {"tissue": [1.0]}}, "only segmentation has weights"),
+    ],
+)
+def test_weights_of_classes_that_do_not_fit_are_refused(prepared, settings, told):
+    config = with_settings(prepared, **settings)
+    with pytest.raises(ConfigError, match=told):
+        build_module(config, MultiTaskDataModule(config.data))
+
+
+def test_shares_and_balance_of_a_configuration_reach_the_stream(prepared):
+    config = with_settings(
+        prepared, glas__batch_size=3, nct_crc__balance="tissue", midogpp__balance="mitosis"
+    )
+    config.data.size_power = 1.0
+    stream = MultiTaskDataModule(config.data)
+    plan = stream.plan()
+    sizes = dict(zip(stream.datasets, plan.sizes, strict=True))
+    shares = dict(zip(stream.datasets, plan.batch_sizes, strict=True))
+    assert shares["glas"] == 3
+    assert shares["nct_crc"] + shares["midogpp"] == 2 * config.data.batch_size
+    larger = max(("nct_crc", "midogpp"), key=sizes.__getitem__)
+    assert shares[larger] == max(shares.values())
+    labels: list[int] = []
+    for number, batch in enumerate(stream.train_dataloader()):
+        for part in batch.parts:
+            assert len(part) == shares[part.dataset]
+            if part.dataset == "nct_crc":
+                labels += part.targets["tissue"].tolist()
+        if number == 5:
+            break
+    found = Counter(labels)
+    assert max(found.values()) - min(found.values()) <= 1
+    with pytest.raises(ConfigError, match=r"glas\.balance.*no classification or detection task"):
+        MultiTaskDataModule(with_settings(prepared, glas__balance="glands").data).plan()

@@ -5,6 +5,7 @@ Run as a script by test_ddp.py: `python train_ranks.py FOLDER RANKS TASKS_PER_BA
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -94,7 +95,9 @@ class Witness(Callback):
         state = {k: v.clone() for k, v in pl_module.model.state_dict().items()}
         found = {"start": self.start, "state": state, "seen": self.seen, "scores": scores}
         if trainer.is_global_zero:
-            found["gradients"] = compared(Path(trainer.default_root_dir) / "metrics.csv")
+            folder = Path(trainer.default_root_dir)
+            found["gradients"] = compared(folder / "metrics.csv")
+            found["final"] = json.loads((folder / "final_scores.json").read_text())["scores"]
         torch.save(found, self.folder / f"rank{trainer.global_rank}.pt")
 
 
