@@ -42,7 +42,7 @@ class DatasetConfig:
     folder: str = ""
     batch_size: int | None = limited(None, 1)
     balance: str = ""
-    patch_size: int | None = limited(None, 32)
+    patch_size: int | None = limited(None, 8)
     mpp: float | None = limited(None, above=0)
     compression: Compression | None = None
     weights: dict[str, float] = field(default_factory=dict)
