@@ -55,3 +55,22 @@ class TrainingError(UserError):
 
 class ProbeError(UserError):
     """A probe cannot be run on the data or features that were given."""
+
+
+class StoppedError(Exception):
+    """A signal ended training, after a checkpoint; nothing is at fault.
+
+    Args:
+        signal: its number; the program ends with 128 + that.
+        run: folder of the run.
+        steps: optimizer steps behind the checkpoint.
+    """
+
+    def __init__(self, signal: int, run: str, steps: int) -> None:
+        super().__init__(signal, run, steps)
+        self.exit_code = 128 + signal
+        self.run = run
+        self.steps = steps
+
+    def __str__(self) -> str:
+        return f"stopped after step {self.steps}; go on with: pretrain resume={self.run}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,6 +123,7 @@ def make_loader(
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_as_it_is,
+        worker_init_fn=_begin_worker,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
@@ -130,6 +134,20 @@ def make_loader(
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _begin_worker(worker: int) -> None:
+    """Leave signals and life to the trainer.
+
+    A batch system sends its signals to every process; what they mean, the trainer decides. And
+    torch's loader notes its parent after this: one that was killed before would never be missed.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    forked = multiprocessing.get_start_method() == "fork"
+    if forked and parent is not None and os.getppid() != parent.pid:
+        os._exit(1)
 
 
 def micro_batches_trained(trainer: pl.Trainer | None) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytorch_lightning as pl
 
 from datamodules.balance import rows_by_class
 from datamodules.base import PathologyDataModule
+from datamodules.batch import MultiTaskBatch
 from datamodules.errors import ConfigError, StoreError
 from datamodules.loading import StoreView, StreamLoader, make_loader, micro_batches_trained
 from datamodules.prepare import prepare
@@ -23,6 +24,10 @@ class MultiTaskDataModule(pl.LightningDataModule):
         data: the settings; `data.train` names the datasets.
         steps_per_epoch: optimizer steps per epoch; 0 takes one pass through the largest dataset.
         rounds_per_step: rounds that one optimizer step closes.
+
+    Attributes:
+        resumed_steps: optimizer steps behind the checkpoint that training goes on from.
+        between_batches: see `on_before_batch_transfer`.
 
     Raises:
         ConfigError: no dataset to train on.
@@ -40,6 +45,8 @@ class MultiTaskDataModule(pl.LightningDataModule):
         }
         self.steps_per_epoch = steps_per_epoch
         self.rounds_per_step = rounds_per_step
+        self.resumed_steps = 0
+        self.between_batches: Callable[[pl.Trainer], None] | None = None
 
     @property
     def per_batch(self) -> int:
@@ -60,6 +67,17 @@ class MultiTaskDataModule(pl.LightningDataModule):
         """Write the stores that are missing or outdated."""
         for dataset in self.datasets.values():
             prepare(dataset)
+
+    def on_before_batch_transfer(
+        self, batch: MultiTaskBatch, dataloader_idx: int
+    ) -> MultiTaskBatch:
+        """Call `between_batches`: the batch before is done with, all it logged included.
+
+        Lightning has no hook of its own for that moment.
+        """
+        if self.between_batches and self.trainer and self.trainer.training:
+            self.between_batches(self.trainer)
+        return batch
 
     def train_dataloader(self) -> StreamLoader:
         """Augmented micro-batches of `per_batch` datasets each."""
@@ -129,8 +147,12 @@ class MultiTaskDataModule(pl.LightningDataModule):
         return -(-rounds // self.rounds_per_step)
 
     def _position(self) -> int:
-        """Micro-batches trained so far in this run, resumed ones included."""
-        return micro_batches_trained(self.trainer)
+        """Micro-batches trained so far in this run, resumed ones included.
+
+        Lightning asks for the first batches before it has read its counters from the checkpoint.
+        """
+        resumed = self.resumed_steps * self.micro_batches_per_step
+        return max(resumed, micro_batches_trained(self.trainer))
 
     @property
     def _rank(self) -> int:

@@ -1,4 +1,4 @@
-"""Reads a training's metrics.csv, as Lightning's CSVLogger writes it.
+"""Reads a training's metrics.csv, as training writes it.
 
 Columns are `step`, `epoch`, `train/<dataset>/<task>/loss`, `val/<dataset>/<task>/<metric>`,
 `val/summary`, `speed/<what>` and, where tasks' gradients were compared,
@@ -110,7 +110,7 @@ def read_training_log(path: Path) -> TrainingLog | None:
     except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
         raise ProbeError(f"{path}: not a readable metrics file ({error})") from error
     if "step" not in table.columns:
-        raise ProbeError(f"{path}: no column 'step'; expected the file of Lightning's CSVLogger")
+        raise ProbeError(f"{path}: no column 'step'; expected the metrics.csv of a training")
     tasks = tuple(
         _task(table, *column.split("/")[1:3])
         for column in table.columns

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
 from rich.console import Console
 
 from datamodules.base import PathologyDataModule
@@ -109,8 +109,27 @@ class EpochLine(Callback):
         self._console.print(" · ".join(parts))
 
 
+class LearningRates(LearningRateMonitor):
+    """Lightning's monitor, once per optimizer step and not once per micro-batch of it."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Log where a step begins."""
+        if trainer.fit_loop.epoch_loop.batch_idx % trainer.accumulate_grad_batches == 0:
+            super().on_train_batch_start(trainer, *args, **kwargs)
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """Lightning's average, also where training was over already when the run was resumed."""
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning skips `on_train_end` when no step is left; doing it twice changes nothing."""
+        self.on_train_end(trainer, pl_module)
+
+
 class ExportEncoder(Callback):
-    """Writes encoder and model card when training ends, with the averaged weights if there are.
+    """Writes encoder and model card when training ends; the averaged weights if there are.
+
+    Place it behind the callback that averages.
 
     Args:
         folder: the run's folder.
@@ -125,7 +144,7 @@ class ExportEncoder(Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Rank 0 writes; the weights are the same on all ranks."""
-        if trainer.is_global_zero and not trainer.interrupted:
+        if trainer.is_global_zero:
             if not isinstance(pl_module, MultiTaskModule):
                 raise TypeError(f"expected a MultiTaskModule, got {type(pl_module).__name__}")
             scores, splits = self.final.scores, self.final.splits
@@ -169,7 +188,7 @@ class ProbeAtEnd(Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe on rank 0."""
-        if not trainer.is_global_zero or trainer.interrupted:
+        if not trainer.is_global_zero:
             return
         try:
             encoders, baseline = load_all([str(self.folder)], self.config)

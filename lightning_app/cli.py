@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.errors import UserError
+from datamodules.errors import StoppedError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb.
 
     Returns:
-        0 when all went well, 2 when the input was at fault, 130 when interrupted.
+        0 when all went well, 2 when the input was at fault, 130 when interrupted; 128 + the
+        signal's number when one ended training after a checkpoint (143 SIGTERM, 138 SIGUSR1).
     """
     options = _parse(build_parser(), arguments)
     _set_up_logging(options.verbose)
@@ -160,6 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except StoppedError as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

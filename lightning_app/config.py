@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,13 @@ from evaluation.settings import ProbeConfig
 from models.settings import ModelConfig, OptimConfig
 
 
+class NonFinite(Enum):
+    """What a loss or gradient that is not finite does to a run."""
+
+    stop = "stop"
+    skip = "skip"
+
+
 @dataclass
 class TrainerConfig:
     """Length, hardware and bookkeeping of a training run.
@@ -27,13 +35,18 @@ class TrainerConfig:
         rounds_per_step: rounds over all datasets that one optimizer step closes.
         precision: "bf16-mixed", "16-mixed" or "32-true".
         accelerator: "auto", "gpu", "cpu".
-        devices: "auto" takes all GPUs of the node (one process on a CPU), or a number.
-        nodes: machines; start the same command on each under torchrun or SLURM.
-        strategy: "auto", "ddp", "fsdp", ...
+        devices: "auto" takes all GPUs of the node (one process on a CPU), or what torchrun or SLURM
+            started; or a number.
+        nodes: machines; leave it out under torchrun and SLURM, which start several.
+        strategy: "auto", "ddp", or "fsdp", which spreads weights, gradients and optimiser states of
+            an encoder too large for one GPU over the ranks.
         sync_batchnorm: share BatchNorm statistics between GPUs.
         log_every: optimizer steps between two rows of the log.
-        checkpoint_every: optimizer steps between two checkpoints; 0 keeps those of epochs only.
+        checkpoint_every: optimizer steps between two checkpoints; 0 is off. Each epoch ends with
+            one in any case.
         checkpoint_minutes: minutes between two checkpoints; 0 is off.
+        non_finite: "stop" ends the run before a loss or gradient that is not finite reaches the
+            weights; "skip" leaves the step out and counts it.
         val_every: epochs between two validations; the last epoch always validates.
         gradients_every: optimizer steps between two comparisons of the tasks' gradients (see
             `lightning_app.gradients`); 0 is off.
@@ -48,11 +61,12 @@ class TrainerConfig:
     accelerator: Literal["auto", "gpu", "cpu"] = "auto"
     devices: str = "auto"
     nodes: int = limited(1, 1)
-    strategy: str = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     sync_batchnorm: bool = False
     log_every: int = limited(10, 1)
     checkpoint_every: int = limited(0, 0)
     checkpoint_minutes: float = limited(15.0, 0)
+    non_finite: NonFinite = NonFinite.stop
     val_every: int = limited(1, 1)
     gradients_every: int = limited(50, 0)
     panel_every: int = limited(0, 0)
@@ -157,8 +171,10 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> Config
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write the resolved configuration; `load_config` reads it back."""
-    path.write_text(to_yaml(config), encoding="utf-8")
+    """Write the resolved configuration, whole or not at all; `load_config` reads it back."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(to_yaml(config), encoding="utf-8")
+    partial.replace(path)
 
 
 def to_yaml(config: Config) -> str:

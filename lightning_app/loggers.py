@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import wandb
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 
 from lightning_app.config import Config, to_dict
+from lightning_app.csv_log import CsvLog
+from lightning_app.ranks import is_first_process
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ def build_loggers(config: Config, folder: Path, origin: Mapping[str, Any]) -> li
         folder: the run's folder; metrics.csv and W&B's files go there.
         origin: provenance, logged beside the configuration.
     """
-    loggers: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
+    loggers: list[Logger] = [CsvLog(folder / "metrics.csv")]
     mode = wandb_mode(config.wandb.mode)
     if mode == "disabled":
         return loggers
@@ -49,9 +51,12 @@ def build_loggers(config: Config, folder: Path, origin: Mapping[str, Any]) -> li
 def _wandb_id(folder: Path) -> str:
     """The run's id, kept in its folder, so that a resumed run is the same run."""
     path = folder / "wandb_id.txt"
-    if not path.is_file():
-        path.write_text(secrets.token_hex(4))
-    return path.read_text().strip()
+    if path.is_file():
+        return path.read_text().strip()
+    fresh = secrets.token_hex(4)
+    if is_first_process():  # the only one whose logger talks to W&B
+        path.write_text(fresh)
+    return fresh
 
 
 def wandb_mode(wanted: str) -> str:

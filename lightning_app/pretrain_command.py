@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from datamodules.errors import StoppedError
 from lightning_app.config import Config
 from lightning_app.demo import choose_config, print_banner
+from lightning_app.ranks import decided, is_first_process
 from lightning_app.resume import KEY, newest_unfinished, resumed_config
 from lightning_app.summary import print_result
-from lightning_app.train import is_first_process, pretrain
+from lightning_app.train import pretrain
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,12 @@ def run_pretrain(path: Path | None, overrides: list[str]) -> int:
         print_banner(config)
         if folder:
             log.info("going on with %s", folder)
-    folder = pretrain(config, folder)
+    try:
+        folder = pretrain(config, folder)
+    except StoppedError:
+        if is_first_process():
+            raise
+        return 0  # one process speaks for all, and a launcher kills nobody who still writes
     if is_first_process():
         print_result(folder)
     return 0
@@ -40,6 +47,6 @@ def _chosen(path: Path | None, overrides: list[str]) -> tuple[Config, Path | Non
     folder = Path(wanted[-1])
     if wanted[-1] == "auto":
         fresh = choose_config(path, others)
-        newest = newest_unfinished(fresh)
-        return fresh, newest
+        newest = decided("resume", lambda: str(newest_unfinished(fresh) or ""))
+        return fresh, Path(newest) if newest else None
     return resumed_config(folder, others), folder

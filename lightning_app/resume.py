@@ -6,19 +6,22 @@ weights, optimiser and counters is all that a run needs to go on as if it had ne
 
 from __future__ import annotations
 
-import csv
+import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from pytorch_lightning.loggers import CSVLogger
-
-from datamodules.errors import ConfigError, TrainingError
-from lightning_app.config import Config, load_config
-from models.export import FACTS_FILE
+from datamodules.errors import ConfigError
+from lightning_app.checkpoint_files import newest_readable
+from lightning_app.config import Config, load_config, to_dict
+from lightning_app.ranks import decided
+from lightning_app.run_folder import claim, create_run_folder, is_claimed
 
 KEY = "resume="
-METRICS = "metrics.csv"
+FOLDER = "checkpoints"
+LAST_FILE = "report.html"
+"""What a run writes last: where it lies, the run is finished."""
+
+MAY_CHANGE = ("trainer", "wandb")
 
 
 def resumed_config(folder: Path, overrides: list[str]) -> Config:
@@ -33,12 +36,12 @@ def resumed_config(folder: Path, overrides: list[str]) -> Config:
     """
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"resume={folder}: not the folder of a run (it holds no config.yaml)")
-    if (folder / FACTS_FILE).is_file():
+    if (folder / LAST_FILE).is_file():
         raise ConfigError(
             f"resume={folder}: the run is finished; train longer by starting a new one"
         )
     for override in overrides:
-        if not override.startswith(("trainer.", "wandb.")):
+        if not override.startswith(tuple(f"{section}." for section in MAY_CHANGE)):
             raise ConfigError(
                 f"'{override}': a resumed run keeps its settings; only trainer.* and wandb.* may "
                 "change"
@@ -47,57 +50,37 @@ def resumed_config(folder: Path, overrides: list[str]) -> Config:
 
 
 def newest_unfinished(config: Config) -> Path | None:
-    """The newest run of this name that has a checkpoint and no export; None without one."""
+    """The newest run of these settings that did not come to its end and that nobody works on.
+
+    Runs of the same name with other settings are others: the jobs of a sweep do not meet.
+    """
+    wanted = settings_of(config)
     runs = [
-        path
-        for path in Path(config.out).glob(f"{config.name}-*")
-        if newest_checkpoint(path) and not (path / FACTS_FILE).is_file()
+        path.parent
+        for path in Path(config.out).glob(f"{config.name}-*/config.yaml")
+        if not (path.parent / LAST_FILE).is_file()
+        and settings_of(load_config(path)) == wanted
+        and not is_claimed(path.parent)
     ]
     return max(runs, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that was written last; None where training never came to one."""
-    found = (folder / "checkpoints").glob("*.ckpt")
-    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+def settings_of(config: Config) -> dict[str, Any]:
+    """Everything that a resumed run keeps."""
+    return {key: value for key, value in to_dict(config).items() if key not in MAY_CHANGE}
 
 
-def optimizer_steps(checkpoint: Path) -> int:
-    """Optimizer steps behind a checkpoint.
+def settle(config: Config, folder: Path | None) -> tuple[Path, Path | None, int]:
+    """The run's folder, the checkpoint to go on from and the steps behind it.
 
-    Raises:
-        TrainingError: the file is damaged.
+    The first process decides: a clock or a damaged file must not tell two ranks two things.
     """
-    try:
-        content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        return int(content["global_step"])
-    except Exception as error:
-        # torch reports damage in many ways; the cause is in the message.
-        raise TrainingError(
-            f"{checkpoint}: cannot be read ({error}); delete it to resume from an older one"
-        ) from error
 
+    def decide() -> str:
+        place = folder or create_run_folder(config)
+        claim(place)
+        checkpoint, steps = newest_readable(place / FOLDER) or ("", 0)
+        return json.dumps([str(place), str(checkpoint), steps])
 
-def continue_csv(logger: CSVLogger, steps: int) -> None:
-    """Let a CSV logger go on with the rows that were logged up to a checkpoint.
-
-    Lightning's logger deletes the file of an earlier run. Rows after the checkpoint are left out,
-    because training will write them again.
-
-    Args:
-        logger: not yet used.
-        steps: optimizer steps behind the checkpoint; row n is logged after n + 1 of them.
-    """
-    path = Path(logger.log_dir) / METRICS
-    if not path.is_file():
-        return
-    with path.open(newline="") as file:
-        rows = [_numbers(row) for row in csv.DictReader(file)]
-    writer: Any = logger.experiment  # this deletes the file
-    writer.metrics = [row for row in rows if row["step"] < steps]
-    writer.save()
-
-
-def _numbers(row: dict[str, str]) -> dict[str, float]:
-    counts = ("step", "epoch")
-    return {k: int(float(v)) if k in counts else float(v) for k, v in row.items() if v}
+    place, checkpoint, steps = json.loads(decided("run", decide))
+    return Path(place), Path(checkpoint) if checkpoint else None, int(steps)

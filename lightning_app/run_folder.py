@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.base import PathologyDataModule
+from datamodules.errors import ConfigError
 from datamodules.leakage import licence_line, overlap
 from lightning_app.config import Config, save_config
 
@@ -27,17 +29,11 @@ PACKAGES = (
     "numpy",
     "wandb",
 )
-_INHERITED = "HISTOLOGY_RUN_FOLDER"
+_CLAIM = ".claim"
 
 
 def create_run_folder(config: Config) -> Path:
-    """Make `<out>/<name>-<time>` and write the resolved configuration into it.
-
-    Processes that Lightning starts for further GPUs inherit the folder of the first.
-    """
-    inherited = os.environ.get(_INHERITED)
-    if inherited and "LOCAL_RANK" in os.environ:
-        return Path(inherited)
+    """Make `<out>/<name>-<time>` and write the resolved configuration into it."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = Path(config.out) / f"{config.name}-{stamp}"
     attempt = 1
@@ -46,8 +42,39 @@ def create_run_folder(config: Config) -> Path:
         folder = Path(config.out) / f"{config.name}-{stamp}-{attempt}"
     folder.mkdir(parents=True)
     save_config(config, folder / "config.yaml")
-    os.environ[_INHERITED] = str(folder)
     return folder
+
+
+def claim(folder: Path) -> None:
+    """Mark a run as worked on by this process, for as long as it lives.
+
+    Raises:
+        ConfigError: another process works on it.
+    """
+    descriptor = os.open(folder / _CLAIM, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        # Not flock: loader processes would inherit that and outlive a killed trainer by seconds.
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise ConfigError(
+            f"resume={folder}: another process is training this run; wait until it ends"
+        ) from error
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether another process works on a run."""
+    try:
+        descriptor = os.open(folder / _CLAIM, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def provenance(

@@ -34,8 +34,11 @@ def print_result(folder: Path) -> None:
         console.print(f"licence: {origin['licence_line']}", markup=False)
     if (folder / "encoder.safetensors").is_file():
         console.print(f"encoder: {folder / 'encoder.safetensors'}", markup=False)
-    for offline in sorted((folder / "wandb").glob("offline-run-*")):
-        console.print(f"W&B:     offline; `wandb sync {offline}` sends it", markup=False)
+    offline = sorted((folder / "wandb").glob("offline-run-*"))
+    if offline:
+        # One for each time the run was resumed, all with one id: W&B joins them in their order.
+        paths = " ".join(map(str, offline))
+        console.print(f"W&B:     offline; `wandb sync {paths}` sends it", markup=False)
     console.print(f"report:  {folder / 'report.html'}", markup=False)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -13,31 +12,47 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from joblib import Parallel, delayed
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.callbacks import Callback
 
 from datamodules.base import PathologyDataModule
-from datamodules.errors import ConfigError, ProbeError, TrainingError, UserError
+from datamodules.errors import ConfigError, ProbeError, StoppedError, UserError
 from datamodules.forge import forge
 from datamodules.leakage import check_overlap
 from datamodules.multitask import MultiTaskDataModule
 from datamodules.prepare import prepare
 from datamodules.registry import build
 from evaluation.study import check_probe
-from lightning_app.callbacks import EpochLine, ExportEncoder, ProbeAtEnd, Throughput
-from lightning_app.checkpoints import checkpoint_callbacks
+from lightning_app.callbacks import (
+    AveragedWeights,
+    EpochLine,
+    ExportEncoder,
+    LearningRates,
+    ProbeAtEnd,
+    Throughput,
+)
+from lightning_app.checkpoints import Checkpoints
 from lightning_app.config import Config
+from lightning_app.csv_log import CsvLog
 from lightning_app.dashboard import finish
 from lightning_app.epoch_probes import ProbeEpochs
+from lightning_app.faults import explained
 from lightning_app.final_scores import FinalScores
 from lightning_app.gradients import GradientConflicts
-from lightning_app.loggers import build_loggers
+from lightning_app.guards import NonFiniteGuard
 from lightning_app.panels import ShowPanels
 from lightning_app.probing import check_baselines
-from lightning_app.resume import continue_csv, newest_checkpoint, optimizer_steps
-from lightning_app.run_folder import create_run_folder, provenance, write_json
+from lightning_app.ranks import (
+    devices_and_nodes,
+    is_first_process,
+    leave_with_the_first,
+    world_size,
+)
+from lightning_app.resume import FOLDER, settle
+from lightning_app.run_folder import provenance, write_json
+from lightning_app.trainer import build_trainer, check_sharding
 from models.multitask import MultiTaskModule, TaskSpec
+from models.optim import scaled
+from models.sharding import Gather, ShardedModule
 
 log = logging.getLogger(__name__)
 
@@ -79,14 +94,17 @@ def pretrain(config: Config, folder: Path | None = None) -> Path:
         run.trainer.fit(
             run.module, datamodule=run.stream, ckpt_path=run.checkpoint, weights_only=True
         )
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            "out of memory on the device; lower data.batch_size or data.tasks_per_batch, "
-            "or set model.grad_checkpointing=true"
-        ) from error
+    except StoppedError:
+        finish(run.trainer.loggers)
+        raise
+    except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt
+        raise KeyboardInterrupt from error
+    except Exception as error:
+        told = explained(error)
+        if told is None:
+            raise
+        raise told from error
     finish(run.trainer.loggers)
-    if run.trainer.interrupted:
-        raise KeyboardInterrupt
     for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ProbeAtEnd) and callback.failure:
             kept = (
@@ -111,6 +129,8 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
         UserError: configuration, data or weights do not fit.
     """
     started = time.monotonic()
+    check_sharding(config)
+    leave_with_the_first()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
     unseen = {name: build(name, entry, config.data) for name, entry in config.data.unseen.items()}
@@ -126,20 +146,27 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
     stream.plan()  # an order that cannot be had is told before anything is built or written
     module = build_module(config, stream)
 
-    checkpoint = newest_checkpoint(folder) if folder else None
-    folder = folder or create_run_folder(config)
+    fresh = folder is None
+    folder, checkpoint, steps = settle(config, folder)
     origin = provenance(config, stream.datasets, unseen)
     if is_first_process():
         write_json(folder / "provenance.json", origin)
+    saving = Checkpoints(
+        folder / FOLDER, config.trainer.checkpoint_every, config.trainer.checkpoint_minutes
+    )
+    stream.between_batches = saving.between_batches
+    stream.resumed_steps = steps
     callbacks: list[Callback] = [
-        *checkpoint_callbacks(config, folder),
+        saving,  # Lightning calls it last
+        Gather(),
+        NonFiniteGuard(stream.datasets, config.trainer.non_finite),
         Throughput(config.trainer.log_every),
         EpochLine(config.trainer.epochs),
-        LearningRateMonitor("step"),
+        LearningRates("step"),
         *([GradientConflicts(every)] if (every := config.trainer.gradients_every) else []),
         *([ProbeEpochs(folder, config, unseen)] if unseen and config.probe.every else []),
         ShowPanels(folder, stream.datasets, config.trainer.panel_every, config.seed),
-        *([EMAWeightAveraging(decay=config.optim.ema_decay)] if config.optim.ema_decay else []),
+        *([AveragedWeights(decay=config.optim.ema_decay)] if config.optim.ema_decay else []),
         final := FinalScores(folder),
         ExportEncoder(folder, origin, final),
         ProbeAtEnd(folder, config, unseen, origin, started),
@@ -147,13 +174,12 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
     try:
         trainer = build_trainer(config, folder, stream, callbacks, origin)
     except ConfigError:
-        if checkpoint is None and is_first_process():
+        if fresh and is_first_process():
             shutil.rmtree(folder)
         raise
-    if checkpoint and is_first_process():
-        for logger in trainer.loggers:
-            if isinstance(logger, CSVLogger):
-                continue_csv(logger, optimizer_steps(checkpoint))
+    for logger in trainer.loggers:
+        if isinstance(logger, CsvLog):
+            logger.continue_after(steps)
     return Run(folder, trainer, module, stream, checkpoint)
 
 
@@ -166,8 +192,9 @@ def make_ready(datasets: Sequence[PathologyDataModule], config: Config) -> None:
         absent = [dataset for dataset in datasets if not dataset.root.exists()]
         if absent and is_first_process():
             log.info("drawing %d synthetic datasets in %s", len(absent), config.data.root)
-        work = delayed(forge)
-        Parallel(n_jobs=-1)(work(d, config.seed, config.data.forge) for d in absent)
+        if absent:
+            work = delayed(forge)
+            Parallel(n_jobs=-1)(work(d, config.seed, config.data.forge) for d in absent)
     for dataset in datasets:
         prepare(dataset)
 
@@ -181,60 +208,23 @@ def build_module(config: Config, stream: MultiTaskDataModule) -> MultiTaskModule
         for name, dataset in stream.datasets.items()
         for task in dataset.weighted_tasks()
     ]
-    return MultiTaskModule(
+    ranks = world_size(*devices_and_nodes(config.trainer), config.trainer.accelerator)
+    rounds, images = config.trainer.rounds_per_step, config.data.batch_size
+    optim = scaled(config.optim, ranks * rounds * images)
+    if is_first_process():
+        log.info(
+            "one optimizer step: %d rounds of %d images per dataset on %d ranks; "
+            "learning rates: encoder %g, heads %g%s",
+            *(rounds, images, ranks, optim.encoder_lr, optim.head_lr),
+            ", scaled to the batch" if optim is not config.optim else "",
+        )
+    kind = ShardedModule if config.trainer.strategy == "fsdp" else MultiTaskModule
+    return kind(
         specs,
         config.model,
-        config.optim,
+        optim,
         image_size=config.data.image_size,
         micro_batches_per_round=stream.micro_batches_per_round,
         stain_strength=config.data.augmentation.stain,
         seed=config.seed,
     )
-
-
-def build_trainer(
-    config: Config,
-    folder: Path,
-    stream: MultiTaskDataModule,
-    callbacks: list[Callback],
-    origin: dict[str, object],
-) -> pl.Trainer:
-    """Lightning's trainer with what this project needs of it.
-
-    Raises:
-        ConfigError: devices or strategy that Lightning does not know or this machine lacks.
-    """
-    settings = config.trainer
-    devices: int | str = int(settings.devices) if settings.devices.isdigit() else settings.devices
-    if devices == "auto" and not torch.cuda.is_available():
-        devices = 1
-    try:
-        return pl.Trainer(
-            accelerator=settings.accelerator,
-            devices=devices,
-            num_nodes=settings.nodes,
-            strategy=settings.strategy,
-            precision=settings.precision,
-            sync_batchnorm=settings.sync_batchnorm,
-            max_epochs=settings.epochs,
-            accumulate_grad_batches=stream.micro_batches_per_step,
-            gradient_clip_val=config.optim.clip_norm or None,
-            log_every_n_steps=settings.log_every,
-            check_val_every_n_epoch=min(settings.val_every, settings.epochs),
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # Lightning's would repeat and restart the order
-            logger=build_loggers(config, folder, origin),
-            callbacks=callbacks,
-            default_root_dir=folder,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            benchmark=True,
-        )
-    except (ValueError, TypeError, MisconfigurationException) as error:
-        # Lightning checks devices, strategy and precision against each other and this machine.
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that talks: rank 0 under every launcher."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))

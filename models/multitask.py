@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,14 +11,13 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import MultiTaskBatch
-from datamodules.errors import TrainingError
 from models import plain
 from models.balancing import LossWeights, check_training, joint_direction
 from models.heads import Prediction
 from models.losses import LossTerm, reduce
 from models.model import MultiTaskModel
 from models.optim import parameter_groups, schedule
-from models.progress import RunningLoss, count_over_ranks, ranks
+from models.progress import RunningLoss, StepLoss, count_over_ranks, ranks
 from models.scoreboard import Scoreboard
 from models.settings import ModelConfig, OptimConfig
 from models.stain import jitter_stain
@@ -84,6 +82,7 @@ class MultiTaskModule(pl.LightningModule):
         )
         self.running = RunningLoss([spec.key for spec in self.specs])
         self.losses: dict[str, Tensor] = {}
+        self.step_losses: list[StepLoss] = []
 
     @classmethod
     def from_checkpoint(cls, path: str) -> MultiTaskModule:
@@ -131,6 +130,8 @@ class MultiTaskModule(pl.LightningModule):
 
     def training_step(self, batch: MultiTaskBatch, batch_idx: int) -> Tensor:
         """Loss of one micro-batch, and a row in the log where one is due."""
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.step_losses = []
         loss = self.micro_batch_loss(batch)
         self._log_losses(batch_idx)
         return loss
@@ -150,8 +151,11 @@ class MultiTaskModule(pl.LightningModule):
                 terms[spec.key] = self.model.head(spec).loss(outputs[spec.key], target)
         counts = count_over_ranks(terms)
         self.losses = {key: reduce(terms[key], counts[key], ranks()) for key in terms}
-        for key, loss in self.losses.items():
-            self.running.add(key, loss.detach())
+        images = {part.dataset: part.index for part in batch.parts}
+        for spec in (spec for spec in self.specs if spec.key in self.losses):
+            loss = self.losses[spec.key].detach()
+            self.running.add(spec.key, loss)
+            self.step_losses.append(StepLoss(spec, images[spec.dataset], loss))
         total: Tensor = nothing + self.loss_weights(self.losses)
         return total * self.micro_batches_per_round
 
@@ -212,12 +216,6 @@ class MultiTaskModule(pl.LightningModule):
         weights = self.loss_weights.fixed
         total = sum(weights[key] * mean for key, mean in means.items())
         for key, mean in means.items():
-            if not math.isfinite(mean):
-                raise TrainingError(
-                    f"train/{key}/loss is {mean} at step {trainer.global_step}; lower "
-                    "optim.encoder_lr and optim.head_lr, set optim.clip_norm, or train with "
-                    "trainer.precision=bf16-mixed or 32-true"
-                )
             self.log(f"train/{key}/loss", mean)
         for key, weight in self.loss_weights.learned().items():
             self.log(f"balancing/{key}/weight", weight)

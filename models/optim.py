@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from models.model import MultiTaskModel
 from models.settings import OptimConfig, Schedule
+
+
+def scaled(config: OptimConfig, batch: int) -> OptimConfig:
+    """The settings with learning rates for a batch size; as they are where nothing is asked for.
+
+    Linear scaling: P. Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.1.
+
+    Args:
+        config: the settings.
+        batch: images per dataset and optimizer step, over all ranks.
+    """
+    if not config.reference_batch:
+        return config
+    factor = batch / config.reference_batch
+    return replace(
+        config,
+        encoder_lr=config.encoder_lr * factor,
+        head_lr=config.head_lr * factor,
+        reference_batch=0,
+    )
 
 
 def parameter_groups(model: MultiTaskModel, config: OptimConfig) -> list[dict[str, Any]]:

@@ -1,14 +1,31 @@
-"""Losses between two rows of the log."""
+"""Losses between two optimizer steps and two rows of the log, over all ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from models.losses import LossTerm
+from models.tasks import TaskSpec
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """The loss of one task on one micro-batch of the running optimizer step.
+
+    Attributes:
+        spec: the task.
+        images: int64 (n,), their positions in the dataset's store; on the CPU.
+        value: scalar on the device, without gradient.
+    """
+
+    spec: TaskSpec
+    images: Tensor
+    value: Tensor
 
 
 class RunningLoss:
@@ -27,23 +44,31 @@ class RunningLoss:
         self._seen[key].append(loss)
 
     def take(self, device: torch.device) -> dict[str, float]:
-        """Means over micro-batches and ranks of the tasks that were seen; forgets them."""
-        sums = torch.stack(
-            [
-                torch.stack(v).sum() if v else torch.zeros((), device=device)
-                for v in self._seen.values()
-            ]
-        )
-        numbers = torch.tensor([float(len(v)) for v in self._seen.values()], device=device)
-        both = sum_over_ranks(torch.stack([sums, numbers])).tolist()
+        """Means over micro-batches and ranks of the tasks that were seen; forgets them.
+
+        Losses that are not finite are left out: whoever guards the run tells of them.
+        """
+        rows = []
+        for losses in self._seen.values():
+            values = torch.stack(losses) if losses else torch.zeros(0, device=device)
+            finite = values.isfinite()
+            rows.append(torch.stack([values.where(finite, 0.0).sum(), finite.float().sum()]))
+        both = sum_over_ranks(torch.stack(rows)).tolist()
         self._seen = {key: [] for key in self.keys}
-        return {key: s / n for key, s, n in zip(self.keys, *both, strict=True) if n}
+        return {key: s / n for key, (s, n) in zip(self.keys, both, strict=True) if n}
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """The sum over all ranks, in place; as it is where there is one."""
     if ranks() > 1:
         dist.all_reduce(tensor)
+    return tensor
+
+
+def largest_over_ranks(tensor: Tensor) -> Tensor:
+    """The largest of all ranks, element by element, in place; as it is where there is one."""
+    if ranks() > 1:
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return tensor
 
 

@@ -50,6 +50,8 @@ class OptimConfig:
     Attributes:
         encoder_lr: peak learning rate of the encoder.
         head_lr: peak learning rate of neck, decoder and heads.
+        reference_batch: images per dataset and optimizer step, over all ranks, that the two rates
+            are meant for; a run with n times as many multiplies both by n. 0 never scales.
         weight_decay: not applied to norms and biases.
         layer_decay: factor per encoder stage, from the last to the first; 1 turns it off.
         schedule: see `Schedule`.
@@ -64,6 +66,7 @@ class OptimConfig:
 
     encoder_lr: float = limited(1e-4, 0)
     head_lr: float = limited(1e-3, 0)
+    reference_batch: int = limited(0, 0)
     weight_decay: float = limited(0.05, 0)
     layer_decay: float = limited(1.0, above=0, at_most=1)
     schedule: Schedule = Schedule.cosine

@@ -29,6 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FOLDER",
         help="folder with real sample images (default: $REAL_SAMPLES, else ../shared/data)",
     )
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=4,
+        help="how often the test of resuming kills its run (default: 4)",
+    )
 
 
 @pytest.fixture(scope="session")

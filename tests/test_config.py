@@ -4,6 +4,7 @@ import pytest
 
 from datamodules.errors import ConfigError
 from lightning_app.config import load_config, save_config, to_dict
+from lightning_app.trainer import check_sharding
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
 
@@ -75,3 +76,10 @@ def test_a_wrong_override_is_named(override: str, expected: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.yaml"):
         load_config(tmp_path / "absent.yaml")
+
+
+def test_sharding_refuses_what_needs_whole_weights_while_training():
+    demo = Path(__file__).parent.parent / "configs/demo.yaml"
+    with pytest.raises(ConfigError, match=r"strategy=fsdp: set optim\.ema_decay=0"):
+        check_sharding(load_config(demo, ["trainer.strategy=fsdp"]))
+    check_sharding(load_config(demo, ["trainer.strategy=fsdp", "optim.ema_decay=0"]))

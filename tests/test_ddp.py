@@ -17,7 +17,13 @@ def forged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(
-    folder: Path, name: str, ranks: int, per_batch: int, batch: int, rounds: int = 1
+    folder: Path,
+    name: str,
+    ranks: int,
+    per_batch: int,
+    batch: int,
+    rounds: int = 1,
+    strategy: str = "auto",
 ) -> list[dict[str, Any]]:
     out = folder / name
     environment = {
@@ -28,7 +34,7 @@ def train(
         "CUDA_VISIBLE_DEVICES": "",
     }
     command = [sys.executable, str(SCRIPT), str(folder)]
-    command += [str(value) for value in (ranks, per_batch, batch, rounds)]
+    command += [str(value) for value in (ranks, per_batch, batch, rounds, strategy)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
@@ -40,13 +46,15 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("per_batch", "rounds"), [(0, 1), (1, 1), (2, 2)], ids=["K=all", "K=1", "K=2, 2 rounds"]
+    ("per_batch", "rounds", "strategy"),
+    [(0, 1, "auto"), (1, 1, "ddp"), (2, 2, "ddp"), (2, 1, "fsdp")],
+    ids=["K=all", "K=1", "K=2, 2 rounds", "K=2, sharded"],
 )
 def test_two_ranks_end_equal_and_with_what_one_process_learns_from_both_halves(
-    forged: Path, per_batch: int, rounds: int
+    forged: Path, per_batch: int, rounds: int, strategy: str
 ) -> None:
     name = f"k{per_batch}r{rounds}"
-    first, second = train(forged, f"{name}-two", 2, per_batch, 2, rounds)
+    first, second = train(forged, f"{name}-two", 2, per_batch, 2, rounds, strategy)
     (whole,) = train(forged, f"{name}-one", 1, per_batch, 4, rounds)
 
     for key, value in first["state"].items():

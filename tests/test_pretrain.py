@@ -264,10 +264,10 @@ def test_a_trainer_that_cannot_be_built_leaves_no_run_folder(
     repository: Path, place: Path, demo: tuple[Path, str]
 ) -> None:
     before = sorted((place / "runs").iterdir())
-    done = run(repository, place, "pretrain", *SMALL, "trainer.strategy=dpp", check=False)
+    done = run(repository, place, "pretrain", *SMALL, "trainer.accelerator=gpu", check=False)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: trainer: ")
-    assert "dpp" in done.stderr
+    assert "gpu" in done.stderr
     assert sorted((place / "runs").iterdir()) == before
 
 

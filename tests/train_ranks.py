@@ -1,6 +1,7 @@
 """Trains a small run on one or several CPU ranks and writes down what each rank ended with.
 
-Run as a script by test_ddp.py: `python train_ranks.py FOLDER RANKS TASKS_PER_BATCH BATCH ROUNDS`.
+Run as a script by test_ddp.py:
+`python train_ranks.py FOLDER RANKS TASKS_PER_BATCH BATCH ROUNDS STRATEGY`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 from datamodules.batch import MultiTaskBatch
 from lightning_app.config import Config, load_config
@@ -60,6 +63,12 @@ def small_run(folder: Path, *overrides: str) -> Config:
     return config
 
 
+def whole(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights as they are without sharding."""
+    state = model.state_dict()
+    return {k: (v.full_tensor() if isinstance(v, DTensor) else v).clone() for k, v in state.items()}
+
+
 class Witness(Callback):
     """Notes which samples a rank trained on, and what it ended with."""
 
@@ -75,7 +84,7 @@ class Witness(Callback):
         """
         for group in trainer.optimizers[0].param_groups:
             group["eps"] = 1e-3
-        self.start = {k: v.clone() for k, v in pl_module.model.state_dict().items()}
+        self.start = whole(pl_module.model)
 
     def on_train_batch_end(
         self,
@@ -92,7 +101,7 @@ class Witness(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write parameters before and after, samples and scores."""
         scores = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        state = {k: v.clone() for k, v in pl_module.model.state_dict().items()}
+        state = whole(pl_module.model)
         found = {"start": self.start, "state": state, "seen": self.seen, "scores": scores}
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)
@@ -109,12 +118,12 @@ def compared(log: Path) -> dict[str, list[float]]:
 
 def main() -> None:
     """Train."""
-    folder, ranks, tasks_per_batch, batch, rounds = sys.argv[1:]
+    folder, ranks, tasks_per_batch, batch, rounds, strategy = sys.argv[1:]
     torch.set_num_threads(1)
     config = small_run(
         Path(folder),
         f"trainer.devices={ranks}",
-        f"trainer.strategy={'ddp' if int(ranks) > 1 else 'auto'}",
+        f"trainer.strategy={strategy}",
         f"data.tasks_per_batch={tasks_per_batch}",
         f"data.batch_size={batch}",
         f"trainer.rounds_per_step={rounds}",
