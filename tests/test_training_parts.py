@@ -15,7 +15,7 @@ from datamodules.errors import ConfigError
 from datamodules.multitask import MultiTaskDataModule
 from datamodules.settings import DatasetConfig
 from lightning_app.config import Config
-from lightning_app.train import build_module, build_trainer, make_ready
+from lightning_app.train import assemble, build_module, build_trainer, make_ready
 from models.encoder import Encoder
 from models.multitask import MultiTaskModule
 
@@ -127,7 +127,7 @@ def prepared(tmp_path_factory) -> Config:
     folder = tmp_path_factory.mktemp("prepared")
     config = Config()
     config.data.root, config.data.stores = f"{folder}/published", f"{folder}/stores"
-    config.data.forge, config.data.image_size, config.data.workers = 24, SIZE, 0
+    config.data.forge, config.data.image_size, config.data.workers = 12, SIZE, 0
     config.data.train = {
         name: DatasetConfig(patch_size=SIZE) for name in ("glas", "nct_crc", "midogpp")
     }
@@ -191,3 +191,23 @@ def test_shares_and_balance_of_a_configuration_reach_the_stream(prepared):
     assert max(found.values()) - min(found.values()) <= 1
     with pytest.raises(ConfigError, match=r"glas\.balance.*no classification or detection task"):
         MultiTaskDataModule(with_settings(prepared, glas__balance="glands").data).plan()
+
+
+@pytest.mark.slow
+def test_a_run_resumed_behind_its_last_step_scores_and_exports_the_same(prepared, tmp_path):
+    config = with_settings(prepared)
+    config.out, config.wandb.mode = str(tmp_path), "disabled"
+    config.data.val_limit, config.data.batch_size = 4, 2
+    config.trainer.epochs, config.trainer.steps_per_epoch = 1, 1
+    config.trainer.accelerator, config.trainer.precision = "cpu", "32-true"
+    run = assemble(config)
+    run.trainer.fit(run.module, datamodule=run.stream)
+    names = ("final_scores.json", "encoder.json", "MODEL_CARD.md", "encoder.safetensors")
+    before = {name: (run.folder / name).read_bytes() for name in names}
+    for name in names:
+        (run.folder / name).unlink()
+    again = assemble(config, run.folder)
+    again.trainer.fit(
+        again.module, datamodule=again.stream, ckpt_path=again.checkpoint, weights_only=True
+    )
+    assert {name: (run.folder / name).read_bytes() for name in names} == before
