@@ -26,7 +26,9 @@ class GradientConflicts(Callback):
     Taken of a whole optimizer step, all ranks together, at the last shared weight of the encoder
     (as Z. Chen et al., "GradNorm", ICML 2018, section 3.1): so a backward pass for each task ends
     where it begins to cost, and memory holds one gradient of that weight for each task. Losses
-    count unweighted. Training itself does not change by a bit.
+    count unweighted. Training itself does not change by a bit. With ten tasks and all of them in
+    one micro-batch, a step that compares took 1.2 to 1.5 times one that does not (one CPU core;
+    convnext_atto, tf_efficientnet_lite0, resnet18 at 96 px).
 
     Args:
         every: optimizer steps between two rows.

@@ -219,17 +219,17 @@ def test_average_precision_is_one_for_perfect_boxes_and_nan_without_objects():
 
 
 def many_boxes(seed: int, images: int) -> tuple[Detections, DetectionTarget]:
-    """Two objects an image, found more or less well, and some things that are none.
-
-    Few places: an object of another image stands there, too.
-    """
+    """Two objects an image; some are missed, and some are seen where another image has one."""
     g = torch.Generator().manual_seed(seed)
     corner = torch.randint(0, 3, (2 * images, 2), generator=g) * 20.0
     boxes = torch.cat([corner, corner + 12], 1)
     image = torch.arange(images).repeat_interleave(2)
     labels = torch.randint(0, 2, (2 * images,), generator=g)
-    found = torch.cat([boxes + torch.randn(boxes.shape, generator=g) * 2, boxes[::3] + 20])
-    where, named = torch.cat([image, image[::3]]), torch.cat([labels, labels[::3]])
+    seen = torch.arange(2 * images) % 3 > 0
+    noisy = boxes[seen] + torch.randn(int(seen.sum()), 4, generator=g)
+    other = torch.cat([(corner[~seen] + 20) % 60, (corner[~seen] + 20) % 60 + 12], 1)
+    found = torch.cat([noisy, other])
+    where, named = (torch.cat([v[seen], v[~seen]]) for v in (image, labels))
     scores = torch.rand(len(found), generator=g)
     order = torch.argsort(where, stable=True)
     truth = DetectionTarget(boxes, labels, image)

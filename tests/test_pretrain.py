@@ -210,6 +210,18 @@ def test_plain_timm_loads_the_exported_encoder(demo: tuple[Path, str]) -> None:
 
 
 @pytest.mark.slow
+def test_the_exported_weights_are_the_averaged_ones(demo: tuple[Path, str]) -> None:
+    folder, _ = demo
+    exported = safetensors.torch.load_file(folder / "encoder.safetensors")
+    saved = torch.load(folder / "checkpoints/last.ckpt", weights_only=True, map_location="cpu")
+    prefix = "model.encoder.model."
+    for name, value in exported.items():
+        assert torch.equal(value, saved["state_dict"][prefix + name]), name
+    last = saved["current_model_state"]
+    assert not all(torch.equal(value, last[prefix + name]) for name, value in exported.items())
+
+
+@pytest.mark.slow
 def test_every_encoder_is_probed_on_every_unseen_dataset_size_and_repeat(
     demo: tuple[Path, str],
 ) -> None:

@@ -12,10 +12,12 @@ from test_module import Rounds, fit, make
 from torch.utils.data import DataLoader
 
 from datamodules.errors import ConfigError
+from datamodules.forge import forge
 from datamodules.multitask import MultiTaskDataModule
+from datamodules.prepare import prepare
 from datamodules.settings import DatasetConfig
 from lightning_app.config import Config
-from lightning_app.train import build_module, build_trainer, make_ready
+from lightning_app.train import assemble, build_module, build_trainer
 from models.encoder import Encoder
 from models.multitask import MultiTaskModule
 
@@ -123,16 +125,18 @@ def test_adamw_is_fused_on_a_gpu(tmp_path):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Config:
-    """Forged glands and colon tissue, in stores."""
+    """Three small forged datasets, in stores."""
     folder = tmp_path_factory.mktemp("prepared")
     config = Config()
     config.data.root, config.data.stores = f"{folder}/published", f"{folder}/stores"
-    config.data.forge, config.data.image_size, config.data.workers = 24, SIZE, 0
+    config.data.forge, config.data.image_size, config.data.workers = 12, SIZE, 0
     config.data.train = {
-        name: DatasetConfig(patch_size=SIZE) for name in ("glas", "nct_crc", "midogpp")
+        name: DatasetConfig(patch_size=SIZE) for name in ("glas", "nct_crc", "pannuke")
     }
     config.model = tiny_model()
-    make_ready(list(MultiTaskDataModule(config.data).datasets.values()), config)
+    for dataset in MultiTaskDataModule(config.data).datasets.values():
+        forge(dataset, 0, config.data.forge)
+        prepare(dataset, 1)
     return config
 
 
@@ -168,7 +172,7 @@ def test_weights_of_classes_that_do_not_fit_are_refused(prepared, settings, told
 
 def test_shares_and_balance_of_a_configuration_reach_the_stream(prepared):
     config = with_settings(
-        prepared, glas__batch_size=3, nct_crc__balance="tissue", midogpp__balance="mitosis"
+        prepared, glas__batch_size=3, nct_crc__balance="tissue", pannuke__balance="nuclei_detection"
     )
     config.data.size_power = 1.0
     stream = MultiTaskDataModule(config.data)
@@ -176,8 +180,8 @@ def test_shares_and_balance_of_a_configuration_reach_the_stream(prepared):
     sizes = dict(zip(stream.datasets, plan.sizes, strict=True))
     shares = dict(zip(stream.datasets, plan.batch_sizes, strict=True))
     assert shares["glas"] == 3
-    assert shares["nct_crc"] + shares["midogpp"] == 2 * config.data.batch_size
-    larger = max(("nct_crc", "midogpp"), key=sizes.__getitem__)
+    assert shares["nct_crc"] + shares["pannuke"] == 2 * config.data.batch_size
+    larger = max(("nct_crc", "pannuke"), key=sizes.__getitem__)
     assert shares[larger] == max(shares.values())
     labels: list[int] = []
     for number, batch in enumerate(stream.train_dataloader()):
@@ -191,3 +195,23 @@ def test_shares_and_balance_of_a_configuration_reach_the_stream(prepared):
     assert max(found.values()) - min(found.values()) <= 1
     with pytest.raises(ConfigError, match=r"glas\.balance.*no classification or detection task"):
         MultiTaskDataModule(with_settings(prepared, glas__balance="glands").data).plan()
+
+
+@pytest.mark.slow
+def test_a_run_resumed_behind_its_last_step_scores_and_exports_the_same(prepared, tmp_path):
+    config = with_settings(prepared)
+    config.out, config.wandb.mode = str(tmp_path), "disabled"
+    config.data.val_limit, config.data.batch_size = 4, 2
+    config.trainer.epochs, config.trainer.steps_per_epoch = 1, 1
+    config.trainer.accelerator, config.trainer.precision = "cpu", "32-true"
+    run = assemble(config)
+    run.trainer.fit(run.module, datamodule=run.stream)
+    names = ("final_scores.json", "encoder.json", "MODEL_CARD.md", "encoder.safetensors")
+    before = {name: (run.folder / name).read_bytes() for name in names}
+    for name in names:
+        (run.folder / name).unlink()
+    again = assemble(config, run.folder)
+    again.trainer.fit(
+        again.module, datamodule=again.stream, ckpt_path=again.checkpoint, weights_only=True
+    )
+    assert {name: (run.folder / name).read_bytes() for name in names} == before
