@@ -20,6 +20,7 @@ from datamodules.errors import UserError
 from evaluation.course import COURSE, keep_course, probe_within
 from lightning_app.config import Config
 from lightning_app.probing import feature_cache, load_baselines
+from models.balancing import is_sharded
 from models.frozen import FrozenEncoder, freeze
 from models.multitask import MultiTaskModule
 
@@ -50,12 +51,16 @@ class ProbeEpochs(Callback):
         self.folder = folder
         self.config = config
         self.unseen = unseen
+        self._whole = True
         self._due = False
         self._frozen: FrozenEncoder | None = None
         self._ranks: Any = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the ranks a way to wait that knows nothing of the training's time-out."""
+        self._whole = not is_sharded(pl_module)
+        if not self._whole:
+            log.warning("no probes while training goes on: FSDP cuts weights into pieces")
         if trainer.world_size > 1:
             self._ranks = dist.new_group(backend="gloo", timeout=PATIENCE)
 
@@ -63,7 +68,8 @@ class ProbeEpochs(Callback):
         """Copy the encoder where a probe is due: its weights are the averaged ones only here."""
         every, epoch = self.config.probe.every, trainer.current_epoch + 1
         last = epoch - min(self.config.trainer.val_every, self.config.trainer.epochs)
-        self._due = epoch // every > last // every and epoch < (trainer.max_epochs or 0)
+        ends = epoch >= (trainer.max_epochs or 0)  # then the study at the end follows
+        self._due = self._whole and not ends and epoch // every > last // every
         if self._due and trainer.is_global_zero:
             if not isinstance(pl_module, MultiTaskModule):
                 raise TypeError(f"expected a MultiTaskModule, got {type(pl_module).__name__}")
