@@ -121,6 +121,8 @@ def _official(dataset: str, groups: NDArray[np.int32], split: NDArray[np.uint8])
 
 def _spread(strata: Rows, group: NDArray[Any], folds: int, seed: int) -> Rows:
     """Fold of each image. An empty fold always attracts the next group, so none stays empty."""
+    if np.bincount(strata).max() < folds:
+        strata = np.zeros_like(strata)  # every class is too small to be spread
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     held_out = np.zeros(len(group), np.int64)
     with warnings.catch_warnings():

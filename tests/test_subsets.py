@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -95,6 +95,7 @@ def test_regression_strata_are_fifths_and_ties_stay_together() -> None:
 
 
 @given(pools(), st.integers(2, 6), st.integers(0, 1000))
+@example((np.arange(3), np.arange(3, dtype=np.int32)), 2, 0)  # one image of each class
 def test_folds_test_every_image_once_and_never_share_a_group(
     pool: tuple[np.ndarray, np.ndarray], count: int, seed: int
 ) -> None:
