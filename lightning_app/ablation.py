@@ -127,7 +127,7 @@ def _cell_config(config: Config, variant: str, kept: list[str], seed: int, folde
     cell.trainer.epochs = config.ablation.epochs
     cell.trainer.steps_per_epoch = config.ablation.steps_per_epoch
     cell.wandb.group = folder.name
-    cell.probe.every = cell.probe.map_points = 0
+    cell.probe.every = cell.probe.map_points = cell.probe.neighbours = 0
     if variant != ALL:  # they would be the same everywhere
         cell.probe.baselines = []
     return cell
