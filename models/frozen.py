@@ -155,7 +155,7 @@ def freeze(encoder: Encoder, name: str, device: torch.device | str = "cpu") -> F
 
 def name_of(path: Path) -> str:
     """How results call the encoder behind a path: short, and telling runs apart."""
-    path = path.resolve()
+    path = path.absolute()  # last.ckpt keeps its name, though it is a link
     if path.name == WEIGHTS_FILE:
         return path.parent.name
     if path.suffix == ".ckpt" and path.parent.name == "checkpoints":
