@@ -155,7 +155,8 @@ def freeze(encoder: Encoder, name: str, device: torch.device | str = "cpu") -> F
 
 def name_of(path: Path) -> str:
     """How results call the encoder behind a path: short, and telling runs apart."""
-    path = path.resolve()
+    # last.ckpt is a link and keeps its name.
+    path = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
     if path.name == WEIGHTS_FILE:
         return path.parent.name
     if path.suffix == ".ckpt" and path.parent.name == "checkpoints":

@@ -151,11 +151,11 @@ class MultiTaskModule(pl.LightningModule):
                 terms[spec.key] = self.model.head(spec).loss(outputs[spec.key], target)
         counts = count_over_ranks(terms)
         self.losses = {key: reduce(terms[key], counts[key], ranks()) for key in terms}
-        images = {part.dataset: part.index for part in batch.parts}
-        for spec in (spec for spec in self.specs if spec.key in self.losses):
-            loss = self.losses[spec.key].detach()
-            self.running.add(spec.key, loss)
-            self.step_losses.append(StepLoss(spec, images[spec.dataset], loss))
+        for part in batch.parts:
+            for spec in self.model.tasks_of(part):
+                loss = self.losses[spec.key].detach()
+                self.running.add(spec.key, loss)
+                self.step_losses.append(StepLoss(spec, part.index, loss))
         total: Tensor = nothing + self.loss_weights(self.losses)
         return total * self.micro_batches_per_round
 

@@ -68,7 +68,8 @@ def test_two_ranks_end_equal_and_with_what_one_process_learns_from_both_halves(
     assert any(key.endswith("/map") for key in first["final"])
     assert first["final"] == pytest.approx(whole["final"], abs=0.05)
 
-    assert len(first["gradients"]) == 15  # five tasks, ten pairs of them
+    # Five tasks, ten pairs of them; weights that are cut into pieces are not looked at.
+    assert len(first["gradients"]) == (0 if strategy == "fsdp" else 15)
     for name, values in first["gradients"].items():
         assert len(values) == 2, name
         assert values == pytest.approx(whole["gradients"][name], rel=0.02, abs=0.01), name

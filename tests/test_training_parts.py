@@ -206,7 +206,8 @@ def test_a_run_resumed_behind_its_last_step_scores_and_exports_the_same(prepared
     config.trainer.accelerator, config.trainer.precision = "cpu", "32-true"
     run = assemble(config)
     run.trainer.fit(run.module, datamodule=run.stream)
-    names = ("final_scores.json", "encoder.json", "MODEL_CARD.md", "encoder.safetensors")
+    # encoder.json holds the digest of the weights, whose file may order its own header anew.
+    names = ("final_scores.json", "encoder.json", "MODEL_CARD.md")
     before = {name: (run.folder / name).read_bytes() for name in names}
     for name in names:
         (run.folder / name).unlink()
