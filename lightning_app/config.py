@@ -79,14 +79,15 @@ class WandbConfig:
     Attributes:
         mode: "auto" is online where a key is configured and offline elsewhere; "online",
             "offline" or "disabled".
-        project, entity, group: where the run is filed.
+        project, entity: where the run is filed.
+        group: of runs; None groups them by verb: pretrain, probe.
         tags: further tags.
     """
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     project: str = "histology-multitask"
     entity: str | None = None
-    group: str = "pretrain"
+    group: str | None = None
     tags: list[str] = field(default_factory=list)
 
 
@@ -120,6 +121,7 @@ class Config:
         trainer: see `TrainerConfig`.
         probe: see `ProbeConfig`.
         wandb: see `WandbConfig`.
+        tensorboard: write TensorBoard's files as well; it needs the extra `tensorboard`.
         ablation: see `AblationConfig`.
     """
 
@@ -132,6 +134,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    tensorboard: bool = False
     ablation: AblationConfig = field(default_factory=AblationConfig)
 
 

@@ -18,8 +18,10 @@ from datamodules.leakage import check_overlap
 from datamodules.registry import build
 from evaluation.report import compare, write_report
 from lightning_app.config import Config, load_config, save_config
+from lightning_app.dashboard import finish, log_files, log_probes
 from lightning_app.embedding import embed
 from lightning_app.embedding_sources import ImageFolder, StorePatches
+from lightning_app.loggers import wandb_logger
 from lightning_app.probing import load_all, probe_run
 from lightning_app.run_folder import create_run_folder, provenance
 from lightning_app.summary import print_result
@@ -54,6 +56,10 @@ def run_probe(options: argparse.Namespace) -> int:
         save_config(config, folder / "config.yaml")
     origin = _origin(folder, config, unseen)
     probe_run(folder, loaded, config, unseen, origin, started, baseline)
+    loggers = wandb_logger(config, folder, origin, "probe")
+    log_probes(loggers, folder)
+    log_files(loggers, folder)
+    finish(loggers)
     print_result(folder)
     return 0
 

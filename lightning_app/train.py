@@ -39,6 +39,7 @@ from lightning_app.faults import explained
 from lightning_app.final_scores import FinalScores
 from lightning_app.gradients import GradientConflicts
 from lightning_app.guards import NonFiniteGuard
+from lightning_app.loggers import check_loggers
 from lightning_app.panels import ShowPanels
 from lightning_app.probing import check_baselines
 from lightning_app.ranks import (
@@ -129,6 +130,7 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
         UserError: configuration, data or weights do not fit.
     """
     started = time.monotonic()
+    check_loggers(config)
     check_sharding(config)
     leave_with_the_first()
     pl.seed_everything(config.seed, workers=True, verbose=False)
