@@ -98,7 +98,7 @@ def _tally(spec: TaskSpec, metrics: Iterable[Metric]) -> Tally | None:
         counted = states[CentreDistanceF1]
         names, positives = spec.task.classes, counted["objects"]
         hits, misses = counted["hits"], counted["misses"]
-    elif Auroc in states and (spec.task.kind is TaskKind.MULTILABEL or len(spec.task.classes) == 2):
+    elif Auroc in states:
         shown = _shown_classes(spec)
         counts = states[Auroc]["counts"][shown]
         names = tuple(spec.task.classes[i] for i in shown)
@@ -110,9 +110,9 @@ def _tally(spec: TaskSpec, metrics: Iterable[Metric]) -> Tally | None:
 
 
 def _shown_classes(spec: TaskSpec) -> list[int]:
-    """All labels of a multilabel task; the positive one of two classes."""
+    """The positive one of two classes; else each class or label against all others."""
     classes = spec.task.classes
-    if spec.task.kind is TaskKind.MULTILABEL:
+    if spec.task.kind is TaskKind.MULTILABEL or len(classes) != 2:
         return list(range(len(classes)))
     return [classes.index(spec.task.positive) if spec.task.positive else 1]
 

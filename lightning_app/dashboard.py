@@ -49,7 +49,7 @@ def log_probes(loggers: Iterable[Logger], folder: Path) -> None:
             "probe_scores": scores,
         }
         media |= {f"learning_curves/{_name(study)}": _chart(study) for study in studies}
-        media |= {f"curves/{name}": image for name, image in _pictures(folder).items()}
+        media |= _pictures(folder)
         run.log(media)
         for study in studies:
             for row in _rows(study):
@@ -90,12 +90,13 @@ def _chart(study: Mapping[str, Any]) -> Any:
 
 def _pictures(folder: Path) -> dict[str, Any]:
     """Learning curves with intervals, maps and nearest neighbours."""
-    figures = folder / "figures"
-    found = [*figures.glob("learning-curve-*.png"), *figures.glob("map-*.png")]
-    found += [*(folder / NEIGHBOURS).glob("*.png"), *folder.glob(f"{OVERVIEW}.png")]
-    return {
-        path.stem.removeprefix("learning-curve-"): wandb.Image(str(path)) for path in sorted(found)
-    }
+    found = {"curves/all": folder / f"{OVERVIEW}.png"}
+    for path in sorted((folder / "figures").glob("*.png")):
+        for start, part in (("learning-curve-", "curves"), ("map-", "maps")):
+            if path.stem.startswith(start):
+                found[f"{part}/{path.stem.removeprefix(start)}"] = path
+    found |= {f"neighbours/{p.stem}": p for p in sorted((folder / NEIGHBOURS).glob("*.png"))}
+    return {name: wandb.Image(str(path)) for name, path in found.items()}
 
 
 def log_files(loggers: Iterable[Logger], folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,11 @@ class Memory:
         self.split = np.zeros(25, np.uint8)
         self.group = np.repeat(np.arange(5, dtype=np.int32), 5)
         self.colours = np.arange(75, dtype=np.uint8).reshape(25, 1, 1, 3)
+
+    synthetic = False
+
+    def images(self, indices: Sequence[int]) -> np.ndarray[Any, Any]:
+        return np.broadcast_to(self.colours[list(indices)], (len(indices), 8, 8, 3))
 
     def target(self, task: str) -> np.ndarray[Any, Any]:
         labels = np.arange(25) % 2
@@ -145,6 +150,7 @@ def test_a_study_writes_its_files_and_embeds_and_fits_nothing_twice(tmp_path: Pa
         "probe_predictions.h5",
         "probe_journal.jsonl",
         "embeddings.json",
+        "neighbours",
         "features",
     }
     before = (tmp_path / "probe_journal.jsonl").read_bytes()

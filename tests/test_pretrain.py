@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import safetensors.torch
 import timm
 import torch
-from wandb_records import history, of_type, read_records, summary
+from wandb_records import artifacts_of, history, of_type, read_records, summary
 
 from datamodules.multitask import MultiTaskDataModule
 from datamodules.records import SPLITS
@@ -101,9 +101,15 @@ def test_a_run_folder_holds_everything_that_the_readme_promises(demo: tuple[Path
         "MODEL_CARD.md",
         "metrics.csv",
         "probes.csv",
+        "learning_curves.png",
+        "learning_curves.svg",
         "report.html",
         "report.json",
         "provenance.json",
+        "MODEL_CARD.md",
+        "figures/map-all.png",
+        "neighbours/idc_1_this_encoder.png",
+        "neighbours/idc_2_random_weights.png",
         "figures/learning-curve-idc.png",
         "figures/learning-curve-idc.svg",
         "panels/glas-glands.png",
@@ -159,6 +165,7 @@ def test_the_offline_wandb_run_holds_everything_that_is_to_be_looked_at(
     assert {"demo", "synthetic tissue", "convnext_atto"} <= set(started["tags"])
     origin = json.loads((folder / "provenance.json").read_text())
     assert f"git {origin['commit']}" in started["tags"]
+    assert (started["run_group"], started["job_type"]) == ("pretrain", "pretrain")
     config = started["config"]["update"]
     assert config["trainer"]["steps_per_epoch"] == 3
     assert config["provenance"]["datasets"]["glas"] == origin["datasets"]["glas"]
@@ -182,22 +189,31 @@ def test_the_offline_wandb_run_holds_everything_that_is_to_be_looked_at(
             assert {"truth", "prediction"} == set(first[0]), task
     assert len(logged["lr-AdamW/pg1"]) == 6
     assert min(logged["speed/images_per_second"]) > 0
-    assert {f"confusion/{t}_table.nrows" for t, k in tasks.items() if k == "classification"} <= set(
-        logged
-    )
+    sorts = [task for task, kind in tasks.items() if kind == "classification"]
+    for chart in ("confusion", "precision_recall"):
+        assert {f"{chart}/{task}_table.nrows" for task in sorts} <= set(logged)
+
+    said = summary(records)
+    for task, kind in tasks.items():
+        losses, scores = logged[f"train/{task}/loss"], logged[f"val/{task}/{metric[kind]}"]
+        assert said[f"train/{task}/loss"] == {"min": min(losses), "last": losses[-1]}
+        assert said[f"val/{task}/{metric[kind]}"] == {"max": max(scores), "last": scores[-1]}
 
     probes = pd.read_csv(folder / "probes.csv")
     assert logged["probes.nrows"] == [len(probes)]
-    assert {f"curves/{name}._type" for name in probes["dataset"].unique()} <= set(logged)
-    rows = probes[(probes["dataset"] == "idc") & (probes["encoder"] == folder.name)]
-    means = rows.groupby("n_train")["value"].mean()
-    said = summary(records)
-    for labels, value in means.items():
-        assert said[f"probe/idc/{folder.name}/{labels}"] == pytest.approx(value)
-    artifacts = {entry["name"]: entry for entry in of_type(records, "artifact")}
-    assert {"encoder", "report"} <= set(artifacts)
-    files = {entry["path"] for entry in artifacts["encoder"]["manifest"]["contents"]}
-    assert {"encoder.safetensors", "encoder.json"} <= files
+    for study in json.loads((folder / "report.json").read_text())["probes"]:
+        name = study["dataset"]
+        assert f"learning_curves/{name}_table.nrows" in logged
+        assert {f"{part}/{name}._type" for part in ("curves", "maps")} <= set(logged)
+        assert f"neighbours/{name}_1_this_encoder._type" in logged
+        for curve in study["curves"]:
+            for labels, score in zip(study["labels"], curve["scores"], strict=True):
+                key = f"probe/{name}/{curve['encoder']}/{labels:g}"
+                assert said[key] == pytest.approx(score["value"]), key
+    assert logged["probe_scores.nrows"] == [3 * 2 * 2]  # datasets, encoders, sizes
+    files = artifacts_of(records)
+    assert {"encoder.safetensors", "encoder.json", "MODEL_CARD.md"} == files["encoder"]
+    assert {"report.html", "report.json", "learning_curves.svg"} <= files["report"]
 
 
 @pytest.mark.slow
@@ -254,6 +270,12 @@ def test_a_finished_run_can_be_probed_embedded_exported_and_reported_again(
     assert set(new) == {*mine, "random:convnext_atto"}
     for name, rows in new.items():
         pd.testing.assert_frame_equal(rows, old[folder.name if name in mine else name])
+
+    records = read_records(place / "again")
+    (started,) = of_type(records, "run")
+    assert (started["run_group"], started["job_type"]) == ("probe", "probe")
+    assert history(records)["probes.nrows"] == [len(new)]
+    assert set(artifacts_of(records)) >= {"report"}
 
     images = place / "data/demo/published/breakhis"
     run(repository, place, "embed", str(folder), str(images), "--out", "f.h5", "--size", "64")

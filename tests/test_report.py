@@ -16,7 +16,8 @@ from PIL import Image
 
 from datamodules.errors import ProbeError
 from datamodules.records import TaskKind
-from evaluation.embedding import project, write_projections
+from evaluation.drawing import Words, new_figure, save_picture
+from evaluation.embedding import project, project_together, write_projections
 from evaluation.features import Features
 from evaluation.findings import findings, headline
 from evaluation.palette import display_names, looks, number
@@ -24,6 +25,7 @@ from evaluation.predictions import Predictions, write_predictions
 from evaluation.report import compare, write_report
 from evaluation.run_files import Study
 from evaluation.scores import F1
+from evaluation.sections import images
 from evaluation.statistics import summarise
 from evaluation.training_log import read_training_log
 
@@ -112,7 +114,11 @@ def whole_run(folder: Path) -> Path:
         key="k",
     )
     other = replace(table, encoder="imagenet:resnet18")
-    write_projections(folder / "embeddings.json", [project(t, 0) for t in (table, other)])
+    maps = [project(t, 0) for t in (table, other)]
+    beside = replace(table, dataset="breakhis", features=table.features[:20])
+    beside = replace(beside, targets=table.targets[:20], groups=table.groups[:20])
+    maps.append(project_together([table, beside], 0))
+    write_projections(folder / "embeddings.json", maps)
     (folder / "panels").mkdir()
     Image.new("RGB", (40, 30), "pink").save(folder / "panels" / "glas-glands.png")
     return folder
@@ -153,7 +159,7 @@ def test_the_page_asks_nothing_of_the_outside_and_escapes_what_it_shows(tmp_path
     assert "a run <b>" in page.words
     assert len(page.ids) == len(set(page.ids)), "ids of different figures never clash"
     assert page.images_without_text == 0
-    assert page.tags.count("svg") == 3, "learning curve, map, training"
+    assert page.tags.count("svg") == 4, "learning curve, two maps, training"
 
 
 def test_the_page_says_what_was_gained_on_which_tissue_and_from_where(tmp_path: Path) -> None:
@@ -170,7 +176,8 @@ def test_the_page_says_what_was_gained_on_which_tissue_and_from_where(tmp_path: 
         "0123456789ab",
         "torch 2.15.0",
         "bootstrap: 200",
-        "dice 0.830, miou 0.700",
+        "dice 0.830 0.830 step 20 miou 0.700",
+        "40 images of all unseen datasets as points, coloured by dataset",
         "more than 64",
     ):
         assert text in words, text
@@ -189,6 +196,12 @@ def test_the_numbers_stand_beside_the_page_and_as_figures(tmp_path: Path) -> Non
     assert numbers["findings"][0]["verdict"] == 1
     made = {path.name for path in (folder / "figures").iterdir()}
     assert {"learning-curve-idc.png", "learning-curve-idc.svg", "map-idc.png"} <= made
+    with Image.open(folder / "learning_curves.png") as picture:
+        assert picture.width > 800
+    assert "SYNTHETIC TISSUE" in (folder / "learning_curves.svg").read_text()
+    assert study["seeds"] == predictions().seeds.tolist()
+    assert numbers["config"]["probe"]["bootstrap"] == 200
+    assert numbers["provenance"]["datasets"]["glas"]["digest"] == "f" * 64
     assert not list(folder.glob(".*partial"))
 
 
@@ -277,6 +290,36 @@ def test_a_training_log_is_read_by_task(tmp_path: Path) -> None:
         read_training_log(tmp_path / "metrics.csv")
 
 
+def test_a_picture_brings_its_words_onto_the_page(tmp_path: Path) -> None:
+    folder = probes_only(tmp_path / "run")
+    figure = new_figure(2, 1)
+    words = Words("gl<as", 'truth "a"; predicted ➜ b', "4 of 5 found")
+    save_picture(figure, folder / "panels" / "x.png", words, 100)
+    (shown,) = images([folder / "panels" / "x.png"])
+    assert (shown.heading, shown.caption) == ("gl<as", "4 of 5 found")
+    assert 'alt="truth &quot;a&quot;; predicted ➜ b"' in shown.figure
+    assert "data:image/webp;base64," in shown.figure
+    assert "gl&lt;as" in write_report(folder).read_text()
+
+
+def test_tasks_that_pull_apart_are_shown_where_gradients_were_compared(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "metrics.csv").write_text(
+        "step,epoch,train/a/t/loss,train/b/t/loss,train/c/t/loss,speed/waiting_for_data,"
+        "gradients/cosine/a/t|b/t,gradients/cosine/a/t|c/t,gradients/cosine/b/t|c/t\n"
+        "0,0,1,1,1,0.1,-0.6,0.2,0.9\n1,0,1,1,1,0.3,0.2,0.4,0.7\n"
+    )
+    words = " ".join(Page(write_report(folder).read_text()).words.split())
+    assert "1 of 3 pairs of tasks pull apart on average." in words
+    assert "Most opposed: a/t and b/t, \N{MINUS SIGN}0.20, opposed in 50 % of the rows." in words
+    assert "Most alike: b/t and c/t, +0.80" in words
+    assert "20 % of the time waiting for data" in words
+    numbers = json.loads((folder / "report.json").read_text())["training"]
+    assert [one["cosine"] for one in numbers["agreements"]] == pytest.approx([-0.2, 0.3, 0.8])
+    assert (folder / "figures" / "gradients.svg").is_file()
+
+
 def test_encoders_keep_their_colours_and_have_readable_names() -> None:
     encoders = ["runs/demo-1", "imagenet:resnet18", "random:resnet18"]
     assert list(display_names(encoders).values()) == ["this encoder", "ImageNet", "random weights"]
@@ -294,24 +337,19 @@ def test_encoders_keep_their_colours_and_have_readable_names() -> None:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine to open the report with")
-@pytest.mark.parametrize("width", [375, 1100])
-def test_a_browser_opens_it_without_errors_requests_or_sideways_scrolling(
-    tmp_path: Path, width: int
-) -> None:
-    path = write_report(whole_run(tmp_path / "run"))
+def opened(folder: Path, page: Path, width: int) -> tuple[dict[str, str], list[str]]:
+    """What a browser measures of a page in a frame so wide, and what its console says."""
     # The page forbids scripts, so the measuring frame around it is a page of its own.
-    frame = tmp_path / "frame.html"
+    frame = folder / "frame.html"
     frame.write_text(
-        f'<iframe id="f" src="run/report.html" style="border:0;width:{width}px;height:900px">'
-        "</iframe><script>onload = () => { const d = document.getElementById('f')."
+        f'<iframe id="f" src="{page.relative_to(folder)}" style="border:0;width:{width}px;'
+        'height:900px"></iframe><script>onload = () => { const d = document.getElementById("f").'
         "contentDocument; document.body.dataset.wide = "
         "d.documentElement.scrollWidth - d.documentElement.clientWidth;"
         "document.body.dataset.svg = [...d.querySelectorAll('svg')].filter("
         "s => s.getBoundingClientRect().height > 50).length;"
         "document.body.dataset.img = d.images[0].naturalWidth; }</script>"
     )
-    assert path.is_file()
     run = subprocess.run(
         [
             str(CHROMIUM),
@@ -326,7 +364,7 @@ def test_a_browser_opens_it_without_errors_requests_or_sideways_scrolling(
             "--allow-file-access-from-files",
             "--enable-logging=stderr",
             "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--user-data-dir={folder / 'profile'}",
             "--virtual-time-budget=3000",
             "--dump-dom",
             frame.as_uri(),
@@ -336,8 +374,24 @@ def test_a_browser_opens_it_without_errors_requests_or_sideways_scrolling(
         timeout=120,
         check=True,
     )
-    assert "CONSOLE" not in run.stderr, run.stderr
-    measured = dict(re.findall(r'data-(\w+)="(\d+)"', run.stdout))
-    assert measured["wide"] == "0"
-    assert measured["svg"] == "3"
-    assert measured["img"] == "40"
+    said = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
+    return dict(re.findall(r'data-(\w+)="(\d+)"', run.stdout)), said
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine to open the report with")
+@pytest.mark.parametrize("width", [375, 1100])
+def test_a_browser_opens_it_without_errors_requests_or_sideways_scrolling(
+    tmp_path: Path, width: int
+) -> None:
+    measured, said = opened(tmp_path, write_report(whole_run(tmp_path / "run")), width)
+    assert said == []
+    assert measured == {"wide": "0", "svg": "4", "img": "40"}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine to open the report with")
+def test_the_page_itself_forbids_every_request_to_the_outside(tmp_path: Path) -> None:
+    path = write_report(whole_run(tmp_path / "run"))
+    outside = '<img alt="x" src="http://192.0.2.1/x.png">'
+    path.write_text(path.read_text().replace("<footer>", f"{outside}<footer>"))
+    _, said = opened(tmp_path, path, 1100)
+    assert any("Content Security Policy" in line for line in said)

@@ -11,7 +11,12 @@ from synthetic_batches import draw_boxes
 from datamodules.batch import DetectionTarget
 from datamodules.records import Task, TaskKind
 from evaluation.tallies import read_tallies
-from evaluation.tally_plots import confusion_figure, precision_recall_figure
+from evaluation.tally_plots import (
+    confusion_figure,
+    describe_confusion,
+    describe_recall,
+    precision_recall_figure,
+)
 from models.detection import Detections
 from models.detection_metrics import match, pairs
 from models.scoreboard import Scoreboard
@@ -52,6 +57,22 @@ def test_every_label_of_a_multilabel_task_has_a_curve_and_no_confusion() -> None
     (tally,) = read_tallies(board)
     assert tally.confusion is None
     assert [(curve.name, curve.average) for curve in tally.curves()] == [("a", 1.0), ("b", 1.0)]
+
+
+def test_each_of_several_classes_has_a_curve_against_all_others() -> None:
+    spec, board = board_of(Task("t", TaskKind.CLASSIFICATION, ("a", "b", "c")))
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 200)
+    probabilities = torch.tensor(np.eye(3)[truth] + rng.random((200, 3)), dtype=torch.float32)
+    probabilities /= probabilities.sum(1, keepdim=True)
+    board.update(spec, probabilities, torch.from_numpy(truth), 200)
+    (tally,) = read_tallies(board)
+    for i, curve in enumerate(tally.curves()):
+        expected = average_precision_score(truth == i, probabilities[:, i].numpy())
+        assert curve.name == "abc"[i]
+        assert curve.average == pytest.approx(expected, abs=2e-3)
+    assert "a: " in describe_confusion(tally, tally.confusion)
+    assert describe_recall(tally).count(",") == 2
 
 
 def test_tasks_without_classes_or_images_have_nothing_to_show() -> None:

@@ -38,3 +38,11 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
     for row in of_type(records, "summary"):
         merged |= row.get("update", {})
     return merged
+
+
+def artifacts_of(records: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """Files of each artifact, by its name."""
+    return {
+        entry["name"]: {file["path"] for file in entry["manifest"]["contents"]}
+        for entry in of_type(records, "artifact")
+    }
