@@ -145,7 +145,7 @@ class Page(HTMLParser):
         self.images_without_text += tag == "svg" and found.get("role") != "img"
 
     def handle_data(self, data: str) -> None:
-        self.words += data
+        self.words += f" {data}"  # cells and lines are words apart
 
 
 def test_the_page_asks_nothing_of_the_outside_and_escapes_what_it_shows(tmp_path: Path) -> None:
