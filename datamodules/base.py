@@ -145,9 +145,14 @@ class PathologyDataModule(pl.LightningDataModule):
     # ---- where things lie -----------------------------------------------------------------
 
     @property
+    def placed(self) -> str:
+        """Where the dataset lies below `data.root`."""
+        return self.config.folder or self.folder
+
+    @property
     def root(self) -> Path:
         """The folder with the dataset as published."""
-        return Path(self.data.root) / (self.config.folder or self.folder)
+        return Path(self.data.root) / self.placed
 
     @property
     def side(self) -> int:

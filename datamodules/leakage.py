@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import LeakageError
 
 log = logging.getLogger(__name__)
 
-Card = PathologyDataModule | type[PathologyDataModule]
-"""A dataset of a run, or the class that describes it."""
+
+@dataclass(frozen=True)
+class Trained:
+    """A dataset that an encoder says it was trained on; it need not be on this machine.
+
+    Attributes:
+        name: the dataset's name in the run that trained the encoder.
+        sources: where its images come from.
+        folder: its folder below `data.root`.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    folder: str
+
+
+Card = PathologyDataModule | type[PathologyDataModule] | Trained
+"""A dataset of a run, the class that describes it, or what an encoder tells of it."""
+
+
+def trained_on(facts: Mapping[str, Any]) -> list[Trained]:
+    """The training data that an exported encoder names in its facts; none where it names none."""
+    return [
+        Trained(name, tuple(entry.get("sources", ())), entry.get("folder", ""))
+        for name, entry in facts.get("datasets", {}).items()
+        if entry.get("role") == "train"
+    ]
 
 
 def overlap(train: Sequence[Card], unseen: Sequence[Card]) -> list[str]:
@@ -56,7 +83,7 @@ def check_overlap(train: Sequence[Card], unseen: Sequence[Card], allow: bool) ->
     )
 
 
-def licence_line(datasets: Sequence[Card]) -> str:
+def licence_line(datasets: Sequence[PathologyDataModule | type[PathologyDataModule]]) -> str:
     """One line that says whether weights trained on these datasets may be used commercially."""
     closed = [_name(dataset) for dataset in datasets if dataset.commercial is False]
     unclear = [_name(dataset) for dataset in datasets if dataset.commercial is None]
@@ -68,14 +95,16 @@ def licence_line(datasets: Sequence[Card]) -> str:
 
 
 def _name(dataset: Card) -> str:
-    return dataset.name if isinstance(dataset, PathologyDataModule) else dataset.__name__
+    return dataset.__name__ if isinstance(dataset, type) else dataset.name
 
 
 def _shared(one: Card, other: Card) -> str:
     """What two datasets share, in words; empty where nothing is known to be."""
-    if isinstance(one, PathologyDataModule) and isinstance(other, PathologyDataModule):
-        if one.root.resolve() == other.root.resolve():
+    if isinstance(one, PathologyDataModule):
+        if isinstance(other, PathologyDataModule) and one.root.resolve() == other.root.resolve():
             return f"the folder {one.root}"
+        if isinstance(other, Trained) and one.placed == other.folder:
+            return f"the folder {one.placed}"
     elif one is other:
         return "everything: they are the same dataset"
     known = {source.casefold() for source in other.sources}

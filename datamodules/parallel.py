@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -13,12 +14,20 @@ from itertools import islice
 from multiprocessing.connection import wait
 from typing import TypeVar
 
+import cv2
+
 from datamodules.records import Record
 
 R = TypeVar("R")
 
-_CHUNK = 8  # records per job: enough to hide the cost of handing patches between processes
-_PARALLEL_FROM = 64  # fewer records than this are done sooner than processes start
+# Processes are what is parallel here, and each has one core. To be said before they are forked: a
+# child whose parent has had OpenCV threads hangs when it changes their number.
+cv2.setNumThreads(1)
+
+ALONE_S = 0.5
+"""Seconds of work that this process does alone: less is done sooner than processes start."""
+_JOB_S = 0.1  # seconds of work per job: enough to hide the cost of handing patches over
+_MOST = 32  # records per job
 
 
 def in_order(
@@ -26,21 +35,34 @@ def in_order(
 ) -> Generator[tuple[Record, R], None, None]:
     """Results in the order of the records, with a bounded number of jobs under way.
 
-    Close the generator when leaving it early: jobs that have not begun are then dropped.
+    Processes start when the first records have shown that there is enough to do for them. Close
+    the generator when leaving it early: jobs that have not begun are then dropped.
 
     Args:
         work: picklable; one result for each record of a list.
         records: what to work on.
-        workers: processes.
+        workers: processes; 1 does everything in this one.
     """
-    first = list(islice(records, _PARALLEL_FROM))
-    if workers == 1 or len(first) < _PARALLEL_FROM:
-        for record in _chain(first, records):
-            yield record, work([record])[0]
+    spent, done = 0.0, 0
+    for record in records:
+        started = time.perf_counter()
+        (result,) = work([record])
+        spent, done = spent + time.perf_counter() - started, done + 1
+        yield record, result
+        if workers > 1 and spent >= ALONE_S:
+            break
+    else:
         return
-    chunks = _chunks(_chain(first, records))
+    # Whole regions, which take long and hold many patches, come one by one: results wait in memory.
+    size = max(1, min(_MOST, round(_JOB_S * done / max(spent, 1e-6))))
+    yield from _spread(work, _chunks(records, size), workers)
+
+
+def _spread(
+    work: Callable[[list[Record]], list[R]], chunks: Iterator[list[Record]], workers: int
+) -> Iterator[tuple[Record, R]]:
     fork = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(workers, fork, initializer=_depend_on_parent)
+    pool = ProcessPoolExecutor(workers, fork, initializer=_begin)
     try:
         waiting: deque[tuple[list[Record], Future[list[R]]]] = deque()
         for chunk in chunks:
@@ -54,7 +76,7 @@ def in_order(
         pool.shutdown(cancel_futures=True)
 
 
-def _depend_on_parent() -> None:
+def _begin() -> None:
     """Leave interrupts to the parent, and end when it is gone, however it ended.
 
     A worker that outlived its parent would wait for jobs for ever.
@@ -70,11 +92,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _chain(first: list[Record], rest: Iterator[Record]) -> Iterator[Record]:
-    yield from first
-    yield from rest
-
-
-def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
-    while chunk := list(islice(records, _CHUNK)):
+def _chunks(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
+    while chunk := list(islice(records, size)):
         yield chunk

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import ConfigError
-from datamodules.leakage import check_overlap
+from datamodules.leakage import Card, check_overlap, trained_on
 from datamodules.registry import build
 from evaluation.report import compare, write_report
 from lightning_app.config import Config, load_config, save_config
@@ -27,7 +27,7 @@ from lightning_app.run_folder import create_run_folder, provenance
 from lightning_app.summary import print_result
 from lightning_app.train import make_ready
 from models.export import WEIGHTS_FILE, export_encoder
-from models.frozen import load_encoder
+from models.frozen import FrozenEncoder, load_encoder
 from models.multitask import MultiTaskModule
 
 PROBE_RECIPE = Path("configs/probe.yaml")
@@ -46,15 +46,15 @@ def run_probe(options: argparse.Namespace) -> int:
     if not config.data.unseen:
         raise ConfigError("data.unseen: names no dataset to probe on")
     unseen = {name: build(name, entry, config.data) for name, entry in config.data.unseen.items()}
-    trained = {name: build(name, entry, config.data) for name, entry in config.data.train.items()}
-    check_overlap(list(trained.values()), list(unseen.values()), config.probe.allow_overlap)
     loaded, baseline = load_all(encoders, config)
+    trained = _training_data(loaded, config)
+    check_overlap(trained, list(unseen.values()), config.probe.allow_overlap)
     make_ready(list(unseen.values()), config)
     folder = options.out or create_run_folder(config)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "config.yaml").is_file():
         save_config(config, folder / "config.yaml")
-    origin = _origin(folder, config, unseen)
+    origin = _origin(folder, config, unseen, trained)
     probe_run(folder, loaded, config, unseen, origin, started, baseline)
     loggers = wandb_logger(config, folder, origin, "probe")
     log_probes(loggers, folder)
@@ -64,17 +64,36 @@ def run_probe(options: argparse.Namespace) -> int:
     return 0
 
 
+def _training_data(encoders: Sequence[FrozenEncoder], config: Config) -> list[Card]:
+    """What encoders say that they were trained on, whichever configuration probes them.
+
+    Training data that the configuration names count as well: an older export may tell nothing.
+    """
+    told: dict[str, Card] = {t.name: t for e in encoders for t in trained_on(e.facts)}
+    for name, entry in config.data.train.items():
+        told[name] = build(name, entry, config.data)
+    return list(told.values())
+
+
 def _origin(
-    folder: Path, config: Config, unseen: Mapping[str, PathologyDataModule]
+    folder: Path,
+    config: Config,
+    unseen: Mapping[str, PathologyDataModule],
+    trained: Sequence[Card],
 ) -> dict[str, Any]:
     """Provenance of a study; in the folder of a training run it keeps what is said there."""
-    fresh, path = provenance(config, {}, unseen), folder / "provenance.json"
+    fresh, path = provenance(config, {}, unseen, trained), folder / "provenance.json"
     if not path.is_file():
         return fresh
     earlier = json.loads(path.read_text(encoding="utf-8"))
     both = {**earlier["datasets"], **fresh["datasets"]}
     synthetic = earlier["synthetic"] or fresh["synthetic"]
-    return {**fresh, **earlier, "datasets": both, "synthetic": synthetic}
+    warnings = list(dict.fromkeys([*earlier.get("warnings", []), *fresh["warnings"]]))
+    return {
+        **fresh,
+        **earlier,
+        **{"datasets": both, "synthetic": synthetic, "warnings": warnings},
+    }
 
 
 def _probe_config(path: Path | None, encoders: list[str], overrides: list[str]) -> Config:

@@ -9,13 +9,13 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datamodules.base import PathologyDataModule
 from datamodules.errors import ConfigError
-from datamodules.leakage import licence_line, overlap
+from datamodules.leakage import Card, licence_line, overlap
 from lightning_app.config import Config, save_config
 
 PACKAGES = (
@@ -81,9 +81,18 @@ def provenance(
     config: Config,
     train: Mapping[str, PathologyDataModule],
     unseen: Mapping[str, PathologyDataModule],
+    elsewhere: Sequence[Card] = (),
 ) -> dict[str, Any]:
-    """Everything that says where a result comes from; needs the stores."""
+    """Everything that says where a result comes from; needs the stores.
+
+    Args:
+        config: everything about the run.
+        train: datasets that train the encoder.
+        unseen: datasets for probes.
+        elsewhere: what encoders that are only probed here were trained on.
+    """
     datasets, trained = {**train, **unseen}, list(train.values())
+    shared = overlap([*trained, *elsewhere], list(unseen.values()))
     return {
         "title": config.name,
         "synthetic": any(dataset.store.synthetic for dataset in datasets.values()),
@@ -96,7 +105,7 @@ def provenance(
             for name, dataset in datasets.items()
         },
         "licence_line": licence_line(trained) if train else "",
-        "warnings": [f"not unseen: {shared}" for shared in overlap(trained, list(unseen.values()))],
+        "warnings": [f"not unseen: {sentence}" for sentence in shared],
     }
 
 
@@ -112,6 +121,8 @@ def describe(dataset: PathologyDataModule) -> dict[str, Any]:
         "mpp": store.mpp,
         "synthetic": store.synthetic,
         "tasks": {task.name: str(task.kind) for task in store.tasks},
+        "sources": list(dataset.sources),
+        "folder": dataset.placed,
     }
 
 

@@ -2,6 +2,8 @@
 
 import logging
 import multiprocessing
+import os
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from datamodules.errors import ImageError
 from datamodules.images import write_image
+from datamodules.parallel import in_order
 from datamodules.prepare import is_prepared, prepare
 from datamodules.registry import build
 from datamodules.settings import Compression, DataConfig, DatasetConfig
@@ -42,7 +45,29 @@ def data(tmp_path):
     return tmp_path
 
 
-def test_one_and_several_processes_write_the_same_store(data):
+def at_work(records: list[float]) -> list[tuple[int, int]]:
+    """Work for so many seconds a record; tell the process, and the records that it got at once."""
+    time.sleep(sum(records))
+    return [(os.getpid(), len(records))] * len(records)
+
+
+def test_processes_start_when_there_is_enough_to_do_and_long_records_come_one_by_one():
+    long = [found for _, found in in_order(at_work, iter([0.12] * 12), 2)]
+    alone = [at_once for process, at_once in long if process == os.getpid()]
+    assert alone == [1] * 5  # half a second of work
+    assert {at_once for _, at_once in long} == {1}
+    assert len({process for process, _ in long}) == 3
+    short = [found for _, found in in_order(at_work, iter([0.0] * 500), 2)]
+    assert {process for process, _ in short} == {os.getpid()}
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Processes start however little there is to do."""
+    monkeypatch.setattr("datamodules.parallel.ALONE_S", 0.0)
+
+
+def test_one_and_several_processes_write_the_same_store(data, at_once):
     stores = {}
     for workers in (1, 3):
         module = own_data(data, data / f"stores{workers}")
@@ -55,7 +80,7 @@ def test_one_and_several_processes_write_the_same_store(data):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_broken_image_among_many_is_named_and_leaves_nothing(data, workers):
+def test_a_broken_image_among_many_is_named_and_leaves_nothing(data, workers, at_once):
     (data / "own/malignant/patient09_77.png").write_bytes(b"broken")
     with pytest.raises(ImageError, match=r"patient09_77\.png"):
         prepare(own_data(data, data / "stores"), workers)
