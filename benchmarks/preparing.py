@@ -5,9 +5,10 @@
 Regions: forged MoNuSeg fields of 1000x1000 px with their XML, cut into tiles at 0.5 um/px. JPEG
 patches: forged LC25000 images of 768x768 px, scaled to 256 px. One and two processes take turns.
 Where other programs have the cores (see the load average), two processes gain nothing: read the
-ratio from an idle machine. Memory: PanNuke in its official layout, 2 GB of arrays of random pixels and instances: the largest
-sum of the proportional set sizes (PSS) and, pages that are shared counted several times, of the
-resident set sizes (RSS) of the process and its children. Pages of mapped files count in both.
+ratio from an idle machine. Memory: PanNuke in its official layout, 2 GB of arrays of random
+pixels and instances: the largest sum of the proportional set sizes (PSS) and, shared pages counted
+several times, of the resident set sizes (RSS) of the process and
+its children. Pages of mapped files count in both.
 """
 
 from __future__ import annotations
