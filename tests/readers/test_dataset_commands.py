@@ -116,6 +116,7 @@ def test_make_data_does_what_it_can_and_tells_what_is_missing(tmp_path, reposito
     recipe.write_text(f"data: {{{stores}, train: {{{own}}}, unseen: {{glas: {{}}}}}}")
     (tmp_path / "stamp").touch()  # newer than what an installation depends on
     settings = {"STAMP": tmp_path / "stamp", "RUN_PYTHON": sys.executable, "CONFIG": recipe}
+    settings["ARGS"] = ""  # those of `make test` are handed down
     run = subprocess.run(
         ["make", "data", f"DATA={tmp_path / 'data'}", *(f"{k}={v}" for k, v in settings.items())],
         cwd=repository,
