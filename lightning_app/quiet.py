@@ -8,7 +8,15 @@ from __future__ import annotations
 import logging
 import warnings
 
-_LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning", "httpx", "httpcore", "urllib3")
+_LOGGERS = (
+    "pytorch_lightning",
+    "lightning_fabric",
+    "lightning",
+    "faster_coco_eval",
+    "httpx",
+    "httpcore",
+    "urllib3",
+)
 _WARNINGS = (
     # The run's folder holds config.yaml before the CSV logger starts; it deletes only its own file.
     r"Experiment logs directory .* exists and is not empty",
