@@ -126,7 +126,7 @@ def read_training_log(path: Path) -> TrainingLog | None:
     epochs = table["epoch"].dropna() if "epoch" in table else pd.Series(dtype=float)
     return TrainingLog(
         tasks=tasks,
-        steps=int(table["step"].max()) + 1,
+        steps=max(task.loss_steps[-1] for task in tasks) + 1,  # final scores have a later row
         epochs=int(epochs.max()) + 1 if len(epochs) else 0,
         summary=float(summary["value"].iloc[-1]) if len(summary) else None,
         images_per_second=float(speed.median()) if len(speed) else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def export_encoder(
     aside = folder / f"{FACTS_FILE}.tmp"
     aside.write_text(json.dumps({**(extra or {}), **facts}, indent=2, default=str) + "\n")
     aside.replace(folder / FACTS_FILE)
+    shutil.copymode(folder / FACTS_FILE, path)  # safetensors lets nobody else read its files
     return path
 
 
