@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import wandb
 from wandb_records import of_type, read_records, summary
 
 from datamodules.errors import ConfigError
@@ -15,6 +17,13 @@ from lightning_app.loggers import best_of, build_loggers, check_loggers, wandb_l
 
 ORIGIN = {"synthetic": False, "encoder": "resnet18", "commit": "0123456789ab"}
 TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
+
+
+@pytest.fixture(autouse=True)
+def own_service() -> Iterator[None]:
+    """W&B's service ends with the test: programs that later tests start would inherit it."""
+    yield
+    wandb.teardown()
 
 
 def test_the_summary_holds_the_best_and_the_last_value(tmp_path: Path) -> None:
