@@ -66,7 +66,7 @@ def _spread(
     try:
         waiting: deque[tuple[list[Record], Future[list[R]]]] = deque()
         for chunk in chunks:
-            waiting.append((chunk, pool.submit(work, chunk)))
+            waiting.append((chunk, _submit(pool, work, chunk)))
             if len(waiting) > 2 * workers:
                 done, future = waiting.popleft()
                 yield from zip(done, future.result(), strict=True)
@@ -74,6 +74,17 @@ def _spread(
             yield from zip(done, future.result(), strict=True)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submit(
+    pool: ProcessPoolExecutor, work: Callable[[list[Record]], list[R]], chunk: list[Record]
+) -> Future[list[R]]:
+    """Hand over a job. The first starts the processes: until they ignore interrupts, those wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(work, chunk)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin() -> None:

@@ -65,6 +65,14 @@ class StoreWriter:
     def __enter__(self) -> StoreWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.partial.unlink(missing_ok=True)
+        try:
+            self._begin()
+        except BaseException:  # an interrupt, too: nobody calls __exit__ then
+            self.partial.unlink(missing_ok=True)
+            raise
+        return self
+
+    def _begin(self) -> None:
         self._file = h5py.File(self.partial, "w", libver="latest")
         shape = (self.side, self.side)
         self._dense = {"images": self._create("images", (*shape, 3))}
@@ -72,7 +80,6 @@ class StoreWriter:
         for task in self.tasks:
             if task.kind in DENSE:
                 self._dense[task.name] = self._create(f"targets/{task.name}", shape)
-        return self
 
     def __exit__(
         self,
