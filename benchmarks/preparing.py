@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=top) as folder:
         place = Path(folder)
         result = {
-            "machine": f"{os.cpu_count()} noisy CPU cores, {platform.platform()}",
+            "machine": f"{os.cpu_count()} noisy CPU cores, {platform.machine()}",
             "load_average": [round(load, 1) for load in os.getloadavg()],
             "regions": rates(place, "monuseg", copies=20),
             "jpeg_patches": rates(place, "lc25000", copies=20),
