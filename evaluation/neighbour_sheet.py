@@ -38,13 +38,17 @@ def write_sheets(
     for number, table in enumerate(tables, start=1):
         found = find_neighbours(table, settings.neighbours, settings.map_points, settings.seed)
         name = names[table.encoder]
-        file = re.sub(r"[^A-Za-z0-9.]+", "_", f"{table.dataset}-{number}-{name}")
+        file = "-".join(_file_part(part) for part in (table.dataset, str(number), name))
         title = f"{table.dataset}, {name}"
         mark = " - SYNTHETIC TISSUE" if store.synthetic else ""
         figure = draw_sheet(found, store, title + mark)
         words = Words(title, describe_sheet(found), agreement_text(found))
         paths.append(save_picture(figure, folder / f"{file}.png", words, _DPI))
     return paths
+
+
+def _file_part(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text)
 
 
 def draw_sheet(found: Neighbours, store: ProbeStore, title: str) -> Figure:

@@ -89,6 +89,7 @@ def numbers_of(run: Run) -> dict[str, Any]:
             for study in run.studies
         ],
         "training": asdict(run.training) if run.training else None,
+        "final": run.final or None,
     }
     return dict(_finite(content))
 

@@ -19,6 +19,8 @@ from evaluation.study import EMBEDDINGS, NEIGHBOURS, PREDICTIONS
 from evaluation.tally_plots import CONFUSION, RECALL
 from evaluation.training_log import TrainingLog, read_training_log
 
+FINAL = "final_scores.json"
+
 RESAMPLES = 2000
 """Of the bootstrap, where the configuration does not say."""
 
@@ -50,6 +52,8 @@ class Run:
         provenance: of provenance.json; empty without it.
         config: text of config.yaml; empty without it.
         training: course of the training, where there was one.
+        final: scores of the final weights and the split of each dataset, of final_scores.json;
+            empty without it.
         studies: probes, one per dataset and predictor.
         projections: embedding maps.
         panels: PNG files of predictions beside the truth.
@@ -61,6 +65,7 @@ class Run:
     provenance: dict[str, Any]
     config: str
     training: TrainingLog | None
+    final: dict[str, Any]
     studies: tuple[Study, ...]
     projections: tuple[Projection, ...]
     panels: tuple[Path, ...]
@@ -107,6 +112,7 @@ def read_run(folder: Path) -> Run:
             provenance=_json(folder / "provenance.json"),
             config=text,
             training=read_training_log(metrics) if metrics.is_file() else None,
+            final=_json(folder / FINAL),
             studies=_studies(folder / PREDICTIONS, text),
             projections=tuple(read_projections(maps)) if maps.is_file() else (),
             panels=tuple(path for path in pictures if path not in tallies),

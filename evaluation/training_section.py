@@ -24,7 +24,9 @@ class TaskRow:
         last: its last value.
         best: its best value.
         best_step: optimizer step of the best value.
-        others: further metrics of the last validation, in words.
+        final: main score of the final weights; None where they were not scored.
+        split: on which they were scored.
+        others: further metrics of the final weights, else of the last validation, in words.
     """
 
     dataset: str
@@ -36,6 +38,8 @@ class TaskRow:
     last: float | None
     best: float | None
     best_step: int | None
+    final: float | None
+    split: str
     others: str
 
 
@@ -49,7 +53,13 @@ def _row(run: Run, log: TaskLog) -> TaskRow:
     values = log.metrics.get(log.metric, [])
     best = min if log.lower_is_better else max
     place = values.index(best(values)) if values else None
-    others = [f"{k} {v[-1]:.3f}" for k, v in log.metrics.items() if k != log.metric]
+    start = f"{log.dataset}/{log.task}/"
+    final = {
+        name.removeprefix(start): float(value)
+        for name, value in run.final.get("scores", {}).items()
+        if name.startswith(start)
+    }
+    others = final or {name: series[-1] for name, series in log.metrics.items()}
     return TaskRow(
         dataset=log.dataset,
         task=log.task,
@@ -60,7 +70,9 @@ def _row(run: Run, log: TaskLog) -> TaskRow:
         last=values[-1] if values else None,
         best=values[place] if place is not None else None,
         best_step=log.metric_steps[place] + 1 if place is not None else None,
-        others=", ".join(others),
+        final=final.get(log.metric),
+        split=str(run.final.get("splits", {}).get(log.dataset, "")) if final else "",
+        others=", ".join(f"{k} {v:.3f}" for k, v in others.items() if k != log.metric),
     )
 
 

@@ -11,11 +11,10 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from datamodules.multitask import MultiTaskDataModule
+from evaluation.run_files import FINAL
 from lightning_app.run_folder import write_json
 from models.multitask import MultiTaskModule
 from models.scoreboard import Scoreboard
-
-FILE = "final_scores.json"
 
 
 class FinalScores(Callback):
@@ -71,7 +70,7 @@ class FinalScores(Callback):
         if not trainer.is_global_zero:
             return
         found = {"splits": self.splits, "summary": self.summary, "scores": self.scores}
-        write_json(self.folder / FILE, found)
+        write_json(self.folder / FINAL, found)
         logged = {f"test/{key}": value for key, value in self.scores.items()}
         if self.summary is not None:
             logged["test/summary"] = self.summary

@@ -38,7 +38,7 @@ from models.multitask import MultiTaskModule
 from models.scoreboard import Scoreboard
 
 FOLDER = "panels"
-DENSE_IMAGES, IMAGES = 4, 8
+DENSE_IMAGES, IMAGES = 4, 9
 """Images of a dataset: fewer where each takes a row of its own."""
 
 _DPI = 130  # of what validation counted

@@ -64,7 +64,7 @@ def test_a_sheet_shows_and_says_what_was_found(tmp_path: Path) -> None:
     encoders = [table("ours"), table("imagenet:x")]
     settings = ProbeConfig(neighbours=3, map_points=50)
     paths = write_sheets(encoders, Patches(), settings, tmp_path)
-    assert [p.name for p in paths] == ["idc_1_this_encoder.png", "idc_2_ImageNet.png"]
+    assert [p.name for p in paths] == ["idc-1-this_encoder.png", "idc-2-ImageNet.png"]
     _, words = read_picture(paths[0])
     found = find_neighbours(encoders[0], 3, 50, 0)
     assert words.title == "idc, this encoder"

@@ -108,8 +108,8 @@ def test_a_run_folder_holds_everything_that_the_readme_promises(demo: tuple[Path
         "provenance.json",
         "MODEL_CARD.md",
         "figures/map-all.png",
-        "neighbours/idc_1_this_encoder.png",
-        "neighbours/idc_2_random_weights.png",
+        "neighbours/idc-1-this_encoder.png",
+        "neighbours/idc-2-random_weights.png",
         "figures/learning-curve-idc.png",
         "figures/learning-curve-idc.svg",
         "panels/glas-glands.png",
@@ -205,7 +205,7 @@ def test_the_offline_wandb_run_holds_everything_that_is_to_be_looked_at(
         name = study["dataset"]
         assert f"learning_curves/{name}_table.nrows" in logged
         assert {f"{part}/{name}._type" for part in ("curves", "maps")} <= set(logged)
-        assert f"neighbours/{name}_1_this_encoder._type" in logged
+        assert f"neighbours/{name}-1-this_encoder._type" in logged
         for curve in study["curves"]:
             for labels, score in zip(study["labels"], curve["scores"], strict=True):
                 key = f"probe/{name}/{curve['encoder']}/{labels:g}"

@@ -37,6 +37,12 @@ METRICS = """step,epoch,train/glas/glands/loss,val/glas/glands/dice,val/glas/gla
 19,1,,0.83,0.7,0.83
 """
 
+FINAL = {
+    "splits": {"glas": "test"},
+    "summary": 0.85,
+    "scores": {"glas/glands/dice": 0.85, "glas/glands/miou": 0.75},
+}
+
 PROVENANCE = {
     "title": "a run <b>",
     "synthetic": True,
@@ -99,6 +105,7 @@ def whole_run(folder: Path) -> Path:
     (folder / "config.yaml").write_text("name: demo\nprobe:\n  bootstrap: 200\n")
     (folder / "metrics.csv").write_text(METRICS)
     (folder / "provenance.json").write_text(json.dumps(PROVENANCE))
+    (folder / "final_scores.json").write_text(json.dumps(FINAL))
     rng = np.random.default_rng(0)
     table = Features(
         dataset="idc",
@@ -176,7 +183,7 @@ def test_the_page_says_what_was_gained_on_which_tissue_and_from_where(tmp_path: 
         "0123456789ab",
         "torch 2.15.0",
         "bootstrap: 200",
-        "dice 0.830 0.830 step 20 miou 0.700",
+        "dice 0.830 0.830 step 20 0.850 test miou 0.750",
         "40 images of all unseen datasets as points, coloured by dataset",
         "more than 64",
     ):
