@@ -1,8 +1,8 @@
 """How often the 95 % intervals hold the truth, on made-up studies whose truth is known.
 
 Patients differ from one another and so do draws of the labelled images; both shift sensitivity
-and specificity of two encoders. It is the long form of a test in tests/test_statistics.py. Run
-from the checkout:
+and specificity of two encoders. It is the long form of a test in
+tests/evaluation/statistics/test_statistics.py. Run from the checkout:
 
     python benchmarks/interval_coverage.py [STUDIES]
 """
@@ -16,13 +16,12 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import numpy as np
-from probe_tables import patients
 
-from evaluation.bootstrap import interval, mean_scores, resampled_scores
-from evaluation.scores import F1
+from evaluation.statistics.bootstrap import interval, mean_scores, resampled_scores
+from evaluation.statistics.metrics import F1
+from tests.support.probe_tables import patients
 
 RESAMPLES = 1000
 CASES = [(6, 10), (10, 10), (20, 10), (50, 10), (20, 5), (20, 3)]

@@ -29,12 +29,12 @@ def measure(tasks: int, per_batch: int) -> dict[str, float]:
     """Train in this process; peak and resting memory in MiB."""
     import torch
 
-    from datamodules.batch import DetectionTarget, MultiTaskBatch, Part
-    from datamodules.records import Task, TaskKind
-    from models.multitask import MultiTaskModule
-    from models.optim import parameter_groups
-    from models.settings import ModelConfig, OptimConfig
+    from datamodules.core.records import Task, TaskKind
+    from datamodules.stream.batch import DetectionTarget, MultiTaskBatch, Part
+    from models.config import ModelConfig, OptimConfig
+    from models.module import MultiTaskModule
     from models.tasks import TaskSpec
+    from models.training.optimizer import parameter_groups
 
     torch.set_num_threads(1)
     kinds = (TaskKind.CLASSIFICATION, TaskKind.SEGMENTATION, TaskKind.DETECTION)

@@ -26,10 +26,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.forge import forge
+from datamodules.config import DataConfig, DatasetConfig
 from datamodules.prepare import prepare
 from datamodules.registry import build
-from datamodules.settings import DataConfig, DatasetConfig
+from datamodules.synthetic.forge import forge
 
 HERE = Path(__file__).resolve().parent
 ROUNDS = 3

@@ -26,11 +26,11 @@ import numpy as np
 import sklearn
 from sklearn.ensemble import RandomForestClassifier
 
-from datamodules.records import TaskKind
-from evaluation.features import Features
-from evaluation.probe import plan, sweep
-from evaluation.settings import ProbeConfig
-from evaluation.subsets import make_folds
+from datamodules.core.records import TaskKind
+from evaluation.config import ProbeConfig
+from evaluation.probe.features import Features
+from evaluation.probe.folds import make_folds
+from evaluation.probe.sweep import plan, sweep
 
 SETTINGS = ProbeConfig(sizes=[10, 30, 100, 300, 1000, 0], repeats=3, trees=100)
 ENCODERS = ("ours", "imagenet:x")

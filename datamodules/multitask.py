@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping
 
 import pytorch_lightning as pl
 
-from datamodules.balance import rows_by_class
-from datamodules.base import PathologyDataModule
-from datamodules.batch import MultiTaskBatch
-from datamodules.errors import ConfigError, StoreError
-from datamodules.loading import StoreView, StreamLoader, make_loader, micro_batches_trained
+from datamodules.base import view_of
+from datamodules.config import DataConfig
+from datamodules.core.errors import ConfigError, StoreError
 from datamodules.prepare import prepare
+from datamodules.reader import DatasetReader
 from datamodules.registry import build
-from datamodules.sampling import Stream, SweepSampler, TrainSampler, batch_shares
-from datamodules.settings import DataConfig
+from datamodules.store.class_balance import rows_by_class
+from datamodules.stream.batch import MultiTaskBatch
+from datamodules.stream.loading import StoreView, StreamLoader, make_loader, micro_batches_trained
+from datamodules.stream.sampling import Stream, SweepSampler, TrainSampler, batch_shares
 
 
 class MultiTaskDataModule(pl.LightningDataModule):
@@ -40,7 +41,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         if not data.train:
             raise ConfigError("data.train: names no dataset; add at least one")
         self.data = data
-        self.datasets: Mapping[str, PathologyDataModule] = {
+        self.datasets: Mapping[str, DatasetReader] = {
             name: build(name, config, data) for name, config in data.train.items()
         }
         self.steps_per_epoch = steps_per_epoch
@@ -120,7 +121,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> StreamLoader:
         """Images of all datasets for a final evaluation, each once (see `final_splits`)."""
         splits = self.final_splits()
-        return self._sweep([d.view_of(splits[name]) for name, d in self.datasets.items()])
+        return self._sweep([view_of(d, splits[name]) for name, d in self.datasets.items()])
 
     def final_splits(self) -> dict[str, str]:
         """By dataset: "test" where its publisher names test images, else "val"."""
@@ -136,7 +137,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         return make_loader(views, sampler, self.data.image_size, workers)
 
     def _views(self, split: str) -> list[StoreView]:
-        return [dataset.view_of(split) for dataset in self.datasets.values()]
+        return [view_of(dataset, split) for dataset in self.datasets.values()]
 
     def _one_pass(self, stream: Stream) -> int:
         """Optimizer steps until every sample of the largest dataset was seen once."""

@@ -15,22 +15,19 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from datamodules.base import PathologyDataModule
-from datamodules.errors import DatasetNotFoundError, StoreError
-from datamodules.forge import is_forged
-from datamodules.images import read_image
-from datamodules.parallel import in_order
-from datamodules.progress import Watch
-from datamodules.records import Record, Target, Task
-from datamodules.store import read_attributes
-from datamodules.tiling import Cutter, Patch
-from datamodules.validation import check_image, check_record, check_targets
-from datamodules.writer import StoreWriter
+from datamodules.core.errors import DatasetNotFoundError, StoreError
+from datamodules.core.progress import Watch
+from datamodules.core.records import DOWNLOADS, Record, Target, Task
+from datamodules.formats.images import read_image
+from datamodules.reader import DatasetReader
+from datamodules.store.parallel import in_order
+from datamodules.store.reader import read_attributes
+from datamodules.store.synthetic_mark import is_forged
+from datamodules.store.tiling import Cutter, Patch
+from datamodules.store.validation import check_image, check_record, check_targets
+from datamodules.store.writer import StoreWriter
 
 log = logging.getLogger(__name__)
-
-DOWNLOADS = ".downloads"
-"""Folder below a dataset's own in which archives are fetched and unpacked."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Prepared:
     written: bool
 
 
-def prepare(dataset: PathologyDataModule, workers: int = 0, watch: Watch | None = None) -> Prepared:
+def prepare(dataset: DatasetReader, workers: int = 0, watch: Watch | None = None) -> Prepared:
     """Write a dataset's store, unless it is there and its input has not changed.
 
     Processes that prepare the same store wait for one another, so every rank may call this.
@@ -95,7 +92,7 @@ def sweep(folder: Path) -> None:
         log.info("%s: removed, its writing was interrupted", left)
 
 
-def is_prepared(dataset: PathologyDataModule) -> bool:
+def is_prepared(dataset: DatasetReader) -> bool:
     """Whether a store for these settings exists, without looking at the raw data."""
     try:
         read_attributes(dataset.store_path)
@@ -126,7 +123,7 @@ def _entries(folder: str, inside: str) -> Iterator[str]:
             yield f"{inside}{entry.name}|{status.st_size}|{status.st_mtime_ns}\n"
 
 
-def _write(dataset: PathologyDataModule, path: Path, workers: int, watch: Watch | None) -> int:
+def _write(dataset: DatasetReader, path: Path, workers: int, watch: Watch | None) -> int:
     tasks = dataset.tasks_in(dataset.root)
     cutter = dataset.cutter(tasks)
     attributes = {

@@ -10,41 +10,41 @@ import difflib
 import importlib
 from importlib.metadata import entry_points
 
-from datamodules.base import PathologyDataModule
-from datamodules.errors import ConfigError
-from datamodules.settings import DataConfig, DatasetConfig
+from datamodules.config import DataConfig, DatasetConfig
+from datamodules.core.errors import ConfigError
+from datamodules.reader import DatasetReader
 
 GROUP = "histology.readers"
 
 READERS = {
     # what the encoder is trained on
-    "nct_crc": "datamodules.nct_crc:NCTCRC",
-    "pcam": "datamodules.pcam:PCam",
-    "lc25000": "datamodules.lc25000:LC25000",
-    "gleason_tma": "datamodules.gleason_tma:GleasonTMA",
-    "bcss": "datamodules.bcss:BCSS",
-    "glas": "datamodules.glas:GlaS",
-    "midogpp": "datamodules.midogpp:MIDOGpp",
-    "tupac16": "datamodules.tupac16:TUPAC16",
-    "pannuke": "datamodules.pannuke:PanNuke",
-    "monuseg": "datamodules.monuseg:MoNuSeg",
+    "nct_crc": "datamodules.public.nct_crc:NCTCRC",
+    "pcam": "datamodules.public.pcam:PCam",
+    "lc25000": "datamodules.public.lc25000:LC25000",
+    "gleason_tma": "datamodules.public.gleason_tma:GleasonTMA",
+    "bcss": "datamodules.public.bcss:BCSS",
+    "glas": "datamodules.public.glas:GlaS",
+    "midogpp": "datamodules.public.midogpp:MIDOGpp",
+    "tupac16": "datamodules.public.tupac16:TUPAC16",
+    "pannuke": "datamodules.public.pannuke:PanNuke",
+    "monuseg": "datamodules.public.monuseg:MoNuSeg",
     # what it never sees
-    "bach": "datamodules.bach:BACH",
-    "idc": "datamodules.idc:IDC",
-    "breastpathq": "datamodules.breastpathq:BreastPathQ",
+    "bach": "datamodules.public.bach:BACH",
+    "idc": "datamodules.public.idc:IDC",
+    "breastpathq": "datamodules.public.breastpathq:BreastPathQ",
     # in reserve
-    "dsb2018": "datamodules.dsb2018:DSB2018",
-    "breakhis": "datamodules.breakhis:BreaKHis",
-    "conic": "datamodules.conic:CoNIC",
-    "kather2016": "datamodules.kather2016:Kather2016",
-    "ocelot": "datamodules.ocelot:OCELOT",
-    "sicapv2": "datamodules.sicapv2:SICAPv2",
-    "tnbc": "datamodules.tnbc:TNBC",
+    "dsb2018": "datamodules.public.dsb2018:DSB2018",
+    "breakhis": "datamodules.public.breakhis:BreaKHis",
+    "conic": "datamodules.public.conic:CoNIC",
+    "kather2016": "datamodules.public.kather2016:Kather2016",
+    "ocelot": "datamodules.public.ocelot:OCELOT",
+    "sicapv2": "datamodules.public.sicapv2:SICAPv2",
+    "tnbc": "datamodules.public.tnbc:TNBC",
     # own data
-    "class_folders": "datamodules.class_folders:ClassFolders",
-    "image_masks": "datamodules.image_masks:ImageMasks",
-    "coco_boxes": "datamodules.coco_boxes:CocoBoxes",
-    "csv_table": "datamodules.csv_table:CsvTable",
+    "class_folders": "datamodules.own_data.class_folders:ClassFolders",
+    "image_masks": "datamodules.own_data.image_masks:ImageMasks",
+    "coco_boxes": "datamodules.own_data.coco_boxes:CocoBoxes",
+    "csv_table": "datamodules.own_data.csv_table:CsvTable",
 }
 CONVENTIONS = ("class_folders", "image_masks", "coco_boxes", "csv_table")
 """Readers of own data: they describe no public dataset."""
@@ -60,7 +60,7 @@ def public_names() -> list[str]:
     return [name for name in reader_names() if name not in CONVENTIONS]
 
 
-def reader(name: str) -> type[PathologyDataModule]:
+def reader(name: str) -> type[DatasetReader]:
     """The class that reads a dataset.
 
     Raises:
@@ -68,17 +68,17 @@ def reader(name: str) -> type[PathologyDataModule]:
     """
     if name in READERS:
         module, attribute = READERS[name].split(":")
-        found: type[PathologyDataModule] = getattr(importlib.import_module(module), attribute)
+        found: type[DatasetReader] = getattr(importlib.import_module(module), attribute)
         return found
     for entry in entry_points(group=GROUP):
         if entry.name == name:
-            loaded: type[PathologyDataModule] = entry.load()
+            loaded: type[DatasetReader] = entry.load()
             return loaded
     near = difflib.get_close_matches(name, reader_names(), 1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(reader_names())}"
     raise ConfigError(f"no reader is called '{name}'; {hint}")
 
 
-def build(name: str, config: DatasetConfig, data: DataConfig) -> PathologyDataModule:
+def build(name: str, config: DatasetConfig, data: DataConfig) -> DatasetReader:
     """The dataset that a configuration entry describes."""
     return reader(config.reader or name)(data, config, name)

@@ -14,22 +14,19 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from datamodules.errors import ProbeError
-from evaluation.embedding import Projection, project, project_together, write_projections
-from evaluation.features import Features, ImageEncoder, ProbeData, extract, probe_task
-from evaluation.neighbour_sheet import write_sheets
-from evaluation.predictions import Predictions, tidy, write_predictions
-from evaluation.probe import check_settings, sweep
-from evaluation.settings import ProbeConfig
-from evaluation.subsets import make_folds
+from datamodules.core.atomic import write_table
+from datamodules.core.errors import ProbeError
+from datamodules.reader import DatasetReader
+from evaluation.config import ProbeConfig
+from evaluation.figures.neighbour_sheet import write_sheets
+from evaluation.probe.features import Features, ImageEncoder, ProbeData, extract, probe_task
+from evaluation.probe.folds import make_folds
+from evaluation.probe.projections import Projection, project, project_together, write_projections
+from evaluation.probe.sweep import check_settings, sweep
+from evaluation.run_files import CACHE, EMBEDDINGS, JOURNAL, NEIGHBOURS, PREDICTIONS, PROBES
+from evaluation.statistics.predictions import Predictions, tidy, write_predictions
 
 log = logging.getLogger(__name__)
-
-PROBES, PREDICTIONS = "probes.csv", "probe_predictions.h5"
-JOURNAL, EMBEDDINGS, CACHE = "probe_journal.jsonl", "embeddings.json", "features"
-NEIGHBOURS = "neighbours"
 
 
 def run_study(
@@ -75,7 +72,7 @@ def run_study(
     return results
 
 
-def check_probe(data: ProbeData, settings: ProbeConfig) -> None:
+def check_probe(data: DatasetReader, settings: ProbeConfig) -> None:
     """Find out before a long training run whether a dataset can be probed on.
 
     Raises:
@@ -87,13 +84,6 @@ def check_probe(data: ProbeData, settings: ProbeConfig) -> None:
     store, folds = data.store, data.config.folds
     targets = store.target(task.name)
     make_folds(data.name, task.kind, targets, store.group, store.split, folds, settings.seed)
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically and with all digits."""
-    partial = path.with_name(f".{path.name}.partial")
-    table.to_csv(partial, index=False)
-    partial.replace(path)
 
 
 def _features(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.errors import StoppedError, UserError
+from datamodules.core.errors import StoppedError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -182,26 +182,26 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
 
 def _run(options: argparse.Namespace) -> int:
     if options.verb == "doctor":
-        from lightning_app.doctor import run_doctor
+        from lightning_app.commands.doctor import run_doctor
 
         return run_doctor()
     if not options.verbose:
-        from lightning_app.quiet import hush
+        from lightning_app.loggers.log_filters import hush
 
         hush()
     if options.verb == "datasets":
-        from lightning_app.dataset_commands import run_datasets
+        from lightning_app.commands.datasets import run_datasets
 
         return run_datasets(options)
     if options.verb == "pretrain":
-        from lightning_app.pretrain_command import run_pretrain
+        from lightning_app.commands.pretrain import run_pretrain
 
         return run_pretrain(options.config, options.overrides)
     if options.verb == "ablate":
-        from lightning_app.ablation import run_ablate
+        from lightning_app.commands.ablate import run_ablate
 
         return run_ablate(options.config, options.overrides, options.out)
-    from lightning_app import encoder_commands
+    from lightning_app.commands import encoders as encoder_commands
 
     command = {
         "probe": encoder_commands.run_probe,

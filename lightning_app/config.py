@@ -11,11 +11,11 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from datamodules.errors import ConfigError
-from datamodules.limits import check_limits, limited
-from datamodules.settings import DataConfig
-from evaluation.settings import ProbeConfig
-from models.settings import ModelConfig, OptimConfig
+from datamodules.config import DataConfig
+from datamodules.core.config_ranges import check_limits, limited
+from datamodules.core.errors import ConfigError
+from evaluation.config import ProbeConfig
+from models.config import ModelConfig, OptimConfig
 
 
 class NonFinite(Enum):
@@ -49,9 +49,10 @@ class TrainerConfig:
             weights; "skip" leaves the step out and counts it.
         val_every: epochs between two validations; the last epoch always validates.
         gradients_every: optimizer steps between two comparisons of the tasks' gradients (see
-            `lightning_app.gradients`); 0 is off.
+            `lightning_app.callbacks.gradient_conflicts`); 0 is off.
         panel_every: epochs between two sets of pictures of predictions (see
-            `lightning_app.panels`), drawn after a validation; 0 draws them at the end only.
+            `lightning_app.callbacks.sample_predictions`), drawn after a
+            validation; 0 draws them at the end only.
     """
 
     epochs: int = limited(10, 1)

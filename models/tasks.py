@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from datamodules.errors import ConfigError
-from datamodules.records import Task, TaskKind
+from datamodules.core.errors import ConfigError
+from datamodules.core.records import Task, TaskKind
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -65,17 +66,74 @@ def test_imports_go_one_way() -> None:
     assert wrong == []
 
 
+WINGS = {
+    "datamodules": (
+        "core", "config", "formats", "store", "reader", "prepare", "synthetic", "public",
+        "own_data", "registry", "stream", "base", "multitask", "download", "checks", "display",
+    ),
+    "models": (
+        "config", "tasks", "distributed", "network", "metrics", "training", "module",
+        "sharded_module", "inference",
+    ),
+    "evaluation": (
+        "config", "run_files", "statistics", "probe", "figures", "study", "report",
+    ),
+    "lightning_app": (
+        "config", "publish", "run", "loggers", "callbacks", "training", "pretrain", "commands",
+        "cli", "__main__",
+    ),
+}  # fmt: skip
+"""Wings and top-level modules of each package from the ground up; each may import what stands
+before it."""
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_within_a_package_go_one_way(room: str) -> None:
+    order = WINGS[room]
+    wrong = []
+    for path in sorted((REPOSITORY / room).rglob("*.py")):
+        inside = path.relative_to(REPOSITORY / room).with_suffix("").parts
+        if inside == ("__init__",):
+            continue
+        for module in sorted(imported_modules(path)):
+            if module.startswith(f"{room}."):
+                wing = module.split(".")[1]
+                if order.index(wing) > order.index(inside[0]):
+                    wrong.append(f"{path.relative_to(REPOSITORY)} imports {module}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_modules_import_one_another_in_a_circle(room: str) -> None:
+    paths = [p for p in (REPOSITORY / room).rglob("*.py") if p.name != "__init__.py"]
+    imports = {
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts): imported_modules(path)
+        for path in paths
+    }
+    graph = {name: imports[name] & set(imports) - {name} for name in imports}
+    TopologicalSorter(graph).prepare()  # CycleError names the modules at fault
+
+
+def test_the_top_of_a_package_is_short_and_every_wing_says_what_it_is() -> None:
+    for room in ROOMS:
+        top = [p.stem for p in (REPOSITORY / room).glob("*.py") if not p.stem.startswith("__")]
+        assert len(top) <= 7, f"{room}/ has {sorted(top)}"
+    for path in SOURCES:
+        if path.name == "__init__.py":
+            assert ast.get_docstring(ast.parse(path.read_text())), f"{path} says nothing"
+
+
 def test_only_the_transforms_import_albumentations() -> None:
     users = [
         str(path.relative_to(REPOSITORY))
         for path in SOURCES
         if any(module.split(".")[0] == "albumentations" for module in imported_modules(path))
     ]
-    assert users == ["datamodules/transforms.py"]
+    assert users == ["datamodules/stream/transforms.py"]
 
 
 def test_objects_of_the_other_lightning_package_are_never_used() -> None:
-    tests = sorted((REPOSITORY / "tests").glob("*.py"))
+    tests = sorted((REPOSITORY / "tests").rglob("*.py"))
     roots = {m.split(".")[0] for path in [*SOURCES, *tests] for m in imported_modules(path)}
     assert "pytorch_lightning" in roots
     assert "lightning" not in roots
@@ -88,8 +146,8 @@ def test_no_file_is_a_drawer_for_everything() -> None:
 
 def test_every_package_is_listed() -> None:
     found = {path.parent for path in SOURCES if path.name == "__init__.py"}
-    dotted = {".".join(folder.relative_to(REPOSITORY).parts) for folder in found}
-    assert dotted == set(PROJECT["tool"]["setuptools"]["packages"])
+    included = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert included == [f"{room}*" for room in ROOMS]
     assert {path.parent for path in SOURCES} == found, "a folder of modules lacks __init__.py"
 
 

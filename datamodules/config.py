@@ -1,0 +1,114 @@
+"""Typed settings of the data: the keys below `data` in a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from datamodules.core.config_ranges import limited
+
+
+class Compression(Enum):
+    """How a store keeps pixels."""
+
+    none = "none"
+    lossless = "lossless"
+
+
+@dataclass
+class DatasetConfig:
+    """One dataset of a run; the key above it is the dataset's name in the run.
+
+    Attributes:
+        reader: which reader understands its layout; the dataset's own name where empty.
+        folder: where the publisher's tree lies, relative to `data.root`; the reader's default
+            where empty.
+        batch_size: images per round; its share by `data.size_power` where null.
+        balance: name of the classification or detection task whose classes (detection: patches
+            with and without an object) training takes equally often; empty takes what there is.
+        patch_size: side of the stored patches in pixels; the reader's default where null.
+        mpp: resolution of the stored patches in um/px; `data.mpp` where null.
+        compression: of its store; `data.compression` where null.
+        weights: factor of each task's loss, by task name.
+        class_weights: of segmentation tasks, by task name: a factor for each class in the cross
+            entropy.
+        input_size: probes: side of the network input in pixels; `data.image_size` where null.
+        folds: probes: grouped folds, each held out in turn; 0 takes the official test split.
+        options: arguments of the reader's own (see `datasets show NAME`).
+    """
+
+    reader: str = ""
+    folder: str = ""
+    batch_size: int | None = limited(None, 1)
+    balance: str = ""
+    patch_size: int | None = limited(None, 8)
+    mpp: float | None = limited(None, above=0)
+    compression: Compression | None = None
+    weights: dict[str, float] = field(default_factory=dict)
+    class_weights: dict[str, list[float]] = field(default_factory=dict)
+    input_size: int | None = limited(None, 32)
+    folds: int = limited(0, 0)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class AugmentationConfig:
+    """Random changes of a training patch.
+
+    Attributes:
+        scale_min: smallest share of the patch's area that a random crop keeps.
+        color: strength of brightness, contrast, saturation and hue jitter; 0 turns it off.
+        blur: probability of a slight Gaussian blur.
+        stain: strength of HED stain jitter on the device; 0 turns it off.
+    """
+
+    scale_min: float = limited(0.5, above=0, at_most=1)
+    color: float = limited(0.2, 0, 1)
+    blur: float = limited(0.1, 0, 1)
+    stain: float = limited(0.05, 0, 1)
+
+
+@dataclass
+class DataConfig:
+    """Everything about data.
+
+    Attributes:
+        root: folder that holds the datasets as published, each in its own folder.
+        stores: folder of the prepared HDF5 stores.
+        image_size: side of the network input in pixels.
+        mpp: resolution of stored patches in um/px, where the dataset's own is known.
+        compression: "none" reads fastest; "lossless" (WebP for images, PNG for masks) needs less
+            than half the disk and about 1 ms of a processor per patch.
+        batch_size: images per dataset and round.
+        size_power: weight of large datasets: each one's share of the images of a round is
+            proportional to its training images to this power. 0 is uniform, 1 proportional,
+            1 / T a temperature T; explicit shares are the datasets' own `batch_size`.
+        tasks_per_batch: datasets per micro-batch (K); 0 means all of them.
+        val_fraction: share of the groups held out where nothing is published as validation.
+        val_limit: at most so many validation images per dataset; 0 means all.
+        workers: loader processes per rank.
+        seed: of splits, order and augmentation.
+        augmentation: see `AugmentationConfig`.
+        forge: datasets absent below `root` are forged with about so many synthetic images
+            each; 0 means that data must be there.
+        train: datasets that train the encoder.
+        unseen: datasets for probes only.
+    """
+
+    root: str = "data"
+    stores: str = "data/stores"
+    image_size: int = limited(224, 32)
+    mpp: float = limited(0.5, above=0)
+    compression: Compression = Compression.none
+    batch_size: int = limited(16, 1)
+    size_power: float = limited(0.0, 0)
+    tasks_per_batch: int = limited(0, 0)
+    val_fraction: float = limited(0.1, 0, below=1)
+    val_limit: int = limited(0, 0)
+    workers: int = limited(4, 0)
+    seed: int = limited(0, 0)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    forge: int = limited(0, 0)
+    train: dict[str, DatasetConfig] = field(default_factory=dict)
+    unseen: dict[str, DatasetConfig] = field(default_factory=dict)

@@ -1,0 +1,80 @@
+"""Ranges of the numbers in a configuration, declared beside each field and checked at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from datamodules.core.errors import ConfigError
+
+_KEY = "limits"
+
+
+@dataclass(frozen=True)
+class _Limits:
+    low: float
+    high: float
+    open_low: bool
+    open_high: bool
+
+    def hold(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        lower = f"{'above' if self.open_low else 'at least'} {self.low:g}"
+        upper = f"{'below' if self.open_high else 'at most'} {self.high:g}"
+        parts = [t for t, end in ((lower, self.low), (upper, self.high)) if math.isfinite(end)]
+        return " and ".join(parts)
+
+
+def limited(
+    default: Any,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A dataclass field whose number must lie in a range; None is exempt.
+
+    Args:
+        default: of the field; a tuple makes a list, of which every member is checked.
+        at_least: closed lower end.
+        at_most: closed upper end.
+        above: open lower end, in place of the closed one.
+        below: open upper end, in place of the closed one.
+    """
+    low, high = at_least if above is None else above, at_most if below is None else below
+    limits = _Limits(low, high, above is not None, below is not None)
+    if isinstance(default, tuple):
+        return field(default_factory=lambda: list(default), metadata={_KEY: limits})
+    return field(default=default, metadata={_KEY: limits})
+
+
+def check_limits(config: Any) -> None:
+    """Check every limited field of a dataclass and of what it holds.
+
+    Raises:
+        ConfigError: a number out of range, with its full key.
+    """
+    for key, value, limits in _limited_values(config, ""):
+        numbers = value if isinstance(value, list) else [value]
+        if not all(limits.hold(number) for number in numbers if number is not None):
+            raise ConfigError(f"{key}={value}: must be {limits}")
+
+
+def _limited_values(config: Any, prefix: str) -> Iterator[tuple[str, Any, _Limits]]:
+    for one in fields(config):
+        key, value = f"{prefix}{one.name}", getattr(config, one.name)
+        if _KEY in one.metadata:
+            yield key, value, one.metadata[_KEY]
+        inside = value if isinstance(value, dict) else {}
+        for name, entry in inside.items():
+            if is_dataclass(entry):
+                yield from _limited_values(entry, f"{key}.{name}.")
+        if is_dataclass(value):
+            yield from _limited_values(value, f"{key}.")

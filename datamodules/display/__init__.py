@@ -1,0 +1,1 @@
+"""Dataset cards and contact sheets for people to look at."""

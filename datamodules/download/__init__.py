@@ -1,0 +1,4 @@
+"""Fetching, verifying and unpacking publishers' archives, resumably.
+
+Ends when the publisher's files lie in place; reading them is not done here.
+"""

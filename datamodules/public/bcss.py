@@ -1,0 +1,193 @@
+"""BCSS: regions of breast cancer, segmented by tissue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from datamodules.core.records import Image, Mask, Record, Task, TaskKind
+from datamodules.formats.annotations import Codes
+from datamodules.formats.images import list_images, write_image
+from datamodules.formats.layout import folder_with, named, paired, relative
+from datamodules.reader import DatasetReader
+from datamodules.synthetic.scene import Scene, Stain, Tissue, scene
+
+CODES = (
+    "outside_roi",
+    "tumor",
+    "stroma",
+    "lymphocytic_infiltrate",
+    "necrosis_or_debris",
+    "glandular_secretions",
+    "blood",
+    "exclude",
+    "metaplasia_NOS",
+    "fat",
+    "plasma_cells",
+    "other_immune_infiltrate",
+    "mucoid_material",
+    "normal_acinus_or_duct",
+    "lymphatics",
+    "undetermined",
+    "nerve",
+    "skin_adnexa",
+    "blood_vessel",
+    "angioinvasion",
+    "dcis",
+    "other",
+)
+GROUPS = ("tumor", "stroma", "inflammatory", "necrosis", "other")
+_UNLABELLED = (0, 7, 15)
+_GROUP_OF_CODE = {1: 0, 19: 0, 20: 0, 2: 1, 3: 2, 10: 2, 11: 2, 4: 3}
+_IGNORE = 255
+_NAME = re.compile(r"(?P<patient>TCGA-(?P<institute>\w+)-\w+)-.*_MPP-(?P<mpp>\d+\.\d+)\.png")
+_SPLIT_OF_INSTITUTE = {
+    **dict.fromkeys(("OL", "LL", "E2", "EW", "GM", "S3"), "test"),
+    **dict.fromkeys(("BH", "C8", "A8", "A1", "E9"), "val"),
+}
+
+
+_CODE_OF_TISSUE = {
+    Tissue.TUMOUR: 1,
+    Tissue.STROMA: 2,
+    Tissue.LYMPHOID: 3,
+    Tissue.DEBRIS: 4,
+    Tissue.ADIPOSE: 9,
+    Tissue.MUCUS: 12,
+    Tissue.NORMAL: 13,
+    Tissue.MUSCLE: 21,
+    Tissue.BACKGROUND: 21,
+}
+
+
+@dataclass
+class BCSSOptions:
+    """Options of the BCSS reader.
+
+    Attributes:
+        classes: "grouped" for five classes, "codes" for the 22 published ones.
+    """
+
+    classes: Literal["grouped", "codes"] = "grouped"
+
+
+class BCSS(DatasetReader):
+    """Breast Cancer Semantic Segmentation (BCSS).
+
+    151 regions of up to 7000 px at 0.25 um/px, one per slide of TCGA's triple-negative breast
+    cancers, outlined by students and pathologists.
+
+        rgbs_colorNormalized/<id>.png  RGB; id: TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500
+        masks/<id>.png                 8 bit, one of 22 codes per pixel
+
+    Classes (default): 0 tumor (codes 1, 19, 20), 1 stroma (2), 2 inflammatory (3, 10, 11),
+    3 necrosis (4), 4 other (all else). With `classes: codes` the index is the published code.
+    Ignored in both: 0 outside_roi, 7 exclude, 15 undetermined.
+
+    Split: by institute, the second token of the id: test OL, LL, E2, EW, GM, S3 (the authors'
+    split, 45 regions); val BH, C8, A8, A1, E9 (30); train the rest (76). Groups: the patient.
+    Quirks: regions are cut along rotated outlines, so that corners hold code 0; the images are
+    colour-normalised.
+
+    Amgad et al.: Structured crowdsourcing enables convolutional segmentation of histology
+    images, Bioinformatics 35(18), 2019, doi:10.1093/bioinformatics/btz083. CC0.
+    """
+
+    title = "Breast Cancer Semantic Segmentation"
+    organs = ("breast",)
+    licence = "CC0 1.0"
+    commercial = True
+    citation = (
+        "Amgad et al., Structured crowdsourcing enables convolutional segmentation of histology "
+        "images, Bioinformatics 35(18), 2019, doi:10.1093/bioinformatics/btz083"
+    )
+    homepage = "https://github.com/PathologyDataScience/BCSS"
+    sources = ("TCGA",)
+    obtain = (
+        "open https://github.com/PathologyDataScience/BCSS, follow its link to the folder with "
+        "the 0.25 um/px version and put rgbs_colorNormalized/ and masks/ there"
+    )
+    folder = "bcss"
+    images = 151
+    extent = (4_900, 4_900)
+    disk_gb = 6
+    mpp = 0.25
+    tasks = (Task("tissue", TaskKind.SEGMENTATION, classes=GROUPS, ignore_index=_IGNORE),)
+    layout = ("**/rgbs_colorNormalized/*.png", "**/masks/*.png")
+    options_type = BCSSOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Regions of 800x640 px, each for four images; corners lie outside of the region."""
+        institutes = ("AR", "OL", "D8", "BH", "A2", "AC")
+        table = np.array([_CODE_OF_TISSUE[tissue] for tissue in Tissue], np.uint8)
+        for number in range(max(6, images // 4)):
+            stain, grade = Stain.draw(rng), float(rng.uniform(0.5, 1.0))
+            share = float(rng.uniform(0.3, 0.6))
+            drawn = scene(rng, 640, 800, cls.mpp, None, grade, 0, 0, stain, "breast", share)
+            image, mask = drawn.image.copy(), table[drawn.regions]
+            for tissue in (Tissue.DEBRIS, Tissue.LYMPHOID):
+                _spot(rng, image, mask, scene(rng, 240, 240, cls.mpp, tissue, grade, stain=stain))
+                mask[mask == 255] = _CODE_OF_TISSUE[tissue]
+            corner = np.array([[0, 0], [int(rng.integers(100, 250)), 0], [0, 100]], np.int32)
+            cv2.fillPoly(mask, [corner], (0,))
+            mask[:40, -40:] = 7
+            patient = f"TCGA-{institutes[number % len(institutes)]}-A{number:03d}"
+            name = f"{patient}-DX1_xmin{1000 + number}_ymin{2000 + number}_MPP-0.2500.png"
+            write_image(root / "rgbs_colorNormalized" / name, image)
+            write_image(root / "masks" / name, mask)
+
+    def tasks_in(self, root: Path) -> tuple[Task, ...]:
+        """Five classes, or the 22 published codes where the option asks for them."""
+        classes = GROUPS if self.options.classes == "grouped" else CODES
+        return (Task("tissue", TaskKind.SEGMENTATION, classes=classes, ignore_index=_IGNORE),)
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """One record per region."""
+        top = folder_with(root, "rgbs_colorNormalized")
+        codes = Codes(self._index())
+        images, masks = (list_images(top / name) for name in ("rgbs_colorNormalized", "masks"))
+        for path, mask in paired(root, images, masks, "masks/{}.png"):
+            found = named(_NAME, root, path, "TCGA-A1-A0SK-DX1_xmin1_ymin1_MPP-0.2500.png")
+            yield Record(
+                source=relative(root, path),
+                image=path,
+                targets={"tissue": partial(codes, mask)},
+                split=split_of(found["institute"]),
+                group=found["patient"],
+                mpp=float(found["mpp"]),
+            )
+
+    def _index(self) -> dict[int, int]:
+        grouped = self.options.classes == "grouped"
+        rest = GROUPS.index("other")
+        index = {
+            code: _GROUP_OF_CODE.get(code, rest) if grouped else code for code in range(len(CODES))
+        }
+        return {**index, **dict.fromkeys(_UNLABELLED, _IGNORE)}
+
+
+def split_of(institute: str) -> str:
+    """Split of an institute, the second token of a TCGA barcode."""
+    return _SPLIT_OF_INSTITUTE.get(institute, "train")
+
+
+def _spot(rng: np.random.Generator, image: Image, mask: Mask, drawn: Scene) -> None:
+    """Put an ellipse of another tissue somewhere into a region; its mask becomes 255."""
+    height, width = drawn.image.shape[:2]
+    axes = (int(rng.integers(60, width // 2)), int(rng.integers(60, height // 2)))
+    inside = np.zeros((height, width), np.uint8)
+    cv2.ellipse(inside, (width // 2, height // 2), axes, 0.0, 0.0, 360.0, 1, -1)
+    y, x = (
+        int(rng.integers(0, full - part))
+        for full, part in zip(mask.shape, inside.shape, strict=True)
+    )
+    image[y : y + height, x : x + width][inside > 0] = drawn.image[inside > 0]
+    mask[y : y + height, x : x + width][inside > 0] = 255

@@ -1,0 +1,147 @@
+"""BreaKHis: benign and malignant tumours of the breast."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.core.errors import ConfigError, LayoutError
+from datamodules.core.records import Archive, Record, Task, TaskKind
+from datamodules.formats.images import write_image
+from datamodules.formats.layout import named, nonempty_images, relative, subfolders
+from datamodules.reader import DatasetReader
+from datamodules.store.tiling import View
+from datamodules.synthetic.scene import Stain, scene
+
+CLASSES = ("benign", "malignant")
+MAGNIFICATIONS = ("40X", "100X", "200X", "400X")
+_TOP = "BreaKHis_v1/histology_slides/breast"
+_NAME = re.compile(r"SOB_([BM])_([A-Z]+)-(\d+)-([0-9A-Z]+)-(\d+)-(\d+)\.png")
+
+_TYPES = {
+    "benign": {
+        "adenosis": "A",
+        "fibroadenoma": "F",
+        "phyllodes_tumor": "PT",
+        "tubular_adenoma": "TA",
+    },
+    "malignant": {
+        "ductal_carcinoma": "DC",
+        "lobular_carcinoma": "LC",
+        "mucinous_carcinoma": "MC",
+        "papillary_carcinoma": "PC",
+    },
+}
+
+
+@dataclass
+class BreaKHisOptions:
+    """Options of `BreaKHis`.
+
+    Attributes:
+        magnification: 40X, 100X, 200X or 400X; every slide was photographed at all four.
+    """
+
+    magnification: str = "400X"
+
+
+class BreaKHis(DatasetReader):
+    """BreaKHis: 7,909 fields of 700x460 px of breast tumours of 82 patients, four magnifications.
+
+        0 benign      adenosis (A), fibroadenoma (F), phyllodes tumour (PT), tubular adenoma (TA)
+        1 malignant   ductal (DC), lobular (LC), mucinous (MC), papillary carcinoma (PC)
+
+    Layout:
+
+        BreaKHis_v1/histology_slides/breast/{benign,malignant}/SOB/<subtype>/
+            SOB_<B|M>_<type>_<year>-<slide>/{40X,100X,200X,400X}/
+                SOB_<B|M>_<type>-<year>-<slide>-<magnification>-<number>.png
+
+    Split: none is used here. Grouping: patient, told by the slide's token (14-22549AB: 22549AB).
+    Patient 13412 occurs among the ductal and the lobular carcinomas and is one group.
+    Quirks: a few images are not 460 px high. The centre square is used. All malignant types are
+    invasive, and no benign image holds an in-situ carcinoma. The resolution counts as unknown:
+    the published pixel sizes do not fit the nuclei that the images show.
+    """
+
+    title = "BreaKHis breast cancer histopathology"
+    organs = ("breast",)
+    licence = "CC BY 4.0"
+    commercial = True
+    citation = (
+        "Spanhol et al.: A Dataset for Breast Cancer Histopathological Image Classification. "
+        "IEEE TBME 63 (2016). doi:10.1109/TBME.2015.2496264"
+    )
+    homepage = (
+        "https://web.inf.ufpr.br/vri/databases/breast-cancer-histopathological-database-breakhis/"
+    )
+    sources = ("P&D Laboratory breast",)
+    archives = (Archive("http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz"),)
+    folder = "breakhis"
+    images = 7_909
+    extent = (700, 460)
+    disk_gb = 3.8
+    view = View.WHOLE
+    tasks = (Task("tumour", TaskKind.CLASSIFICATION, CLASSES, positive="malignant"),)
+    layout = (f"{_TOP}/*/SOB",)
+    options_type = BreaKHisOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """400X only; slide 13412 lies under two carcinomas, one image is 456 px high."""
+        slides = max(3, min(20, images // 12))  # per class
+        each = max(2, round(images / slides / 2))
+        for label, name in enumerate(CLASSES):
+            subtypes = list(_TYPES[name].items())
+            for index in range(slides):
+                subtype, code = subtypes[index % 4]
+                slide = "13412" if label and index < 2 else f"{2100 + 37 * index + label}"
+                top = root / _TOP / name / "SOB" / subtype
+                _forge_slide(top, rng, f"SOB_{'BM'[label]}_{code}", f"14-{slide}", each)
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Benign, then malignant, subtype by subtype, sorted."""
+        magnification = self.options.magnification
+        if magnification not in MAGNIFICATIONS:
+            raise ConfigError(
+                f"data.*.{self.name}.options.magnification: '{magnification}', "
+                f"expected one of {', '.join(MAGNIFICATIONS)}"
+            )
+        for label, name in enumerate(CLASSES):
+            for slide in _slides(root, root / _TOP / name / "SOB"):
+                for path in nonempty_images(root, slide / magnification):
+                    yield _record(root, path, label)
+
+
+def _slides(root: Path, folder: Path) -> Iterator[Path]:
+    for subtype in subfolders(folder):
+        slides = subfolders(subtype)
+        if not slides:
+            raise LayoutError(f"{relative(root, subtype)}: the folder holds no slide")
+        yield from slides
+
+
+def _record(root: Path, path: Path, label: int) -> Record:
+    expected = "SOB_<B|M>_<type>-<year>-<slide>-<magnification>-<number>.png"
+    match = named(_NAME, root, path, expected)
+    if (match[1] == "M") != bool(label):
+        raise LayoutError(f"{relative(root, path)}: name and folder disagree about malignancy")
+    return Record(relative(root, path), path, {"tumour": label}, "train", group=match[4])
+
+
+def _forge_slide(top: Path, rng: np.random.Generator, code: str, slide: str, images: int) -> None:
+    """Fields of one slide; the first of slide 14-2100 is 456 px high instead of 460."""
+    stain = Stain.draw(rng)
+    for number in range(1, images + 1):
+        grade = float(rng.uniform(0.5, 1.0) if "_M_" in code else rng.uniform(0.0, 0.2))
+        share = float(rng.uniform(0.4, 0.8))  # the label speaks of the epithelium
+        height = 456 if (slide, number) == ("14-2100", 1) else 460
+        drawn = scene(
+            rng, height, 700, 0.2, None, grade, stain=stain, organ="breast", epithelium=share
+        )
+        file = f"{code}-{slide}-400-{number:03d}.png"
+        write_image(top / f"{code}_{slide}" / "400X" / file, drawn.image)

@@ -1,0 +1,152 @@
+"""BreastPathQ: tumour cellularity of breast cancer after neoadjuvant therapy."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.core.errors import DatasetNotFoundError, LayoutError
+from datamodules.core.records import Record, Task, TaskKind
+from datamodules.formats.images import list_images, write_image
+from datamodules.formats.layout import named, read_table, relative
+from datamodules.reader import DatasetReader
+from datamodules.store.tiling import View
+from datamodules.synthetic.scene import Stain, scene
+
+log = logging.getLogger(__name__)
+
+_TOP = "breastpathq/datasets"
+_TABLES = {"train": "train_labels.csv", "validation": "val_labels.csv"}
+_SPLITS = {"train": "train", "validation": "val"}
+_NAME = re.compile(r"\d+_\d+\.tif")
+
+
+@dataclass
+class BreastPathQOptions:
+    """Options of `BreastPathQ`.
+
+    Attributes:
+        allow_missing: pass over labelled images that are not there, to try out a part of it.
+    """
+
+    allow_missing: bool = False
+
+
+class BreastPathQ(DatasetReader):
+    """BreastPathQ (SPIE-AAPM-NCI 2019): share of a patch that tumour cells take, 0 to 1.
+
+    2,394 training patches of 63 slides and 185 validation patches of 6 other slides, 512x512 px
+    at 0.5 um/px, scored by pathologists in steps of about 0.05.
+
+    Layout:
+
+        breastpathq/datasets/train/<slide>_<rid>.tif         train_labels.csv
+        breastpathq/datasets/validation/<slide>_<rid>.tif    val_labels.csv
+            both tables: slide,rid,y
+
+    Split: as published, train and val. Grouping: slide.
+    Quirks: train_labels.csv writes the slide as a float (99861.0), val_labels.csv as an
+    integer. 670 training patches have cellularity 0. Predicting the training mean (0.312)
+    gives a mean squared error of 0.0877 on the validation set. The folder cells is not read.
+    """
+
+    title = "BreastPathQ cellularity"
+    organs = ("breast",)
+    licence = "see TCIA Post-NAT-BRCA (CC BY)"
+    commercial = None
+    citation = (
+        "Petrick et al.: SPIE-AAPM-NCI BreastPathQ challenge: an image analysis challenge for "
+        "quantitative tumor cellularity assessment in breast cancer histology images following "
+        "neoadjuvant treatment. Journal of Medical Imaging 8 (2021). doi:10.1117/1.JMI.8.3.034501"
+    )
+    homepage = "https://breastpathq.grand-challenge.org"
+    sources = ("Post-NAT-BRCA",)
+    obtain = (
+        "register at https://breastpathq.grand-challenge.org and unpack the data so that "
+        "breastpathq/datasets lies there"
+    )
+    folder = "breastpathq"
+    images = 2_579
+    extent = (512, 512)
+    disk_gb = 2
+    mpp = 0.5
+    view = View.WHOLE
+    tasks = (Task("cellularity", TaskKind.REGRESSION, low=0.0, high=1.0),)
+    layout = tuple(f"{_TOP}/{table}" for table in _TABLES.values())
+    grouping = "slide"
+    options_type = BreastPathQOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Patches of slides, those of the last fifth for validation; a quarter hold no tumour."""
+        slides = max(5, min(69, images // 8))
+        each = -(-max(10, images) // slides)
+        tables = {folder: ["slide,rid,y"] for folder in _TABLES}
+        for index in range(slides):
+            slide, stain = 99788 + 3 * index, Stain.draw(rng)
+            folder = "validation" if index >= slides - max(1, slides // 5) else "train"
+            for rid in range(1, each + 1):
+                grade = 0.0 if rng.random() < 0.25 else float(rng.uniform(0.3, 1.0))
+                share = float(rng.uniform(0.05, 1.0))
+                drawn = scene(
+                    rng,
+                    512,
+                    512,
+                    cls.mpp,
+                    None,
+                    grade,
+                    stain=stain,
+                    organ="breast",
+                    epithelium=share,
+                )
+                write_image(root / _TOP / folder / f"{slide}_{rid}.tif", drawn.image)
+                written = f"{slide}.0" if folder == "train" else f"{slide}"
+                tables[folder].append(f"{written},{rid},{round(drawn.cellularity * 20) / 20:g}")
+        for folder, rows in tables.items():
+            (root / _TOP / _TABLES[folder]).write_text("\n".join(rows) + "\n")
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Training, then validation, in the order of the tables."""
+        for folder in _TABLES:
+            yield from self._part(root, folder)
+
+    def _part(self, root: Path, folder: str) -> Iterator[Record]:
+        table = root / _TOP / _TABLES[folder]
+        images = root / _TOP / folder
+        present = {path.name: path for path in list_images(images)} if images.is_dir() else {}
+        missing = 0
+        for row in read_table(root, table, ("slide", "rid", "y")):
+            slide, rid, value = _numbers(root, table, row)
+            path = images / f"{slide}_{rid}.tif"
+            if present.pop(path.name, None) is None:
+                if not self.options.allow_missing:
+                    raise DatasetNotFoundError(
+                        f"{relative(root, path)}: listed in {table.name}, but there is no such "
+                        "image; fetch it, or set options.allow_missing=true to go without"
+                    )
+                missing += 1
+                continue
+            yield Record(
+                source=relative(root, path),
+                image=path,
+                targets={"cellularity": value},
+                split=_SPLITS[folder],
+                group=str(slide),
+            )
+        for path in present.values():
+            named(_NAME, root, path, "<slide>_<rid>.tif")
+            raise LayoutError(f"{relative(root, path)}: {table.name} has no row for it")
+        if missing:
+            log.warning("%s: %d labelled images are not there", images, missing)
+
+
+def _numbers(root: Path, table: Path, row: dict[str, str]) -> tuple[int, int, float]:
+    try:
+        return int(float(row["slide"])), int(float(row["rid"])), float(row["y"])
+    except ValueError as error:
+        raise LayoutError(f"{relative(root, table)}: row {row} is not numeric") from error

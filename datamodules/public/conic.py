@@ -1,0 +1,195 @@
+"""CoNIC: nuclei of the colon, outlined and typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.core.errors import LayoutError
+from datamodules.core.records import Boxes, Image, Mask, Record, Task, TaskKind
+from datamodules.formats.annotations import instance_boxes
+from datamodules.formats.arrays import npy_image, open_npy
+from datamodules.formats.layout import folder_with, read_table, relative
+from datamodules.reader import DatasetReader
+from datamodules.store.tiling import View
+from datamodules.synthetic.scene import NucleusType, Scene, Stain, scene
+
+NUCLEI = ("neutrophil", "epithelial", "lymphocyte", "plasma", "eosinophil", "connective")
+_SIDE = 256
+
+
+_CLASS_OF_TYPE = {
+    NucleusType.NEOPLASTIC: 2,
+    NucleusType.INFLAMMATORY: 3,
+    NucleusType.CONNECTIVE: 6,
+    NucleusType.DEAD: 1,
+    NucleusType.EPITHELIAL: 2,
+}
+"""Class of synthetic nuclei; dark small bodies stand for neutrophils."""
+_CYTOPLASM = {4: (0.72, 0.62, 0.92), 5: (0.98, 0.55, 0.55)}
+"""Light that the cytoplasm of synthetic plasma cells and eosinophils lets through, per channel."""
+
+
+class CoNIC(DatasetReader):
+    """CoNIC 2022, patches of Lizard: 4,981 patches of 256x256 px at 0.5 um/px.
+
+    Two tasks from the same outlines:
+
+        nuclei            0 background, 1 neutrophil, 2 epithelial, 3 lymphocyte, 4 plasma,
+                          5 eosinophil, 6 connective
+        nuclei_detection  boxes, the same classes without background, from 0
+
+    Layout:
+
+        images.npy        (n, 256, 256, 3)
+        labels.npy        (n, 256, 256, 2): instance ids, class of the pixel
+        patch_info.csv    one column patch_info, "<source image>-<number>"
+        counts.csv        cells per class, not needed
+
+    Split: none is published. Grouping: the source image, the text before the last "-" of
+    patch_info; patches of one image overlap.
+    Quirk: Lizard is made of images of GlaS, CRAG, CoNSeP, DigestPath, PanNuke and TCGA, so
+    none of these is unseen after training on it.
+    """
+
+    title = "CoNIC 2022 (Lizard)"
+    organs = ("colon",)
+    licence = "CC BY-NC-SA 4.0"
+    commercial = False
+    citation = (
+        "Graham et al.: Lizard: A large-scale dataset for colonic nuclear instance segmentation "
+        "and classification. ICCV Workshops 2021. arXiv 2108.11195"
+    )
+    homepage = "https://conic-challenge.grand-challenge.org"
+    sources = (
+        "Warwick UHCW colon",
+        "DigestPath",
+        "PanNuke",
+        "TCGA",
+    )
+    obtain = (
+        "register at https://conic-challenge.grand-challenge.org, fetch the training data and put "
+        "images.npy, labels.npy and patch_info.csv there"
+    )
+    folder = "conic"
+    images = 4_981
+    extent = (256, 256)
+    disk_gb = 2.3
+    mpp = 0.5
+    patch_size = _SIDE
+    view = View.WHOLE
+    grouping = "source image"
+    tasks = (
+        Task("nuclei", TaskKind.SEGMENTATION, ("background", *NUCLEI)),
+        Task(
+            "nuclei_detection",
+            TaskKind.DETECTION,
+            NUCLEI,
+            object_size_um=8.0,
+            match_distance_um=3.0,
+        ),
+    )
+    layout = ("**/images.npy", "**/labels.npy", "**/patch_info.csv")
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Patches of source images of three cohorts, four each."""
+        table = np.array([_CLASS_OF_TYPE[kind] for kind in NucleusType] + [0], np.uint16)
+        pixels, labels, names, counts = [], [], ["patch_info"], [",".join(NUCLEI)]
+        for source in range(max(3, images // 4)):
+            stain, grade = Stain.draw(rng), float(rng.uniform(0.0, 1.0))
+            cohort = ("consep", "dpath", "glas")[source % 3]
+            for number in range(4):
+                drawn = scene(rng, _SIDE, _SIDE, cls.mpp, None, grade, stain=stain, organ="colon")
+                kinds = np.append(drawn.nucleus_types, len(NucleusType))
+                classes = table[kinds]
+                immune = np.flatnonzero(kinds == NucleusType.INFLAMMATORY)
+                classes[immune[0::4]], classes[immune[1::4]] = 4, 5
+                pixels.append(_stained(drawn, classes))
+                labels.append(
+                    np.stack([drawn.nuclei.astype(np.uint16), classes[drawn.nuclei - 1]], axis=-1)
+                )
+                names.append(f"{cohort}_{source + 1}-{number:04d}")
+                cells = np.bincount(classes[:-1], minlength=len(NUCLEI) + 1)[1:]
+                counts.append(",".join(str(cell) for cell in cells.tolist()))
+        np.save(root / "images.npy", np.array(pixels, np.uint8))
+        np.save(root / "labels.npy", np.array(labels, np.uint16))
+        (root / "patch_info.csv").write_text("\n".join(names) + "\n")
+        (root / "counts.csv").write_text("\n".join(counts) + "\n")
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """One record per row of the arrays."""
+        top = folder_with(root, "images.npy")
+        images, labels, names = (top / n for n in ("images.npy", "labels.npy", "patch_info.csv"))
+        count = len(open_npy(images, (None, _SIDE, _SIDE, 3)))
+        rows = read_table(root, names, ("patch_info",))
+        for path, found in (
+            (labels, len(open_npy(labels, (None, _SIDE, _SIDE, 2)))),
+            (names, len(rows)),
+        ):
+            if found != count:
+                raise LayoutError(f"{relative(root, path)}: {found} rows for {count} images")
+        for row, entry in enumerate(rows):
+            group, dash, _ = entry["patch_info"].rpartition("-")
+            if not dash:
+                raise LayoutError(
+                    f"{relative(root, names)}, line {row + 2}: '{entry['patch_info']}', expected "
+                    "<source image>-<number>"
+                )
+            yield Record(
+                source=f"{relative(root, images)}#{row}",
+                image=partial(npy_image, images, row),
+                targets={
+                    "nuclei": partial(type_mask, labels, row),
+                    "nuclei_detection": partial(type_boxes, labels, row),
+                },
+                split="train",
+                group=group,
+            )
+
+
+def type_mask(labels: Path, row: int) -> Mask:
+    """Class of the nucleus at each pixel, 0 is background."""
+    return _label(labels, row)[:, :, 1].astype(np.uint8)
+
+
+def type_boxes(labels: Path, row: int) -> Boxes:
+    """The box around each nucleus, labelled with the class that most of its pixels have."""
+    label = _label(labels, row)
+    ids, classes = label[:, :, 0].astype(np.int64), label[:, :, 1].astype(np.int64)
+    boxes, numbers = instance_boxes(ids)
+    inside = ids > 0
+    votes = np.zeros((len(numbers), len(NUCLEI) + 1), np.int64)
+    np.add.at(votes, (np.searchsorted(numbers, ids[inside]), classes[inside]), 1)
+    return Boxes(boxes, votes.argmax(axis=1) - 1)
+
+
+def _label(labels: Path, row: int) -> NDArray[Any]:
+    """Instances and classes of one patch, (256, 256, 2).
+
+    Raises:
+        LayoutError: a class that is not published.
+    """
+    label = np.asarray(open_npy(labels, (None, _SIDE, _SIDE, 2))[row])
+    low, high = label[:, :, 1].min(), label[:, :, 1].max()
+    if low < 0 or high > len(NUCLEI):
+        wrong = int(low if low < 0 else high)
+        raise LayoutError(f"{labels}#{row}: class {wrong}, expected 0 to {len(NUCLEI)}")
+    return label
+
+
+def _stained(drawn: Scene, classes: NDArray[np.uint16]) -> Image:
+    """The scene's image with a coloured rim around the nuclei whose cytoplasm tells their class."""
+    image, free = drawn.image.astype(np.float32), drawn.nuclei == 0
+    of_pixel = classes[drawn.nuclei - 1]
+    for number, light in _CYTOPLASM.items():
+        nuclei = ((of_pixel == number) & ~free).astype(np.uint8)
+        rim = (cv2.dilate(nuclei, np.ones((5, 5), np.uint8)) > 0) & free
+        image[rim] *= light
+    return image.astype(np.uint8)

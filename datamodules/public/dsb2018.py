@@ -1,0 +1,137 @@
+"""Data Science Bowl 2018, stage 1: the stained tissue among its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.core.errors import LayoutError
+from datamodules.core.records import Mask, Record, Task, TaskKind
+from datamodules.formats.images import read_image, read_mask, write_image
+from datamodules.formats.layout import nonempty_images, relative, subfolders
+from datamodules.reader import DatasetReader
+from datamodules.synthetic.scene import scene
+
+_TOP = "stage1_train"
+COLOURFUL = 10.0
+"""Mean difference, in grey levels, of the brightest and darkest channel from which an image is
+stained tissue. Fluorescence is grey (0); the least colourful stained image known has 17.7."""
+
+
+class DSB2018(DatasetReader):
+    """Data Science Bowl 2018 stage 1 (BBBC038), the H&E-like part: nuclei.
+
+    About a hundred colour images of purple-stained tissue among 664 training images, the rest
+    of which is fluorescence. Sizes vary (many are 256x320 px), resolution is not published:
+
+        0 background    1 nucleus
+
+    Layout:
+
+        stage1_train/<id>/images/<id>.png     RGBA
+        stage1_train/<id>/masks/*.png         one nucleus each, 0 and 255
+
+    Split: all of it is training; the stages' test sets are not read.
+    Grouping: no slide or patient is published, so every image is its own group; fields of one
+    slide can lie on both sides of a split.
+    Quirks: stained images are not marked; an image counts as stained when its channels differ
+    (see `COLOURFUL`). A corrected copy of the masks circulates (github.com/lopuhin/
+    kaggle-dsbowl-2018-dataset-fixes); it has the same layout. The union of the masks is the
+    target, so touching nuclei become one region.
+    """
+
+    title = "Data Science Bowl 2018, stained tissue of stage 1"
+    organs = ("various",)
+    licence = "CC0"
+    commercial = True
+    citation = (
+        "Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science "
+        "Bowl. Nature Methods 16 (2019). doi:10.1038/s41592-019-0612-7"
+    )
+    homepage = "https://bbbc.broadinstitute.org/BBBC038"
+    sources = ("BBBC038",)
+    obtain = (
+        "get stage1_train.zip from https://bbbc.broadinstitute.org/BBBC038 and unpack it into a "
+        "folder stage1_train there"
+    )
+    folder = "dsb2018"
+    images = 99
+    extent = (320, 256)
+    disk_gb = 0.1
+    tasks = (Task("nuclei", TaskKind.SEGMENTATION, ("background", "nucleus")),)
+    layout = (_TOP,)
+    grouping = "image"
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """RGBA fields with one mask a nucleus; every eighth is grey fluorescence, to be skipped."""
+        for number in range(max(4, images)):
+            organ = str(rng.choice(["breast", "colon", "liver", "kidney", "bladder"]))
+            height, width = (256, 320) if number % 3 else (256, 256)
+            grade = float(rng.uniform(0.0, 1.0))
+            # Larger nuclei than at the usual 0.5 um/px: fewer of them, as in the real images.
+            drawn = scene(rng, height, width, 0.3, malignancy=grade, organ=organ)
+            image = drawn.image
+            if number % 8 == 7:
+                image = np.repeat(255 - image.min(axis=2, keepdims=True), 3, axis=2)
+            opaque = np.full((height, width, 1), 255, np.uint8)
+            name = rng.bytes(32).hex()
+            folder = root / _TOP / name
+            rgba = np.concatenate([image, opaque], axis=2)
+            write_image(folder / "images" / f"{name}.png", rgba)
+            _write_masks(folder / "masks", drawn.nuclei, rng)
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Sorted by image id; each image is decoded once to see whether it is stained."""
+        for folder in subfolders(root / _TOP):
+            images, masks = folder / "images", folder / "masks"
+            path = images / f"{folder.name}.png"
+            if not path.is_file():
+                raise LayoutError(f"{relative(root, path)}: no such image")
+            if not masks.is_dir():
+                raise LayoutError(f"{relative(root, masks)}: no such folder of masks")
+            if not is_stained(path):
+                continue
+            nonempty_images(root, masks)
+            source = relative(root, path)
+            yield Record(source, path, {"nuclei": partial(union, masks)}, "train", group=source)
+
+
+def is_stained(path: Path) -> bool:
+    """Whether an image shows stained tissue rather than fluorescence."""
+    image = read_image(path)
+    return float((image.max(axis=2) - image.min(axis=2)).mean()) >= COLOURFUL
+
+
+def union(folder: Path) -> Mask:
+    """Background and nucleus from a folder of one-nucleus masks.
+
+    Raises:
+        LayoutError: masks of different sizes.
+    """
+    nuclei: Mask | None = None
+    for path in sorted(folder.glob("*.png")):
+        mask = (read_mask(path) > 0).astype(np.uint8)
+        if nuclei is None:
+            nuclei = mask
+        elif nuclei.shape != mask.shape:
+            raise LayoutError(
+                f"{path}: {mask.shape[1]}x{mask.shape[0]} px, the masks before it have "
+                f"{nuclei.shape[1]}x{nuclei.shape[0]} px"
+            )
+        else:
+            nuclei |= mask
+    if nuclei is None:
+        raise LayoutError(f"{folder}: the folder holds no mask")
+    return nuclei
+
+
+def _write_masks(folder: Path, nuclei: NDArray[np.int32], rng: np.random.Generator) -> None:
+    """One file a nucleus; a field without any gets one empty mask."""
+    for number in range(1, max(1, int(nuclei.max())) + 1):
+        mask = np.where(nuclei == number, 255, 0).astype(np.uint8)
+        write_image(folder / f"{rng.bytes(32).hex()}.png", mask)

@@ -1,0 +1,128 @@
+"""GlaS: glands of the colon."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.core.errors import LayoutError
+from datamodules.core.records import Mask, Record, Task, TaskKind
+from datamodules.formats.images import list_images, read_mask, write_image
+from datamodules.formats.layout import named, read_table, relative
+from datamodules.reader import DatasetReader
+from datamodules.synthetic.scene import Stain, scene
+
+_TOP = "Warwick QU Dataset (Released 2016_07_08)"
+_NAME = re.compile(r"((train|testA|testB)_\d+)(_anno)?\.bmp")
+
+
+class GlaS(DatasetReader):
+    """GlaS, the gland segmentation challenge of MICCAI 2015 (Warwick-QU).
+
+    165 fields of colon, mostly 775x522 px, at 0.62 um/px, benign and malignant. One task:
+
+        0 background    1 gland
+
+    Layout:
+
+        Warwick QU Dataset (Released 2016_07_08)/
+            train_1.bmp ... train_85.bmp, testA_1.bmp ... testA_60.bmp, testB_1.bmp ... testB_20.bmp
+            <name>_anno.bmp      8 bit, 0 background, 1..n the n glands
+            Grade.csv            name, patient ID, grades; values with leading spaces
+
+    Split: train as published; testA and testB are "test".
+    Grouping: patient ID of Grade.csv, 16 patients. THE OFFICIAL TEST IMAGES COME FROM PATIENTS
+    WHO ARE ALSO IN TRAINING: the test score is that of the challenge, not of new patients.
+    Quirks: columns of Grade.csv come in two orders in circulating copies; both are read.
+    Glands are stored as instances; touching ones become one region of gland here.
+    """
+
+    title = "GlaS gland segmentation"
+    organs = ("colon",)
+    licence = "research use with citation"
+    commercial = False
+    citation = (
+        "Sirinukunwattana et al.: Gland segmentation in colon histology images: The GlaS challenge "
+        "contest. Medical Image Analysis 35 (2017). doi:10.1016/j.media.2016.08.008"
+    )
+    homepage = "https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest"
+    sources = ("Warwick UHCW colon",)
+    obtain = (
+        "get warwick_qu_dataset_released_2016_07_08.zip from "
+        "https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest and unpack it there"
+    )
+    folder = "glas"
+    images = 165
+    extent = (775, 522)
+    disk_gb = 0.3
+    mpp = 0.62
+    tasks = (Task("glands", TaskKind.SEGMENTATION, ("background", "gland")),)
+    layout = (f"{_TOP}/Grade.csv",)
+    grouping = "patient"
+    split_overlap = (
+        "the challenge drew its test images from patients who are also in training: the test score "
+        "is that of the challenge, not of new patients"
+    )
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Fields of two official sizes, each for six images; test shares patients with training."""
+        count = max(6, images // 6)
+        patients = max(3, min(16, count // 2))
+        stains = [Stain.draw(rng) for _ in range(patients)]
+        rows = ["name,patient ID, grade (GlaS), grade (Sirinukunwattana et al. 2015)"]
+        numbers = dict.fromkeys(("train", "testA", "testB"), 0)
+        for index in range(count):
+            part = {3: "testA", 5: "testB"}.get(index % 6, "train")
+            numbers[part] += 1
+            name, patient = f"{part}_{numbers[part]}", index // 2 % patients
+            malignant = bool(patient % 2)
+            grade = float(rng.uniform(0.4, 0.8) if malignant else rng.uniform(0.0, 0.2))
+            height, width = (442, 581) if index % 5 == 4 else (522, 775)
+            stain = stains[patient]
+            drawn = scene(rng, height, width, cls.mpp, malignancy=grade, stain=stain, organ="colon")
+            write_image(root / _TOP / f"{name}.bmp", drawn.image)
+            glands = np.where(drawn.glands > 0, (drawn.glands - 1) % 255 + 1, 0).astype(np.uint8)
+            write_image(root / _TOP / f"{name}_anno.bmp", glands)
+            words = (" malignant", " moderately differentiated")
+            rows.append(
+                ",".join(
+                    (name, f" {patient + 1}", *(words if malignant else (" benign", " healthy")))
+                )
+            )
+        (root / _TOP / "Grade.csv").write_text("\n".join(rows) + "\n")
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Sorted by file name: testA, testB, train."""
+        top = root / _TOP
+        table = read_table(root, top / "Grade.csv", ("name", "patient ID"))
+        patients = {row["name"]: row["patient ID"] for row in table}
+        files = {
+            path.name: named(_NAME, root, path, "train_, testA_ or testB_<number>[_anno].bmp")
+            for path in list_images(top)
+        }
+        for name, match in files.items():
+            stem, path = match[1], top / name
+            partner = f"{stem}.bmp" if match[3] else f"{stem}_anno.bmp"
+            if partner not in files:
+                raise LayoutError(f"{relative(root, path)}: its partner {partner} is missing")
+            if match[3]:
+                continue
+            if stem not in patients:
+                raise LayoutError(f"{relative(root, path)}: Grade.csv has no row for {stem}")
+            yield Record(
+                source=relative(root, path),
+                image=path,
+                targets={"glands": partial(gland_mask, top / partner)},
+                split="train" if match[2] == "train" else "test",
+                group=f"patient {patients[stem]}",
+            )
+
+
+def gland_mask(path: Path) -> Mask:
+    """Background and gland from a map of gland instances."""
+    return (read_mask(path) > 0).astype(np.uint8)

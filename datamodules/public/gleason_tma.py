@@ -1,0 +1,151 @@
+"""Gleason grades of prostate cancer on tissue microarrays (Arvaniti)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from datamodules.core.errors import DatasetNotFoundError, LayoutError
+from datamodules.core.records import Record, Task, TaskKind
+from datamodules.formats.images import write_image
+from datamodules.formats.layout import folder_with, named, nonempty_images, relative, subfolders
+from datamodules.reader import DatasetReader
+from datamodules.store.tiling import View, resize_image
+from datamodules.synthetic.scene import Stain, scene
+
+_TRAIN = "train_validation_patches_750"
+_TEST = "test_patches_750"
+_NAME = re.compile(r"(?P<core>.+)_patch_\d+_class_(?P<label>\d+)\.jpg")
+_SPLIT_OF_ARRAY = {
+    "ZT111": "train",
+    "ZT199": "train",
+    "ZT204": "train",
+    "ZT76": "val",
+    "ZT80": "test",
+}
+
+
+_GRADES = ((0.0, 0.1), (0.3, 0.45), (0.55, 0.7), (0.85, 1.0))
+"""Malignancy of synthetic tissue by class."""
+
+
+@dataclass
+class GleasonOptions:
+    """Options of the Gleason TMA reader.
+
+    Attributes:
+        pathologist: whose labels the test array carries, 1 or 2; the two disagree.
+    """
+
+    pathologist: Literal[1, 2] = 1
+
+
+class GleasonTMA(DatasetReader):
+    """Gleason TMA (Arvaniti et al.).
+
+    22,752 patches of 750 px (0.23 um/px) from prostate cancer tissue microarrays, made from
+    the published 3100 px spots by the authors' `create_patches.py`.
+
+        train_validation_patches_750/<core>/<core>_patch_<NN>_class_<c>.jpg
+        test_patches_750/{patho_1,patho_2}/<core>/<core>_patch_<NN>_class_<c>.jpg
+
+    Classes: 0 benign, 1 Gleason 3, 2 Gleason 4, 3 Gleason 5; the file name carries them.
+
+    Split: by array, the first token of the core: train ZT111, ZT199, ZT204; val ZT76;
+    test ZT80 (15,303 / 2,482 / 4,967). Groups: the core, e.g. ZT76_39_A_1_1.
+    Quirk: two pathologists labelled the test array and disagree; option `pathologist`.
+
+    Arvaniti et al.: Automated Gleason grading of prostate cancer tissue microarrays via deep
+    learning, Scientific Reports 8, 12054 (2018), doi:10.1038/s41598-018-30535-1. CC0.
+    """
+
+    title = "Gleason TMA (Arvaniti)"
+    organs = ("prostate",)
+    licence = "CC0 1.0"
+    commercial = True
+    citation = (
+        "Arvaniti et al., Automated Gleason grading of prostate cancer tissue microarrays via "
+        "deep learning, Scientific Reports 8, 12054 (2018), doi:10.1038/s41598-018-30535-1"
+    )
+    homepage = "https://doi.org/10.7910/DVN/OCYCMP"
+    sources = ("Arvaniti TMA",)
+    obtain = (
+        "fetch the spots and masks of https://doi.org/10.7910/DVN/OCYCMP, run create_patches.py "
+        "of github.com/eiriniar/gleason_CNN on them and put the two patch folders there"
+    )
+    folder = "gleason_tma"
+    images = 22_752
+    extent = (750, 750)
+    disk_gb = 4
+    mpp = 0.23
+    patch_size = 256
+    view = View.WHOLE
+    grouping = "core"
+    tasks = (
+        Task(
+            "gleason",
+            TaskKind.CLASSIFICATION,
+            classes=("benign", "gleason_3", "gleason_4", "gleason_5"),
+        ),
+    )
+    layout = (f"**/{_TRAIN}/*/*", f"**/{_TEST}/*/*/*")
+    options_type = GleasonOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Cores of all five arrays; the second pathologist reads every other patch one higher."""
+        cores = max(10, images // 8)
+        each = max(2, images // cores)
+        for core in range(cores):
+            array = list(_SPLIT_OF_ARRAY)[core % len(_SPLIT_OF_ARRAY)]
+            name, stain = f"{array}_{core + 1}_A_1_1", Stain.draw(rng)
+            for number in range(each):
+                label = (core + number) % len(_GRADES)
+                grade = float(rng.uniform(*_GRADES[label]))
+                share = float(rng.uniform(0.4, 0.9))  # the label speaks of the epithelium
+                drawn = scene(
+                    rng, 375, 375, 2 * cls.mpp, None, grade, 0, 0, stain, "prostate", share
+                )
+                image = resize_image(drawn.image, (750, 750))
+                other = min(3, label + 1) if number % 2 else label
+                places = [(f"{_TRAIN}/{name}", label)]
+                if _SPLIT_OF_ARRAY[array] == "test":
+                    places = [(f"{_TEST}/patho_{k}/{name}", c) for k, c in ((1, label), (2, other))]
+                for folder, written in places:
+                    write_image(
+                        root / folder / f"{name}_patch_{number:02d}_class_{written}.jpg", image
+                    )
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """One record per patch, core by core."""
+        top = folder_with(root, _TRAIN)
+        yield from _patches(root, top / _TRAIN, ("train", "val"))
+        test = top / _TEST / f"patho_{self.options.pathologist}"
+        if not test.is_dir():
+            raise DatasetNotFoundError(f"{test}: no such folder; options.pathologist asks for it")
+        yield from _patches(root, test, ("test",))
+
+
+def _patches(root: Path, folder: Path, splits: tuple[str, ...]) -> Iterator[Record]:
+    for core in subfolders(folder):
+        split = _SPLIT_OF_ARRAY.get(core.name.split("_")[0])
+        if split not in splits:
+            known = ", ".join(a for a, s in _SPLIT_OF_ARRAY.items() if s in splits)
+            raise LayoutError(f"{relative(root, core)}: expected a core of the arrays {known}")
+        expected = f"{core.name}_patch_<NN>_class_<c>.jpg"
+        for path in nonempty_images(root, core):
+            found = named(_NAME, root, path, expected)
+            if found["core"] != core.name:
+                raise LayoutError(f"{relative(root, path)}: lies in {core.name}, not its core")
+            yield Record(
+                source=relative(root, path),
+                image=path,
+                targets={"gleason": int(found["label"])},
+                split=split,
+                group=core.name,
+            )

@@ -1,0 +1,144 @@
+"""IDC: invasive ductal carcinoma of the breast, small patches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from datamodules.core.errors import LayoutError
+from datamodules.core.records import Image, Record, Task, TaskKind
+from datamodules.formats.images import list_images, read_image, write_image
+from datamodules.formats.layout import named, relative, subfolders
+from datamodules.reader import DatasetReader
+from datamodules.store.tiling import View
+from datamodules.synthetic.scene import Stain, Tissue, scene
+
+SIDE = 50
+CLASSES = ("non-invasive", "invasive")
+_NESTED = "IDC_regular_ps50_idx5"
+_NAME = re.compile(r"(\d+)_idx5_x(\d+)_y(\d+)_class([01])\.png")
+
+
+class IDC(DatasetReader):
+    """IDC: patches of whole slides of invasive ductal carcinoma of the breast.
+
+    277,524 patches of 50x50 px (198,738 negative, 78,786 positive) of 279 patients, at 2.5x,
+    about 4 um/px: nuclei are not resolved, tissue architecture is.
+
+        0 non-invasive    1 invasive
+
+    Layout:
+
+        <patient>/{0,1}/<patient>_idx5_x<X>_y<Y>_class<c>.png
+        IDC_regular_ps50_idx5/<patient>/...      the same files once more, in some archives
+
+    Split: none is published here. Grouping: patient.
+    Quirks: the class is taken from the file name. The archive of Kaggle holds every file twice;
+    a file name counts once. Patches at a slide's edge are smaller (32x50 px, say) and are
+    filled up to 50x50 px by mirroring. Few patients may lack one of the two class folders.
+    """
+
+    title = "IDC breast histopathology patches"
+    organs = ("breast",)
+    licence = "CC0 as stated on its Kaggle page"
+    commercial = None
+    citation = (
+        "Cruz-Roa et al.: Automatic detection of invasive ductal carcinoma in whole slide images "
+        "with convolutional neural networks. SPIE Medical Imaging (2014). doi:10.1117/12.2043872"
+    )
+    homepage = "https://www.kaggle.com/datasets/paultimothymooney/breast-histopathology-images"
+    sources = ("IDC Cruz-Roa breast",)
+    obtain = (
+        "get the archive from https://www.kaggle.com/datasets/paultimothymooney/"
+        "breast-histopathology-images (login needed) and unpack it there"
+    )
+    folder = "idc"
+    images = 277_524
+    extent = (50, 50)
+    disk_gb = 3.2
+    mpp = 4.0
+    patch_size = SIDE
+    view = View.WHOLE
+    tasks = (Task("invasive", TaskKind.CLASSIFICATION, CLASSES, positive="invasive"),)
+    layout = ("**/*_idx5_*_class?.png",)
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Patients with both classes, an edge patch each; the first patient lies there twice."""
+        patients = max(4, min(60, images // 10))
+        each = -(-max(8, images) // patients)
+        for index in range(patients):
+            patient, stain = str(8800 + 17 * index), Stain.draw(rng)
+            for number in range(each):
+                label = number % 2
+                drawn = _patch(rng, label, stain)
+                image = drawn[:32] if number == each - 1 else drawn
+                x, y = 51 + 50 * (number % 20), 1 + 50 * (number // 20)
+                name = f"{patient}/{label}/{patient}_idx5_x{x}_y{y}_class{label}.png"
+                for top in (root, root / _NESTED) if index == 0 else (root,):
+                    write_image(top / name, image)
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Patient by patient, each file name once, sorted by file name."""
+        tops = [root, root / _NESTED] if (root / _NESTED).is_dir() else [root]
+        patients: dict[str, list[Path]] = {}
+        for top in tops:
+            for folder in subfolders(top):
+                if folder != root / _NESTED:
+                    patients.setdefault(folder.name, []).append(folder)
+        for patient in sorted(patients):
+            files = {
+                path.name: path for folder in patients[patient] for path in _patches(root, folder)
+            }
+            for name in sorted(files):
+                path = files[name]
+                match = named(_NAME, root, path, "<patient>_idx5_x<X>_y<Y>_class<c>.png")
+                if match[1] != patient:
+                    raise LayoutError(
+                        f"{relative(root, path)}: named after patient {match[1]}, "
+                        f"but lies in the folder of {patient}"
+                    )
+                yield Record(
+                    source=relative(root, path),
+                    image=partial(padded, path),
+                    targets={"invasive": int(match[4])},
+                    split="train",
+                    group=patient,
+                )
+
+
+def _patches(root: Path, folder: Path) -> list[Path]:
+    paths = [path for label in subfolders(folder) for path in list_images(label)]
+    if not paths:
+        raise LayoutError(f"{relative(root, folder)}: the patient's folder holds no image")
+    return paths
+
+
+def padded(path: Path) -> Image:
+    """A patch of 50x50 px; smaller ones of a slide's edge are continued by their mirror image.
+
+    Raises:
+        LayoutError: larger than 50x50 px.
+    """
+    image = read_image(path)
+    down, right = SIDE - image.shape[0], SIDE - image.shape[1]
+    if down < 0 or right < 0:
+        raise LayoutError(f"{path}: {image.shape[1]}x{image.shape[0]} px, expected at most 50x50")
+    mirrored = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REFLECT)
+    return np.asarray(mirrored, np.uint8)
+
+
+def _patch(rng: np.random.Generator, label: int, stain: Stain) -> Image:
+    """Carcinoma, or what else a breast consists of."""
+    if label:
+        grade, share = float(rng.uniform(0.5, 1.0)), float(rng.uniform(0.5, 1.0))
+        return scene(
+            rng, SIDE, SIDE, 4.0, malignancy=grade, stain=stain, organ="breast", epithelium=share
+        ).image
+    tissue = (None, Tissue.STROMA, Tissue.ADIPOSE, None)[int(rng.integers(4))]
+    return scene(rng, SIDE, SIDE, 4.0, tissue=tissue, stain=stain, organ="breast").image

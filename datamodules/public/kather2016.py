@@ -1,0 +1,109 @@
+"""Kather-texture-2016: tissue of colorectal cancer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.core.records import Archive, Record, Task, TaskKind
+from datamodules.formats.images import write_image
+from datamodules.formats.layout import class_images, folder_with, relative
+from datamodules.reader import DatasetReader
+from datamodules.store.tiling import View
+from datamodules.synthetic.scene import Stain, Tissue, scene
+
+CLASSES = (
+    "01_TUMOR",
+    "02_STROMA",
+    "03_COMPLEX",
+    "04_LYMPHO",
+    "05_DEBRIS",
+    "06_MUCOSA",
+    "07_ADIPOSE",
+    "08_EMPTY",
+)
+_SLIDE = re.compile(r"CRC-Prim-HE-\d+")
+
+
+_TISSUES = (
+    Tissue.TUMOUR,
+    Tissue.STROMA,
+    None,
+    Tissue.LYMPHOID,
+    Tissue.DEBRIS,
+    Tissue.NORMAL,
+    Tissue.ADIPOSE,
+    Tissue.BACKGROUND,
+)
+"""Synthetic tissue by class; complex stroma is a mixed field with little tumour."""
+
+
+class Kather2016(DatasetReader):
+    """Kather-texture-2016: 5,000 patches of 150x150 px at 0.495 um/px, 8 classes of 625.
+
+        0 tumour epithelium   2 complex stroma    4 debris   6 adipose
+        1 simple stroma       3 immune cells      5 mucosa   7 background
+
+    Layout:
+
+        Kather_texture_2016_image_tiles_5000/<01_TUMOR ... 08_EMPTY>/*.tif
+
+    Split: none is published. Grouping: the slide, CRC-Prim-HE-<NN> in the file name; a name
+    without it is its own group.
+    Quirk: from the same laboratory as NCT-CRC-HE-100K, other years: not unseen after it.
+    """
+
+    title = "Kather-texture-2016"
+    organs = ("colon",)
+    licence = "CC BY 4.0"
+    commercial = True
+    citation = (
+        "Kather et al.: Multi-class texture analysis in colorectal cancer histology. Scientific "
+        "Reports 6:27988 (2016). doi:10.1038/srep27988"
+    )
+    homepage = "https://zenodo.org/records/53169"
+    sources = ("NCT Heidelberg and UMM Mannheim colon",)
+    archives = (
+        Archive("https://zenodo.org/records/53169/files/Kather_texture_2016_image_tiles_5000.zip"),
+    )
+    folder = "kather2016"
+    images = 5_000
+    extent = (150, 150)
+    disk_gb = 0.4
+    mpp = 0.495
+    patch_size = 150
+    view = View.WHOLE
+    grouping = "slide"
+    tasks = (Task("tissue", TaskKind.CLASSIFICATION, CLASSES),)
+    layout = ("**/01_TUMOR/*.tif",)
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Patches of up to ten slides, every class on each."""
+        count = max(4, images // len(CLASSES))
+        stains = [Stain.draw(rng) for _ in range(min(10, count))]
+        top = root / "Kather_texture_2016_image_tiles_5000"
+        for label, (name, tissue) in enumerate(zip(CLASSES, _TISSUES, strict=True)):
+            for number in range(count):
+                slide = number % len(stains)
+                grade, share = (None, None) if tissue else (float(rng.uniform(0.5, 1.0)), 0.2)
+                drawn = scene(
+                    rng, 150, 150, cls.mpp, tissue, grade, 0, 0, stains[slide], epithelium=share
+                )
+                code = f"{0x1000 + 0x400 * label + number:X}"
+                place = f"Row_{1 + 150 * (number // 33)}_Col_{1 + 150 * (number % 33)}"
+                file = f"{code}_CRC-Prim-HE-{slide + 1:02d}_{number:03d}.tif_{place}.tif"
+                write_image(top / name / file, drawn.image)
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Class by class, sorted by file name."""
+        top = folder_with(root, CLASSES[0])
+        for path, label in class_images(root, top, CLASSES):
+            source = relative(root, path)
+            # [K] The pattern of the names is not re-checked, hence the fall-back.
+            slide = _SLIDE.search(path.name)
+            group = slide.group() if slide else source
+            yield Record(source, path, {"tissue": label}, "train", group)

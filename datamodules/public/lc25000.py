@@ -1,0 +1,129 @@
+"""LC25000: lung and colon cancer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from datamodules.core.errors import LayoutError
+from datamodules.core.records import Record, Task, TaskKind
+from datamodules.formats.images import write_image
+from datamodules.formats.layout import named, nonempty_images, read_table, relative
+from datamodules.reader import DatasetReader
+from datamodules.store.tiling import View
+from datamodules.synthetic.scene import scene
+
+CLASSES = ("colon_aca", "colon_n", "lung_aca", "lung_n", "lung_scc")
+PREFIXES = {
+    "colon_aca": "colonca",
+    "colon_n": "colonn",
+    "lung_aca": "lungaca",
+    "lung_n": "lungn",
+    "lung_scc": "lungscc",
+}
+_COPIES = 4  # forged copies of one original; about 20 in the real dataset
+_TOP = "lung_colon_image_set"
+_CLUSTERS = "annotations/{name}/UNI/resize_only/final_clusters.csv"
+
+
+class LC25000(DatasetReader):
+    """LC25000: 25,000 JPEG images of 768x768 px, 5 classes of 5,000, resolution not published.
+
+        0 colon_aca  colon adenocarcinoma          3 lung_n    benign lung
+        1 colon_n    benign colon                  4 lung_scc  lung squamous cell carcinoma
+        2 lung_aca   lung adenocarcinoma
+
+    Layout:
+
+        lung_colon_image_set/
+            colon_image_sets/{colon_aca/colonca<k>.jpeg, colon_n/colonn<k>.jpeg}
+            lung_image_sets/{lung_aca/lungaca<k>.jpeg, lung_n/lungn<k>.jpeg,
+                             lung_scc/lungscc<k>.jpeg}
+        annotations/<class>/UNI/resize_only/final_clusters.csv     optional, see grouping
+
+    Split: none is published.
+    Grouping: there are no patient ids, and each class holds only 250 originals, each about 20
+    times as rotated and flipped copies. The clusters of the LC25000-clean repository
+    (github.com/GeorgeBatch/LC25000-clean, columns cluster_label and img_path) bring the copies
+    together; where a class's CSV lies at the place above, clusters are its groups.
+    WITHOUT IT EVERY IMAGE IS ITS OWN GROUP, COPIES OF ONE ORIGINAL FALL ON BOTH SIDES OF ANY
+    SPLIT, AND VALIDATION SCORES MEAN NOTHING. Patients may leak even with it.
+    """
+
+    title = "LC25000 lung and colon histopathological images"
+    organs = ("lung", "colon")
+    licence = "not verified; see the publisher's page"
+    commercial = None
+    citation = (
+        "Borkowski et al.: Lung and Colon Cancer Histopathological Image Dataset (LC25000). "
+        "arXiv 1912.12142 (2019)"
+    )
+    homepage = "https://github.com/tampapath/lung_colon_image_set"
+    sources = ("LC25000",)
+    obtain = (
+        "get LC25000 through https://github.com/tampapath/lung_colon_image_set, unpack it so that "
+        "lung_colon_image_set lies in this folder, and copy the folder annotations of "
+        "https://github.com/GeorgeBatch/LC25000-clean beside it"
+    )
+    folder = "lc25000"
+    images = 25_000
+    extent = (768, 768)
+    disk_gb = 1.9
+    view = View.WHOLE
+    tasks = (Task("histology", TaskKind.CLASSIFICATION, CLASSES),)
+    layout = (_TOP,)
+    grouping = "cluster of copies"
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Originals and their turned and mirrored copies, with the clusters that name them."""
+        originals = max(2, round(images / len(CLASSES) / _COPIES))
+        for name in CLASSES:
+            numbers = iter(rng.permutation(originals * _COPIES) + 1)
+            lines = ["cluster_label,img_path"]
+            organ = {"lung_scc": "head-neck"}.get(name, name.split("_")[0])
+            for cluster in range(originals):
+                grade = 0.0 if name.endswith("_n") else float(rng.uniform(0.5, 1.0))
+                share = float(rng.uniform(0.4, 0.9))  # the label speaks of the epithelium
+                image = scene(
+                    rng, 768, 768, 0.4, malignancy=grade, organ=organ, epithelium=share
+                ).image
+                for copy in range(_COPIES):
+                    file = f"{PREFIXES[name]}{next(numbers)}.jpeg"
+                    turned = np.rot90(image if copy % 2 else image[:, ::-1], copy)
+                    folder = root / _TOP / f"{name.split('_')[0]}_image_sets" / name
+                    write_image(folder / file, np.ascontiguousarray(turned))
+                    lines.append(f"{cluster},./LC25000/{name}/{file}")
+            table = root / _CLUSTERS.format(name=name)
+            table.parent.mkdir(parents=True)
+            table.write_text("\n".join(lines) + "\n")
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Class by class in index order, sorted by file name."""
+        for label, name in enumerate(CLASSES):
+            organ = name.split("_")[0]
+            pattern = re.compile(PREFIXES[name] + r"\d+\.jpeg")
+            clusters = _clusters(root, name)
+            for path in nonempty_images(root, root / _TOP / f"{organ}_image_sets" / name):
+                named(pattern, root, path, f"{PREFIXES[name]}<number>.jpeg")
+                source = relative(root, path)
+                group = source
+                if clusters is not None:
+                    if path.name not in clusters:
+                        raise LayoutError(
+                            f"{source}: is not listed in {_CLUSTERS.format(name=name)}"
+                        )
+                    group = f"{name}/{clusters[path.name]}"
+                yield Record(source, path, {"histology": label}, "train", group)
+
+
+def _clusters(root: Path, name: str) -> dict[str, str] | None:
+    """Cluster by file name; None where the class has no file of clusters."""
+    path = root / _CLUSTERS.format(name=name)
+    if not path.is_file():
+        return None
+    rows = read_table(root, path, ("cluster_label", "img_path"))
+    return {PurePosixPath(row["img_path"]).name: row["cluster_label"] for row in rows}

@@ -1,0 +1,197 @@
+"""MIDOG++: mitotic figures of seven tumours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.core.errors import DatasetNotFoundError, LayoutError
+from datamodules.core.records import Boxes, Record, Task, TaskKind
+from datamodules.formats.images import write_image
+from datamodules.formats.layout import read_table, relative
+from datamodules.reader import DatasetReader
+from datamodules.store.tiling import Cutter
+from datamodules.synthetic.scene import scene
+
+CLASSES = ("mitotic figure", "hard negative")
+UNLABELLED = range(151, 201)
+"""Image ids of the GT450 scanner, which were published without labels."""
+
+_TUMOURS = (
+    ("human breast cancer", "breast"),
+    ("canine soft tissue sarcoma", "soft-tissue"),
+    ("canine lymphosarcoma", "lymph-node"),
+    ("human neuroendocrine tumor", "pancreas"),
+    ("canine cutaneous mast cell tumor", "skin"),
+    ("human melanoma", "skin"),
+    ("canine lung cancer", "lung"),
+)
+
+
+@dataclass
+class MIDOGppOptions:
+    """Options of `MIDOGpp`.
+
+    Attributes:
+        empty_share: share of the training tiles without any object that is kept.
+    """
+
+    empty_share: float = 0.25
+
+
+class MIDOGpp(DatasetReader):
+    """MIDOG++: mitosis detection in 503 labelled regions of seven human and canine tumours.
+
+    Regions of about 2 mm2 (up to 7215x5412 px, about 0.25 um/px), one per case; 11,937 mitotic
+    figures and 14,349 look-alikes, each a box of 50x50 px around its centre:
+
+        0 mitotic figure    1 hard negative ("not mitotic figure" in the JSON)
+
+    Layout (65 GB; the two tables may also lie directly in the folder, as in their repository):
+
+        images/001.tiff ... 553.tiff
+        databases/MIDOG++.json              info, licenses, images, categories, annotations
+        databases/datasets_xvalidation.csv  Slide;Dataset;Tumor;Scanner;Origin;Species
+
+    Split: train (392) and test (111) as in the CSV. Grouping: one image is one case.
+    Quirks: bbox is [x1, y1, x2, y2], not COCO's width and height. Images 151 to 200 are
+    unlabelled and left out. Boxes at the border reach out of the image and are clipped.
+    Look-alikes are a class of their own: they were labelled by the same experts, and telling
+    the two apart is the skill to learn. The field scores mitotic figures only (Task.positive).
+    Objects are rare: at 0.5 um/px and 256 px, 17,847 of 72,046 tiles hold one. Training keeps
+    these and the share `empty_share` of the others, spread evenly; test keeps every tile.
+    """
+
+    title = "MIDOG++ mitotic figures"
+    organs = ("breast", "soft tissue", "lymph node", "pancreas", "skin", "lung")
+    licence = "CC0"
+    commercial = True
+    citation = (
+        "Aubreville et al.: A comprehensive multi-domain dataset for mitotic figure detection. "
+        "Scientific Data 10:484 (2023). doi:10.1038/s41597-023-02327-4"
+    )
+    homepage = "https://doi.org/10.6084/m9.figshare.c.6615571.v1"
+    sources = ("MIDOG",)
+    obtain = (
+        "get the images from https://doi.org/10.6084/m9.figshare.c.6615571.v1 into images/ and "
+        "MIDOG++.json and datasets_xvalidation.csv of https://github.com/DeepMicroscopy/MIDOGpp "
+        "into databases/ there"
+    )
+    folder = "midogpp"
+    images = 503
+    extent = (5_900, 5_900)
+    disk_gb = 65
+    mpp = 0.25
+    tasks = (
+        Task("mitosis", TaskKind.DETECTION, CLASSES, positive=CLASSES[0], object_size_um=12.5),
+    )
+    # The tables may lie beside the images or in databases/: the reader says which one is missing.
+    layout = ("images/*.tiff", "**/MIDOG++.json", "**/datasets_xvalidation.csv")
+    grouping = "case"
+    options_type = MIDOGppOptions
+
+    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
+        """Tiles, of which training leaves out most of those without any object."""
+        return replace(super().cutter(tasks), empty_share=self.options.empty_share)
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Small regions with both tables; a region counts as four images, being cut into tiles."""
+        count, side = max(6, images // 4), 800
+        entries: list[dict[str, Any]] = []
+        notes: list[dict[str, Any]] = []
+        rows = ["Slide;Dataset;Tumor;Scanner;Origin;Species"]
+        for index in range(count):
+            number = index + 1 if index < 150 else index + 51
+            tumour, organ = _TUMOURS[index % len(_TUMOURS)]
+            mitoses, mimics = (int(n) for n in rng.integers((1, 1), (6, 7)))
+            drawn = scene(rng, side, side, cls.mpp, None, 0.8, mitoses, mimics, organ=organ)
+            write_image(root / "images" / f"{number:03d}.tiff", drawn.image)
+            entries.append(_entry(number, side, tumour))
+            for label, points in ((1, drawn.mitoses), (2, drawn.lookalikes)):
+                for x, y in points.round().astype(int).tolist():
+                    box = [x - 25, y - 25, x + 25, y + 25]
+                    notes.append({"bbox": box, "category_id": label, "image_id": number})
+            part = "test" if index % 5 == 4 else "train"
+            rows.append(f"{number};{part};{tumour};Hamamatsu XR;UMC Utrecht;{tumour.split()[0]}")
+        entries.append(_entry(151, side, _TUMOURS[0][0]))  # listed, but neither labelled nor there
+        names = ((1, "mitotic figure"), (2, "not mitotic figure"))
+        database = {
+            "images": entries,
+            "categories": [{"id": number, "name": name} for number, name in names],
+            "annotations": [{**note, "id": place} for place, note in enumerate(notes, start=1)],
+        }
+        (root / "databases").mkdir()
+        (root / "databases" / "MIDOG++.json").write_text(json.dumps(database))
+        (root / "databases" / "datasets_xvalidation.csv").write_text("\n".join(rows) + "\n")
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Labelled images in order of their id."""
+        database = _table(root, "MIDOG++.json")
+        table = _table(root, "datasets_xvalidation.csv")
+        rows = read_table(root, table, ("Slide", "Dataset"), delimiter=";")
+        splits = {int(row["Slide"]): row["Dataset"] for row in rows}
+        images, objects = _read(root, database)
+        for number, entry in sorted(images.items()):
+            if number in UNLABELLED:
+                continue
+            if number not in splits:
+                raise LayoutError(f"{relative(root, table)}: no row for Slide {number}")
+            path = root / "images" / entry["file_name"]
+            yield Record(
+                source=relative(root, path),
+                image=path,
+                targets={"mitosis": _boxes(objects.get(number, []), entry)},
+                split=splits[number],
+                group=f"case {number:03d}",
+            )
+
+
+def _table(root: Path, name: str) -> Path:
+    for path in (root / "databases" / name, root / name):
+        if path.is_file():
+            return path
+    raise DatasetNotFoundError(
+        f"{root / 'databases' / name}: no such file; it lies in the folder databases of "
+        "https://github.com/DeepMicroscopy/MIDOGpp"
+    )
+
+
+def _read(
+    root: Path, path: Path
+) -> tuple[dict[int, dict[str, Any]], dict[int, list[tuple[list[float], int]]]]:
+    """Images by id, and the boxes of each with their class."""
+    where = relative(root, path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        categories = {row["id"]: row["name"] for row in data["categories"]}
+        images = {int(row["id"]): row for row in data["images"]}
+        objects: dict[int, list[tuple[list[float], int]]] = {}
+        for row in data["annotations"]:
+            # The JSON says "not mitotic figure" (older ones "Hard negative"), we say what it is.
+            label = int(categories[row["category_id"]] != CLASSES[0])
+            objects.setdefault(int(row["image_id"]), []).append((row["bbox"], label))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise LayoutError(f"{where}: not the JSON of MIDOG++ ({error!r})") from error
+    unknown = sorted(objects.keys() - images.keys())
+    if unknown:
+        raise LayoutError(f"{where}: annotations of image {unknown[0]}, which it does not list")
+    return images, objects
+
+
+def _boxes(objects: list[tuple[list[float], int]], entry: dict[str, Any]) -> Boxes:
+    """Boxes clipped to the image; one entirely outside stays and is refused when checked."""
+    xyxy = np.array([box for box, _ in objects], np.float32).reshape(-1, 4)
+    edge = np.array([entry["width"], entry["height"]] * 2, np.float32)
+    return Boxes(xyxy.clip(0, edge), np.array([label for _, label in objects], np.int64))
+
+
+def _entry(number: int, side: int, tumour: str) -> dict[str, Any]:
+    """An item of the JSON's list of images."""
+    name = f"{number:03d}.tiff"
+    return {"id": number, "file_name": name, "width": side, "height": side, "tumor_type": tumour}

@@ -1,0 +1,191 @@
+"""MoNuSeg 2018: nuclei of several organs."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.core.errors import LayoutError
+from datamodules.core.records import Boxes, Mask, Record, Task, TaskKind
+from datamodules.formats.images import image_size, write_image
+from datamodules.formats.layout import relative
+from datamodules.reader import DatasetReader
+from datamodules.synthetic.scene import scene
+
+_TRAIN = "MoNuSeg 2018 Training Data"
+_TEST = "MoNuSegTestData"
+_MPP = re.compile(rb'MicronsPerPixel="([0-9.]+)"')
+
+
+class MoNuSeg(DatasetReader):
+    """MoNuSeg 2018, the multi-organ nucleus segmentation challenge.
+
+    37 training and 14 test fields of 1000x1000 px at about 0.25 um/px from TCGA slides of seven
+    organs, lung and brain in the test set only. Two tasks from the same outlines:
+
+        nuclei            0 background, 1 nucleus
+        nuclei_detection  boxes, 0 nucleus
+
+    Layout:
+
+        MoNuSeg 2018 Training Data/Tissue Images/<id>.tif
+        MoNuSeg 2018 Training Data/Annotations/<id>.xml      Aperio ImageScope, one Region a nucleus
+        MoNuSegTestData/<id>.tif, <id>.xml                   a separate download
+
+    Split: as published, train and test. Grouping: patient, the first 12 characters of <id>.
+    Quirks: um/px stands in each XML and differs a little; vertices lie up to 3 px outside the
+    image and are clipped; outlines may overlap. Touching nuclei become one region of the mask,
+    the boxes keep them apart.
+    Shares slides of TCGA with PanNuke, BCSS, MoNuSAC, TUPAC16 and others.
+    """
+
+    title = "MoNuSeg 2018 multi-organ nucleus segmentation"
+    organs = ("breast", "kidney", "liver", "prostate", "bladder", "colon", "stomach")
+    licence = "CC BY-NC-SA 4.0"
+    commercial = False
+    citation = (
+        "Kumar et al.: A Dataset and a Technique for Generalized Nuclear Segmentation for "
+        "Computational Pathology. IEEE TMI 36 (2017). doi:10.1109/TMI.2017.2677499"
+    )
+    homepage = "https://monuseg.grand-challenge.org"
+    sources = ("TCGA",)
+    obtain = (
+        "get training and test data from https://monuseg.grand-challenge.org/Data and unpack both "
+        "archives there"
+    )
+    folder = "monuseg"
+    images = 51
+    extent = (1_000, 1_000)
+    disk_gb = 0.2
+    mpp = 0.25
+    tasks = (
+        Task("nuclei", TaskKind.SEGMENTATION, ("background", "nucleus")),
+        # 3 um is the 12 px at 40x within which PanNuke's authors count a nucleus as detected.
+        Task(
+            "nuclei_detection",
+            TaskKind.DETECTION,
+            ("nucleus",),
+            object_size_um=8.0,
+            match_distance_um=3.0,
+        ),
+    )
+    layout = (f"{_TRAIN}/Tissue Images", f"{_TRAIN}/Annotations")
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Fields of 1000x1000 px; a field counts as six images, being cut into many tiles."""
+        count = max(4, images // 6)
+        for number in range(count):
+            mpp = float(rng.choice([0.252, 0.2468]))
+            organ = str(rng.choice(cls.organs))
+            grade = float(rng.uniform(0.0, 1.0))
+            drawn = scene(rng, 1000, 1000, mpp, malignancy=grade, organ=organ)
+            name = f"TCGA-{'ABCEGH'[number % 6]}{number % 10}-{1000 + number}-01Z-00-DX1"
+            train = number < count - max(1, count // 4)
+            images_at = root / (f"{_TRAIN}/Tissue Images" if train else _TEST)
+            xml_at = root / (f"{_TRAIN}/Annotations" if train else _TEST)
+            write_image(images_at / f"{name}.tif", drawn.image)
+            xml_at.mkdir(parents=True, exist_ok=True)
+            (xml_at / f"{name}.xml").write_text(_aperio(drawn.polygons(), mpp))
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Training images, then test images, sorted by id."""
+        train = root / _TRAIN
+        yield from _pairs(root, train / "Tissue Images", train / "Annotations", "train")
+        if (root / _TEST).is_dir():
+            yield from _pairs(root, root / _TEST, root / _TEST, "test")
+
+
+def _pairs(root: Path, images: Path, annotations: Path, split: str) -> Iterator[Record]:
+    found = {path.stem: path for path in images.glob("*.tif")}
+    outlined = {path.stem: path for path in annotations.glob("*.xml")}
+    for name in sorted(found.keys() ^ outlined.keys()):
+        path, kind = (found[name], "XML") if name in found else (outlined[name], "image")
+        raise LayoutError(f"{relative(root, path)}: its {kind} is missing")
+    if not found:
+        raise LayoutError(f"{relative(root, images)}: the folder holds no .tif image")
+    for name in sorted(found):
+        path, xml = found[name], outlined[name]
+        yield Record(
+            source=relative(root, path),
+            image=path,
+            targets={
+                "nuclei": partial(nuclei_mask, xml, path),
+                "nuclei_detection": partial(nuclei_boxes, xml, path),
+            },
+            split=split,
+            group=name[:12],
+            mpp=_microns(root, xml),
+        )
+
+
+def _microns(root: Path, xml: Path) -> float:
+    """um per pixel from the head of the file; the rest is parsed when targets are needed."""
+    with xml.open("rb") as file:
+        match = _MPP.search(file.read(1024))
+    if match is None:
+        raise LayoutError(f"{relative(root, xml)}: no MicronsPerPixel at its beginning")
+    return float(match[1])
+
+
+def outlines(xml: Path) -> list[NDArray[np.float64]]:
+    """Outlines of an Aperio XML in the order of the file, each (n, 2) x and y in pixels.
+
+    Raises:
+        LayoutError: not well-formed, or a region without three vertices.
+    """
+    try:
+        tree = ElementTree.parse(xml)
+    except ElementTree.ParseError as error:
+        raise LayoutError(f"{xml}: not a readable XML file ({error})") from error
+    found = []
+    for region in tree.iter("Region"):
+        vertices = [
+            (float(vertex.get("X", "nan")), float(vertex.get("Y", "nan")))
+            for vertex in region.iterfind("Vertices/Vertex")
+        ]
+        outline = np.array(vertices, np.float64).reshape(-1, 2)
+        if len(outline) < 3 or not np.isfinite(outline).all():
+            raise LayoutError(
+                f"{xml}: Region {region.get('Id')} has no three vertices with X and Y"
+            )
+        found.append(outline)
+    return found
+
+
+def nuclei_mask(xml: Path, image: Path) -> Mask:
+    """Background and nucleus, uint8, of the image's size."""
+    mask = np.zeros(image_size(image), np.uint8)
+    for outline in outlines(xml):
+        # Vertices count from the image's edge, cv2 from the centre of the first pixel.
+        cv2.fillPoly(mask, [np.rint(outline - 0.5).astype(np.int32)], (1,))
+    return mask
+
+
+def nuclei_boxes(xml: Path, image: Path) -> Boxes:
+    """A box around every outline, clipped to the image; those entirely outside are dropped."""
+    height, width = image_size(image)
+    corners = [np.concatenate([line.min(axis=0), line.max(axis=0)]) for line in outlines(xml)]
+    xyxy = np.array(corners, np.float32).reshape(-1, 4).clip(0, [width, height] * 2)
+    inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+    return Boxes(xyxy[inside].astype(np.float32), np.zeros(int(inside.sum()), np.int64))
+
+
+def _aperio(polygons: list[NDArray[np.float64]], mpp: float) -> str:
+    """Aperio XML of nuclei; like the real ones, those at the border reach out of the image."""
+    regions = []
+    for number, polygon in enumerate(polygons, start=1):
+        outline = np.where(polygon == 0, -2.0, polygon + 0.5)
+        vertices = "".join(f'<Vertex X="{x:.6f}" Y="{y:.6f}"/>' for x, y in outline.tolist())
+        regions.append(f'<Region Id="{number}"><Vertices>{vertices}</Vertices></Region>')
+    return (
+        f'<Annotations MicronsPerPixel="{mpp:.6f}">\n<Annotation Id="1" Name="">\n'
+        f"<Regions>\n{chr(10).join(regions)}\n</Regions>\n</Annotation>\n</Annotations>\n"
+    )

@@ -1,0 +1,131 @@
+"""NCT-CRC-HE-100K and CRC-VAL-HE-7K."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.core.errors import DatasetNotFoundError, LayoutError
+from datamodules.core.records import Archive, Record, Task, TaskKind
+from datamodules.formats.images import write_image
+from datamodules.formats.layout import class_images, named, relative
+from datamodules.reader import DatasetReader
+from datamodules.store.tiling import View
+from datamodules.synthetic.scene import Tissue, scene
+
+log = logging.getLogger(__name__)
+
+CLASSES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")
+_NAME = re.compile(r"([A-Z]+)-(?:TCGA-)?[A-Za-z]+\.tif")
+
+
+@dataclass
+class NCTCRCOptions:
+    """Options of `NCTCRC`.
+
+    Attributes:
+        nonorm: read NCT-CRC-HE-100K-NONORM, the training images before stain normalisation.
+    """
+
+    nonorm: bool = False
+
+
+class NCTCRC(DatasetReader):
+    """NCT-CRC-HE-100K (training) and CRC-VAL-HE-7K (validation): tissue of colorectal cancer.
+
+    107,180 patches of 224x224 px at 0.5 um/px, 9 classes:
+
+        0 ADI   adipose               3 LYM  lymphocytes     6 NORM  normal mucosa
+        1 BACK  background            4 MUC  mucus           7 STR   cancer-associated stroma
+        2 DEB   debris                5 MUS  smooth muscle   8 TUM   tumour epithelium
+
+    Layout; each of the two top folders may be present alone:
+
+        NCT-CRC-HE-100K/<CLASS>/<CLASS>-<8 letters>.tif           100,000 patches, 86 slides
+        NCT-CRC-HE-100K-NONORM/...                                the same, option nonorm
+        CRC-VAL-HE-7K/<CLASS>/<CLASS>-TCGA-<8 letters>.tif        7,180 patches, 50 patients
+
+    Split: the 100K are "train", the 7K (other patients) are "val". Where only the 7K are
+    present they are "train", because nothing else could be trained on.
+    Grouping: file names carry no patient, so every image is its own group, and a split inside
+    either part can put one patient on both sides. Between the two parts it cannot.
+    Quirks: the 100K are Macenko-normalised; JPEG artefacts, a colour bias per class and
+    saturated pixels make classes separable by low-level statistics (arXiv 2409.11546), so
+    train with strong colour augmentation or read the NONORM version.
+    Class folders that CRC-VAL-HE-7K lacks are only reported, so that a part of it is usable.
+    """
+
+    title = "NCT-CRC-HE-100K and CRC-VAL-HE-7K"
+    organs = ("colon",)
+    licence = "CC BY 4.0"
+    commercial = True
+    citation = (
+        "Kather, Halama, Marx: 100,000 histological images of human colorectal cancer and healthy "
+        "tissue. Zenodo (2018). doi:10.5281/zenodo.1214456"
+    )
+    homepage = "https://zenodo.org/records/1214456"
+    sources = ("NCT Heidelberg and UMM Mannheim colon",)
+    archives = (
+        Archive(
+            "https://zenodo.org/records/1214456/files/NCT-CRC-HE-100K.zip",
+            "md5:035777cf327776a71a05c95da6d6325f",
+        ),
+        Archive(
+            "https://zenodo.org/records/1214456/files/CRC-VAL-HE-7K.zip",
+            "md5:2fd1651b4f94ebd818ebf90ad2b6ce06",
+        ),
+    )
+    folder = "nct_crc"
+    images = 107_180
+    extent = (224, 224)
+    disk_gb = 16.1
+    mpp = 0.5
+    patch_size = 224
+    view = View.WHOLE
+    tasks = (Task("tissue", TaskKind.CLASSIFICATION, CLASSES),)
+    layout = ("*CRC*-HE-*",)
+    grouping = "image"
+    options_type = NCTCRCOptions
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Both parts, every class in each; every image has a stain of its own."""
+        count = max(3, round(images / len(CLASSES)))
+        held_out = max(1, count // 5)
+        for name, tissue in zip(CLASSES, Tissue, strict=True):
+            for number in range(count):
+                code = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), 8))
+                part, middle = ("NCT-CRC-HE-100K", "")
+                if number >= count - held_out:
+                    part, middle = ("CRC-VAL-HE-7K", "TCGA-")
+                drawn = scene(rng, 224, 224, cls.mpp, tissue=tissue, organ="colon")
+                write_image(root / part / name / f"{name}-{middle}{code}.tif", drawn.image)
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """The 100K, then the 7K, class by class, sorted by file name."""
+        large = root / ("NCT-CRC-HE-100K-NONORM" if self.options.nonorm else "NCT-CRC-HE-100K")
+        small = root / "CRC-VAL-HE-7K"
+        if self.options.nonorm and not large.is_dir():
+            raise DatasetNotFoundError(f"{large}: no such folder; options.nonorm asks for it")
+        parts = [(large, "train")] if large.is_dir() else []
+        if small.is_dir():
+            parts.append((small, "val" if parts else "train"))
+        if not parts:
+            raise DatasetNotFoundError(f"{root}: holds neither {large.name} nor {small.name}")
+        for folder, split in parts:
+            absent = [name for name in CLASSES if not (folder / name).is_dir()]
+            if absent and folder == small:
+                log.warning("%s lacks the classes %s", small, ", ".join(absent))
+            for path, label in class_images(root, folder, CLASSES, complete=folder == large):
+                match = named(_NAME, root, path, f"{CLASSES[label]}-<8 letters>.tif")
+                if match[1] != CLASSES[label]:
+                    raise LayoutError(
+                        f"{relative(root, path)}: named {match[1]} but lies in {CLASSES[label]}"
+                    )
+                source = relative(root, path)
+                yield Record(source, path, {"tissue": label}, split, group=source)

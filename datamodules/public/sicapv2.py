@@ -1,0 +1,190 @@
+"""SICAPv2: Gleason grades of prostate biopsies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.core.errors import DatasetNotFoundError, LayoutError
+from datamodules.core.records import Mask, Record, Task, TaskKind
+from datamodules.formats.annotations import Codes
+from datamodules.formats.images import write_image
+from datamodules.formats.layout import folder_with, relative
+from datamodules.formats.xlsx import read_xlsx, write_xlsx
+from datamodules.reader import DatasetReader
+from datamodules.store.tiling import View
+from datamodules.synthetic.scene import Stain, scene
+
+CLASSES = ("NC", "G3", "G4", "G5", "G4C")
+REGIONS = ("non-cancerous", "G3", "G4", "G5")
+# [K] The codes are those that users of the second release read; any other one is an error.
+_CODES = Codes({0: 0, 3: 1, 4: 2, 5: 3})
+_LABELS = Task("gleason", TaskKind.MULTILABEL, CLASSES)
+
+_GRADES = ((0.0, 0.1), (0.3, 0.42), (0.5, 0.6), (0.87, 1.0), (0.68, 0.8))
+"""Malignancy of synthetic tissue by class: the more glands fuse, the more cribriform they are."""
+_FOLDS = (1, 2, 3, 4)
+
+
+@dataclass
+class SICAPv2Options:
+    """Options of `SICAPv2`.
+
+    Attributes:
+        fold: which of the four published validation folds is held out.
+        masks: read the outlined regions as well as the labels.
+    """
+
+    fold: Literal[1, 2, 3, 4] = 1
+    masks: bool = True
+
+
+class SICAPv2(DatasetReader):
+    """SICAPv2: patches of 512x512 px at 10x (1 um/px) from 155 slides of 95 patients.
+
+    Two tasks:
+
+        gleason   several labels per patch: NC not cancerous, G3, G4, G5 Gleason pattern,
+                  G4C cribriform pattern
+        regions   0 non-cancerous or no tissue, 1 G3, 2 G4, 3 G5
+
+    Layout:
+
+        images/<name>.jpg
+        masks/<name>.png                              8 bit; 0 non-cancerous, 3, 4, 5 the pattern
+        partition/Test/{Train,Test}.xlsx              columns image_name, NC, G3, G4, G5, G4C
+        partition/Validation/Val<k>/{Train,Test}.xlsx    the same for k = 1 to 4
+
+    Split: test as published; train and val are the published validation fold of option `fold`.
+    Grouping: the slide, the first part of the image name. Which patient a slide belongs to is
+    not in the names.
+    Quirks: images that no table lists are passed over. The first release had its masks as JPEG,
+    which blurs codes: take the second, or the labels alone with `masks: false`.
+    """
+
+    title = "SICAPv2 prostate Gleason patches"
+    organs = ("prostate",)
+    licence = "see the publisher's page"
+    commercial = None
+    citation = (
+        "Silva-Rodriguez et al.: Going deeper through the Gleason scoring scale: an automatic "
+        "end-to-end system for histology prostate grading and cribriform pattern detection. "
+        "Computer Methods and Programs in Biomedicine 195 (2020). "
+        "doi:10.1016/j.cmpb.2020.105637"
+    )
+    homepage = "https://data.mendeley.com/datasets/9xxm58dvs3"
+    sources = ("SICAP",)
+    obtain = (
+        "get the archive from https://data.mendeley.com/datasets/9xxm58dvs3 and unpack it there, "
+        "so that images, masks and partition lie in it"
+    )
+    folder = "sicapv2"
+    images = 12_081
+    extent = (512, 512)
+    mpp = 1.0
+    patch_size = 256
+    view = View.WHOLE
+    grouping = "slide"
+    tasks = (_LABELS, Task("regions", TaskKind.SEGMENTATION, REGIONS))
+    layout = ("**/partition/Test/Test.xlsx", "**/images/*.jpg")
+    options_type = SICAPv2Options
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Patches of 512x512 px of slides; every sixth slide is for the test."""
+        slides = max(6, images // 6)
+        each = max(2, images // slides)
+        lines: dict[int, list[list[str | int]]] = {}
+        for slide in range(slides):
+            name, stain = f"16B{slide:07d}", Stain.draw(rng)
+            for number in range(each):
+                label = (slide + number) % len(CLASSES)
+                grade, share = float(rng.uniform(*_GRADES[label])), float(rng.uniform(0.4, 0.9))
+                drawn = scene(rng, 512, 512, cls.mpp, None, grade, 0, 0, stain, "prostate", share)
+                file = f"{name}_Block_Region_1_{number}_0_xini_{512 * number}_yini_0.jpg"
+                write_image(root / "images" / file, drawn.image)
+                pattern = (0, 3, 4, 5, 4)[label]
+                mask = np.where(drawn.glands > 0, pattern, 0).astype(np.uint8)
+                write_image(root / "masks" / Path(file).with_suffix(".png"), mask)
+                flags = [int(place == label) for place in range(len(CLASSES))]
+                flags[CLASSES.index("G4")] |= flags[CLASSES.index("G4C")]
+                fold = 0 if slide % 6 == 5 else _FOLDS[slide % len(_FOLDS)]
+                lines.setdefault(fold, []).append([file, *flags])
+        _tables(root / "partition", lines)
+
+    def tasks_in(self, root: Path) -> tuple[Task, ...]:
+        """Labels and regions, or labels alone where the option says so."""
+        return self.tasks if self.options.masks else (_LABELS,)
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """The tables of train, val and test, each in its own order."""
+        top = folder_with(root, "partition")
+        fold = top / f"partition/Validation/Val{self.options.fold}"
+        tables = (
+            ("train", fold / "Train.xlsx"),
+            ("val", fold / "Test.xlsx"),
+            ("test", top / "partition/Test/Test.xlsx"),
+        )
+        for split, table in tables:
+            for name, labels in _rows(root, table):
+                path, mask = top / "images" / f"{name}.jpg", top / "masks" / f"{name}.png"
+                yield Record(
+                    source=relative(root, path),
+                    image=path,
+                    targets={"gleason": labels, "regions": partial(_regions, mask)},
+                    split=split,
+                    group=name.split("_")[0],
+                )
+
+
+def _regions(path: Path) -> Mask:
+    """Non-cancerous tissue and the three patterns.
+
+    Raises:
+        DatasetNotFoundError: the patch has no mask, as in copies of the first release.
+    """
+    if not path.is_file():
+        raise DatasetNotFoundError(
+            f"{path}: no such mask; take the second release, whose masks are PNG, or set "
+            "options.masks=false to read the labels alone"
+        )
+    return _CODES(path)
+
+
+def _rows(root: Path, path: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Image name without ending, and its labels."""
+    lines = read_xlsx(path)
+    header = [cell.strip() for cell in lines[0]] if lines else []
+    missing = [name for name in ("image_name", *CLASSES) if name not in header]
+    if missing:
+        raise LayoutError(
+            f"{relative(root, path)}: no column '{missing[0]}'; found {', '.join(header) or 'none'}"
+        )
+    for number, line in enumerate(lines[1:], start=2):
+        row = dict(zip(header, (cell.strip() for cell in line), strict=False))
+        if not row.get("image_name"):
+            continue
+        try:
+            labels = np.array([int(float(row[name])) for name in CLASSES], np.uint8)
+        except (KeyError, ValueError, OverflowError) as error:
+            raise LayoutError(
+                f"{relative(root, path)}, line {number}: expected 0 or 1 for {', '.join(CLASSES)}"
+            ) from error
+        # [K] Whether names carry their ending is not re-checked: both are read.
+        yield row["image_name"].removesuffix(".jpg"), labels
+
+
+def _tables(folder: Path, lines: dict[int, list[list[str | int]]]) -> None:
+    """Write the tables of the four folds and of the test, which has number 0."""
+    held_out = {"Test": 0, **{f"Validation/Val{fold}": fold for fold in _FOLDS}}
+    for part, number in held_out.items():
+        (folder / part).mkdir(parents=True)
+        train = [row for fold, rows in lines.items() if fold not in (0, number) for row in rows]
+        for name, rows in (("Train", train), ("Test", lines.get(number, []))):
+            write_xlsx(folder / part / f"{name}.xlsx", [["image_name", *CLASSES], *rows])

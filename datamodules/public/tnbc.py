@@ -1,0 +1,111 @@
+"""TNBC: nuclei of triple-negative breast cancer (Naylor)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.core.errors import DatasetNotFoundError
+from datamodules.core.records import Archive, Mask, Record, Task, TaskKind
+from datamodules.formats.images import read_image, write_image
+from datamodules.formats.layout import (
+    folder_with,
+    named,
+    nonempty_images,
+    paired,
+    relative,
+    subfolders,
+)
+from datamodules.reader import DatasetReader
+from datamodules.synthetic.scene import Stain, scene
+
+_NAME = re.compile(r"(?P<slide>\d+)_\d+\.png")
+
+
+class TNBC(DatasetReader):
+    """TNBC (Naylor et al.): 50 fields of 512x512 px at 40x (0.25 um/px), 11 patients.
+
+    One task: 0 background, 1 nucleus.
+
+    Layout:
+
+        Slide_<XX>/<XX>_<N>.png     the images of patient XX
+        GT_<XX>/<XX>_<N>.png        nuclei, any value above 0; touching ones are kept apart by
+                                    one pixel of background
+
+    Split: none is published. Grouping: the patient XX.
+    Quirk: later versions of the archive add brain tissue as further slides: they are read too.
+    """
+
+    title = "TNBC nuclei segmentation"
+    organs = ("breast",)
+    licence = "CC BY 4.0 as told, not verified; see the publisher's page"
+    commercial = None
+    citation = (
+        "Naylor et al.: Segmentation of nuclei in histopathology images by deep regression of the "
+        "distance map. IEEE Transactions on Medical Imaging 38(2) (2019). "
+        "doi:10.1109/TMI.2018.2865709"
+    )
+    homepage = "https://doi.org/10.5281/zenodo.2579118"
+    sources = ("Institut Curie",)
+    archives = (
+        Archive(
+            "https://zenodo.org/records/2579118/files/TNBC_NucleiSegmentation.zip",
+            "md5:1605712a752b201b57eacc8f866adb4f",
+            25_232_361,
+        ),
+    )
+    folder = "tnbc"
+    images = 50
+    extent = (512, 512)
+    mpp = 0.25
+    grouping = "patient"
+    tasks = (Task("nuclei", TaskKind.SEGMENTATION, ("background", "nucleus")),)
+    layout = ("**/Slide_*/*.png", "**/GT_*/*.png")
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Fields of 512x512 px of up to eleven patients."""
+        patients = max(3, min(11, images // 4))
+        each = -(-max(6, images) // patients)
+        for patient in range(1, patients + 1):
+            stain, grade = Stain.draw(rng), float(rng.uniform(0.4, 1.0))
+            for number in range(1, each + 1):
+                drawn = scene(rng, 512, 512, cls.mpp, None, grade, stain=stain, organ="breast")
+                name = f"{patient:02d}_{number}.png"
+                write_image(root / f"Slide_{patient:02d}" / name, drawn.image)
+                nuclei = np.where(drawn.nuclei > 0, 255, 0).astype(np.uint8)
+                write_image(root / f"GT_{patient:02d}" / name, nuclei)
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Patient by patient, sorted by file name."""
+        top = folder_with(root, "Slide_01")
+        folders = {path.name: path for path in subfolders(top)}
+        slides = {name.split("_", 1)[1] for name in folders if name.startswith(("Slide_", "GT_"))}
+        for slide in sorted(slides):
+            images, masks = (folders.get(f"{kind}_{slide}") for kind in ("Slide", "GT"))
+            if images is None or masks is None:
+                absent = f"Slide_{slide}" if images is None else f"GT_{slide}"
+                raise DatasetNotFoundError(f"{top}: no folder {absent}, its partner is there")
+            pictures, labels = nonempty_images(root, images), nonempty_images(root, masks)
+            for path, mask in paired(root, pictures, labels, f"{masks.name}/{{}}.png"):
+                named(_NAME, root, path, f"{slide}_<N>.png")
+                yield Record(
+                    source=relative(root, path),
+                    image=path,
+                    targets={"nuclei": partial(nuclei_mask, mask)},
+                    split="train",
+                    group=f"patient {slide}",
+                )
+
+
+def nuclei_mask(path: Path) -> Mask:
+    """Background and nucleus.
+
+    [K] Whether the masks are grey, palette or RGB is not re-checked: what is not black counts.
+    """
+    return np.asarray(read_image(path).any(axis=2), np.uint8)

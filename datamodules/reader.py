@@ -1,0 +1,261 @@
+"""One dataset as published: facts and a reader in the subclass, everything else here, once.
+
+Nothing here needs torch or Lightning, so datasets can be listed, shown, prepared and verified
+quickly; `datamodules.base` makes a LightningDataModule of a reader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from datamodules.config import Compression, DataConfig, DatasetConfig
+from datamodules.core.errors import ConfigError, DatasetNotFoundError
+from datamodules.core.records import Archive, Record, Task
+from datamodules.store.reader import SCHEMA, Store
+from datamodules.store.splits import rows_of_split
+from datamodules.store.tiling import Cutter, View
+
+
+@dataclass
+class NoOptions:
+    """The options of a reader that has none."""
+
+
+class DatasetReader:
+    """One public dataset: facts as class attributes, `records` and `forge` as behaviour.
+
+    A subclass's docstring is the dataset's card.
+
+    Attributes:
+        key: the reader's name in the registry, which names its stores; the name of its
+            module unless stated.
+        title: full name.
+        organs: what tissue.
+        licence: as the publisher states it.
+        commercial: whether its terms allow commercial use; None where unclear.
+        citation: how to cite it.
+        homepage: the publisher's page.
+        sources: where its images come from ("TCGA", "GlaS", ...), to find shared sources.
+        archives: files to download; empty where a form or login is needed.
+        obtain: the exact steps to get the data by hand.
+        folder: the dataset's folder below `data.root`.
+        images: how many labelled images are published; 0 where that is not told.
+        extent: usual or mean width and height of these images in pixels.
+        disk_gb: about how many GB of disk its files take as published, unpacked, from their number
+            and usual size; 0 where that is not known.
+        mpp: um per pixel of the published images; 0 where unknown.
+        patch_size: default side of stored patches in pixels.
+        view: how images become patches.
+        tasks: what it teaches.
+        layout: files and folders that must exist, as glob patterns below its folder.
+        grouping: what a group is: "patient", "slide", "image", ...
+        split_overlap: why groups lie on two sides of the *published* split; empty where they
+            must not.
+        options_type: dataclass of the reader's own options.
+    """
+
+    key: ClassVar[str]
+    title: ClassVar[str]
+    organs: ClassVar[tuple[str, ...]]
+    licence: ClassVar[str]
+    commercial: ClassVar[bool | None] = None
+    citation: ClassVar[str] = ""
+    homepage: ClassVar[str] = ""
+    sources: ClassVar[tuple[str, ...]] = ()
+    archives: ClassVar[tuple[Archive, ...]] = ()
+    obtain: ClassVar[str] = ""
+    folder: ClassVar[str]
+    images: ClassVar[int] = 0
+    extent: ClassVar[tuple[int, int]] = (0, 0)
+    disk_gb: ClassVar[float] = 0.0
+    mpp: ClassVar[float] = 0.0
+    patch_size: ClassVar[int] = 256
+    view: ClassVar[View] = View.TILE
+    tasks: ClassVar[tuple[Task, ...]]
+    layout: ClassVar[tuple[str, ...]] = ()
+    grouping: ClassVar[str] = "patient"
+    split_overlap: ClassVar[str] = ""
+    options_type: ClassVar[type[Any]] = NoOptions
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "key" not in cls.__dict__:
+            cls.key = cls.__module__.rpartition(".")[2]
+
+    def __init__(
+        self,
+        data: DataConfig | None = None,
+        config: DatasetConfig | None = None,
+        name: str = "",
+    ) -> None:
+        self.data = data or DataConfig()
+        self.config = config or DatasetConfig()
+        self.name: str = name or self.folder
+        self.options = self._typed_options()
+
+    # ---- what a reader defines -------------------------------------------------------------
+
+    def records(self, root: Path) -> Iterator[Record]:
+        """Read the publisher's layout below `root`, one record per image, in a fixed order.
+
+        Raises:
+            LayoutError: something does not fit the official layout.
+        """
+        raise TypeError(f"{type(self).__name__} does not define records()")
+
+    @classmethod
+    def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
+        """Write a synthetic copy of about `images` images in the publisher's layout."""
+        raise TypeError(f"{cls.__name__} cannot be forged")
+
+    def tasks_in(self, root: Path) -> tuple[Task, ...]:
+        """The tasks of the data below `root`; only conventions for own data must look."""
+        return self.tasks
+
+    def native_mpp(self) -> float:
+        """um per pixel of the published images; 0 where unknown."""
+        return self.mpp
+
+    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
+        """How images become patches; a reader changes it where its options say so."""
+        return Cutter(tasks, self.side, self.view, self.target_mpp)
+
+    # ---- where things lie -----------------------------------------------------------------
+
+    @property
+    def placed(self) -> str:
+        """Where the dataset lies below `data.root`."""
+        return self.config.folder or self.folder
+
+    @property
+    def root(self) -> Path:
+        """The folder with the dataset as published."""
+        return Path(self.data.root) / self.placed
+
+    @property
+    def side(self) -> int:
+        """Side of a stored patch in pixels."""
+        return self.config.patch_size or self.patch_size
+
+    @property
+    def batch_size(self) -> int:
+        """Images per round."""
+        return self.config.batch_size or self.data.batch_size
+
+    @property
+    def target_mpp(self) -> float:
+        """Wanted um per pixel of stored tiles."""
+        return self.data.mpp if self.config.mpp is None else self.config.mpp
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the store keeps pixels encoded."""
+        return (self.config.compression or self.data.compression) is Compression.lossless
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides what a store of this dataset holds."""
+        return {
+            "reader": self.key,
+            "options": asdict(self.options),
+            "side": self.side,
+            "mpp": self.target_mpp,
+            "view": str(self.view),
+            "compressed": self.compressed,
+            "schema": SCHEMA,
+        }
+
+    @property
+    def store_path(self) -> Path:
+        """The store for these settings; other settings have another file."""
+        path = self._store_file(self.key)
+        if not path.exists():
+            # Stores made while the file name still hashed the reader's module path.
+            older = self._store_file(f"{self._former_module}.{type(self).__name__}")
+            if older.is_file():
+                return older
+        return path
+
+    def _store_file(self, reader: str) -> Path:
+        text = json.dumps({**self.settings(), "reader": reader}, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return Path(self.data.stores) / f"{self.name}-{digest}.h5"
+
+    @property
+    def _former_module(self) -> str:
+        module = type(self).__module__
+        return f"datamodules.{self.key}" if module.startswith("datamodules.") else module
+
+    @cached_property
+    def store(self) -> Store:
+        """The prepared store."""
+        return Store(self.store_path)
+
+    def check_layout(self) -> None:
+        """Check that the publisher's files are there.
+
+        Raises:
+            DatasetNotFoundError: says what was looked for, where, and how to get it.
+        """
+        if not self.root.is_dir():
+            raise DatasetNotFoundError(f"{self.name}: no folder {self.root}; {self._remedy()}")
+        for pattern in self.layout:
+            if next(self.root.glob(pattern), None) is None:
+                raise DatasetNotFoundError(
+                    f"{self.name}: nothing matches '{pattern}' in {self.root}; {self._remedy()}"
+                )
+
+    def _remedy(self) -> str:
+        if self.obtain:
+            return self.obtain
+        if self.archives:
+            return f"fetch it from {self.homepage} and unpack it there"
+        return "set data.root or the dataset's folder"
+
+    # ---- what the store holds -------------------------------------------------------------
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Rows of the store that belong to a split (see `rows_of_split`)."""
+        return rows_of_split(
+            self.store, split, self.data.val_fraction, self.data.val_limit, self.data.seed
+        )
+
+    def weighted_tasks(self) -> tuple[Task, ...]:
+        """The prepared tasks, with the loss weights of the configuration.
+
+        Raises:
+            ConfigError: a weight is given for a task that the dataset does not have.
+        """
+        names = [task.name for task in self.store.tasks]
+        for name in [*self.config.weights, *self.config.class_weights]:
+            if name not in names:
+                key = "weights" if name in self.config.weights else "class_weights"
+                raise ConfigError(
+                    f"data.*.{self.name}.{key}: no task '{name}'; known: {', '.join(names)}"
+                )
+        return tuple(
+            replace(task, weight=self.config.weights.get(task.name, task.weight))
+            for task in self.store.tasks
+        )
+
+    def input_mpp(self, size: int | None = None) -> float:
+        """um per pixel at the network input when a whole patch fills it; 0 where unknown."""
+        return self.store.mpp * self.store.side / (size or self.data.image_size)
+
+    def _typed_options(self) -> Any:
+        try:
+            merged = OmegaConf.merge(OmegaConf.structured(self.options_type), self.config.options)
+            return OmegaConf.to_object(merged)
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"data.*.{self.name}.options: {reason}") from error

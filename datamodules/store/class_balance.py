@@ -1,0 +1,113 @@
+"""How much of each class a store holds, and where."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.core.errors import ConfigError
+from datamodules.core.records import Task, TaskKind
+from datamodules.store.reader import Store
+
+_BLOCK = 256  # masks read at a time
+_BINS = 10
+_UNITS = {
+    TaskKind.CLASSIFICATION: "patches",
+    TaskKind.MULTILABEL: "labels",
+    TaskKind.REGRESSION: "patches",
+    TaskKind.DETECTION: "objects",
+    TaskKind.SEGMENTATION: "pixels",
+}
+
+
+def class_balance(store: Store, rows: NDArray[np.int64] | None = None) -> dict[str, dict[str, int]]:
+    """Count the classes of every task.
+
+    Args:
+        store: what to count in; masks are read block by block.
+        rows: which of its rows; all where None.
+
+    Returns:
+        By task name and class name: patches of classification and multilabel tasks, objects of
+        detection tasks, pixels of segmentation tasks (with "ignored" for those without label).
+        Regression tasks count patches in ten equal bins between the smallest and largest value.
+    """
+    chosen = np.arange(len(store)) if rows is None else np.asarray(rows, np.int64)
+    return {task.name: _count(store, task, chosen) for task in store.tasks}
+
+
+def rows_by_class(
+    store: Store, rows: NDArray[np.int64], task: str, dataset: str
+) -> tuple[NDArray[np.int64], ...]:
+    """Where the patches of each class stand among some rows; classes without any are left out.
+
+    A detection task has two: patches without and with an object.
+
+    Args:
+        store: holds the task.
+        rows: of the store.
+        task: name of a classification or detection task; empty gives nothing.
+        dataset: how an error calls it.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
+    if not task:
+        return ()
+    usable = {
+        t.name: t for t in store.tasks if t.kind in (TaskKind.CLASSIFICATION, TaskKind.DETECTION)
+    }
+    if task not in usable:
+        raise ConfigError(
+            f"data.train.{dataset}.balance: no classification or detection task '{task}'; "
+            f"known: {', '.join(usable) or 'none, leave it out'}"
+        )
+    if usable[task].kind is TaskKind.DETECTION:
+        labels = store.object_counts(task)[rows] > 0
+    else:
+        labels = store.target(task)[rows]
+    return tuple(np.flatnonzero(labels == label) for label in np.unique(labels))
+
+
+def balance_lines(store: Store) -> list[str]:
+    """One line of text for each task, e.g. "tissue (patches): a 12 (60.0%), b 8 (40.0%)"."""
+    lines = []
+    for task in store.tasks:
+        counts = _count(store, task, np.arange(len(store)))
+        total = max(1, sum(counts.values()))
+        shares = [f"{name} {count:,} ({count / total:.1%})" for name, count in counts.items()]
+        lines.append(f"{task.name} ({_UNITS[task.kind]}): {', '.join(shares)}")
+    return lines
+
+
+def _count(store: Store, task: Task, rows: NDArray[np.int64]) -> dict[str, int]:
+    if task.kind is TaskKind.REGRESSION:
+        return _bins(store.target(task.name)[rows], task)
+    if task.kind is TaskKind.SEGMENTATION:
+        counts = np.zeros(256, np.int64)
+        for start in range(0, len(rows), _BLOCK):
+            masks = store.masks(task.name, rows[start : start + _BLOCK])
+            counts += np.bincount(masks.ravel(), minlength=256)
+        named = dict(zip(task.classes, counts.tolist(), strict=False))
+        return {**named, "ignored": int(counts[task.ignore_index])}
+    if task.kind is TaskKind.DETECTION:
+        labels = [store.boxes(task.name, int(row)).labels for row in rows]
+        values = np.concatenate(labels) if labels else np.zeros(0, np.int64)
+        counts = np.bincount(values, minlength=len(task.classes))
+    elif task.kind is TaskKind.MULTILABEL:
+        counts = store.target(task.name)[rows].sum(axis=0, dtype=np.int64)
+    else:
+        counts = np.bincount(store.target(task.name)[rows], minlength=len(task.classes))
+    return dict(zip(task.classes, counts.tolist(), strict=False))
+
+
+def _bins(values: NDArray[np.float32], task: Task) -> dict[str, int]:
+    if not len(values):
+        return {}
+    low = float(values.min()) if task.low is None else task.low
+    high = float(values.max()) if task.high is None else task.high
+    counts, edges = np.histogram(values, bins=_BINS, range=(low, max(high, low + 1e-6)))
+    names = [f"{left:.3g} to {right:.3g}" for left, right in pairwise(edges)]
+    return dict(zip(names, counts.tolist(), strict=True))

@@ -1,0 +1,12 @@
+"""The mark that tells synthetic copies of datasets from real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MARK = "SYNTHETIC.json"
+
+
+def is_forged(root: Path) -> bool:
+    """Whether the dataset below `root` is synthetic."""
+    return (root / MARK).is_file()

@@ -1,0 +1,174 @@
+"""From draws to micro-batches: read from stores, transform, put into one tensor."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.core.records import Boxes, Target, Task, TaskKind
+from datamodules.store.reader import Store
+from datamodules.stream.batch import BatchTarget, DetectionTarget, MultiTaskBatch, Part
+from datamodules.stream.sampling import Draw, TrainSampler
+from datamodules.stream.transforms import Transform
+
+
+class StoreView:
+    """The rows of one split of one store, with the transform that they go through.
+
+    Args:
+        name: the dataset's name in the run.
+        store: where patches and targets come from.
+        rows: int64 (n,), rows of the store that belong to the split.
+        transform: brings a patch to the network's input size.
+    """
+
+    def __init__(
+        self, name: str, store: Store, rows: NDArray[np.int64], transform: Transform
+    ) -> None:
+        self.name = name
+        self.store = store
+        self.rows = rows
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def fill(self, out: NDArray[np.uint8], draw: Draw) -> dict[str, BatchTarget]:
+        """Write a draw's images into `out`, uint8 (n, size, size, 3); return its targets."""
+        index = self.rows[draw.rows]
+        images = self.store.images(index)
+        dense = {
+            task.name: self.store.masks(task.name, index)
+            for task in self.store.tasks
+            if task.kind is TaskKind.SEGMENTATION
+        }
+        collected: dict[str, list[Target]] = {task.name: [] for task in self.store.tasks}
+        for row, position in enumerate(index):
+            targets = {
+                task.name: self._target(task, int(position), dense, row)
+                for task in self.store.tasks
+            }
+            out[row], targets = self.transform(images[row], targets, int(draw.seeds[row]))
+            for name, target in targets.items():
+                collected[name].append(target)
+        return {task.name: collate(task, collected[task.name]) for task in self.store.tasks}
+
+    def _target(
+        self, task: Task, position: int, dense: dict[str, NDArray[np.uint8]], row: int
+    ) -> Target:
+        if task.kind is TaskKind.SEGMENTATION:
+            mask: Target = dense[task.name][row]
+            return mask
+        if task.kind is TaskKind.DETECTION:
+            return self.store.boxes(task.name, position)
+        value: Target = self.store.target(task.name)[position]
+        return value
+
+
+class StreamDataset(Dataset[MultiTaskBatch]):
+    """Answers a list of draws with one micro-batch."""
+
+    def __init__(self, views: Sequence[StoreView], size: int) -> None:
+        self.views = list(views)
+        self.size = size
+
+    def __getitems__(self, draws: list[Draw]) -> MultiTaskBatch:
+        """One micro-batch; torch's loader hands over a batch sampler's item as it is."""
+        total = sum(len(draw.rows) for draw in draws)
+        images = np.empty((total, self.size, self.size, 3), np.uint8)
+        parts, start = [], 0
+        for draw in draws:
+            view, stop = self.views[draw.dataset], start + len(draw.rows)
+            targets = view.fill(images[start:stop], draw)
+            index = torch.from_numpy(view.rows[draw.rows])
+            parts.append(Part(view.name, start, stop, targets, index, draw.valid))
+            start = stop
+        return MultiTaskBatch(torch.from_numpy(images), parts, draws[0].step)
+
+
+class StreamLoader(DataLoader[MultiTaskBatch]):
+    """A loader that Lightning recognises as resumable: its state is one number."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Micro-batches trained so far, for the checkpoint."""
+        sampler = self.batch_sampler
+        return {"micro_batches": sampler.position() if isinstance(sampler, TrainSampler) else 0}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore: the sampler asks the trainer for the position."""
+
+
+def make_loader(
+    views: Sequence[StoreView], sampler: Sampler[list[Draw]], size: int, workers: int
+) -> StreamLoader:
+    """A loader of micro-batches.
+
+    Args:
+        views: the datasets, in the order that draws number them.
+        sampler: yields the draws of each micro-batch.
+        size: side of the network input in pixels.
+        workers: loader processes; 0 loads in the calling process.
+    """
+    return StreamLoader(
+        StreamDataset(views, size),
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_begin_worker,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+        # The workers' own random state is never used; a fixed generator keeps the trainer's.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _begin_worker(worker: int) -> None:
+    """Leave signals and life to the trainer.
+
+    A batch system sends its signals to every process; what they mean, the trainer decides. And
+    torch's loader notes its parent after this: one that was killed before would never be missed.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    forked = multiprocessing.get_start_method() == "fork"
+    if forked and parent is not None and os.getppid() != parent.pid:
+        os._exit(1)
+
+
+def micro_batches_trained(trainer: pl.Trainer | None) -> int:
+    """Micro-batches that this rank has trained on in this run, resumed ones included."""
+    if trainer is None:
+        return 0
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+    return int(progress.processed)
+
+
+def collate(task: Task, targets: list[Target]) -> BatchTarget:
+    """Stack the targets of several images (shapes: see `datamodules.stream.batch.BatchTarget`)."""
+    if task.kind is TaskKind.DETECTION:
+        boxes = [target for target in targets if isinstance(target, Boxes)]
+        counts = np.array([len(b) for b in boxes])
+        return DetectionTarget(
+            torch.from_numpy(np.concatenate([b.xyxy for b in boxes])),
+            torch.from_numpy(np.concatenate([b.labels for b in boxes])),
+            torch.from_numpy(np.repeat(np.arange(len(boxes)), counts)),
+        )
+    stacked = torch.from_numpy(np.stack([np.asarray(target) for target in targets]))
+    if task.kind in (TaskKind.REGRESSION, TaskKind.MULTILABEL):
+        return stacked.float()
+    return stacked.long()

@@ -1,0 +1,125 @@
+"""Augmentation on the CPU: cheap uint8 geometry and colour, pixels and targets together.
+
+The only file that imports albumentations. Normalisation and stain jitter happen on the device.
+A sample's randomness is a function of the seed it is given, so neither the number of workers
+nor an interruption changes what a training run sees.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+# Without this the import looks up the newest release over the network.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A
+import cv2
+import numpy as np
+
+from datamodules.config import AugmentationConfig
+from datamodules.core.records import Boxes, Image, Target, Task, TaskKind
+
+# Plain nearest neighbour counts from the corner of pixels, and masks slip off their image by up
+# to half a pixel; this one counts from the centre, as every other method does.
+MASK_METHOD = cv2.INTER_NEAREST_EXACT
+MIN_VISIBILITY = 0.4  # share of an object's area that must survive a crop to stay an object
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Brings patches and their targets to the network's input size.
+
+    Attributes:
+        size: side of the network input in pixels.
+        tasks: what the targets mean.
+        augmentation: None for evaluation, which only scales the whole patch.
+    """
+
+    size: int
+    tasks: tuple[Task, ...]
+    augmentation: AugmentationConfig | None = None
+
+    def __call__(
+        self, image: Image, targets: Mapping[str, Target], seed: int
+    ) -> tuple[Image, dict[str, Target]]:
+        """Transform one patch.
+
+        Args:
+            image: uint8 (side, side, 3).
+            targets: by task name.
+            seed: fixes everything random about this sample.
+
+        Returns:
+            uint8 (size, size, 3) and the targets in its pixels.
+        """
+        dense = [t.name for t in self.tasks if t.kind is TaskKind.SEGMENTATION]
+        listed = [t.name for t in self.tasks if t.kind is TaskKind.DETECTION]
+        boxes = {name: target for name in listed if isinstance(target := targets[name], Boxes)}
+        arguments: dict[str, Any] = {"image": image}
+        if dense:
+            arguments["masks"] = [targets[name] for name in dense]
+        if listed:
+            arguments["bboxes"] = np.concatenate([boxes[name].xyxy for name in listed])
+            arguments["owner"] = np.repeat(np.arange(len(listed)), [len(boxes[n]) for n in listed])
+            arguments["label"] = np.concatenate([boxes[name].labels for name in listed])
+        self._pipeline.set_random_seed(seed)
+        result = self._pipeline(**arguments)
+        changed = dict(targets)
+        changed.update(zip(dense, result.get("masks", ()), strict=True))
+        for number, name in enumerate(listed):
+            changed[name] = _boxes_of(result, number)
+        return result["image"], changed
+
+    @cached_property
+    def _pipeline(self) -> A.Compose:
+        # Averaging suits shrinking only: grown that way, small patches come out in blocks.
+        steps = [
+            A.Resize(self.size, self.size, cv2.INTER_CUBIC, MASK_METHOD, area_for_downscale="image")
+        ]
+        if self.augmentation is not None:
+            steps = _augmentations(self.size, self.augmentation)
+        boxes = None
+        if any(task.kind is TaskKind.DETECTION for task in self.tasks):
+            boxes = A.BboxParams(
+                format="pascal_voc",
+                label_fields=["owner", "label"],
+                min_visibility=MIN_VISIBILITY,
+                clip=True,
+            )
+        return A.Compose(steps, bbox_params=boxes)
+
+
+def _augmentations(size: int, config: AugmentationConfig) -> list[Any]:
+    steps: list[Any] = [
+        A.RandomResizedCrop(
+            (size, size),
+            scale=(config.scale_min, 1.0),
+            ratio=(0.9, 1.1),
+            mask_interpolation=MASK_METHOD,
+            area_for_downscale="image",
+        ),
+        A.D4(p=1.0),
+    ]
+    if config.color:
+        steps.append(
+            A.ColorJitter(
+                brightness=(1 - config.color, 1 + config.color),
+                contrast=(1 - config.color, 1 + config.color),
+                saturation=(1 - config.color, 1 + config.color),
+                hue=(-config.color / 4, config.color / 4),
+                p=0.8,
+            )
+        )
+    if config.blur:
+        steps.append(A.GaussianBlur(blur_limit=(3, 5), p=config.blur))
+    return steps
+
+
+def _boxes_of(result: Mapping[str, Any], owner: int) -> Boxes:
+    mine = np.asarray(result["owner"], np.int64) == owner
+    xyxy = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
+    return Boxes(xyxy[mine], np.asarray(result["label"], np.int64)[mine])

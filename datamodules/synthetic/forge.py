@@ -1,0 +1,51 @@
+"""Synthetic copies of public datasets, for the demo and the tests.
+
+A forged dataset lies in the publisher's own layout and goes through the same reader and store
+as the real one. A mark beside it says that its tissue is synthetic; stores, reports and
+dashboards carry the mark on, so that it can never pass for real data.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import zlib
+
+import numpy as np
+from filelock import FileLock
+
+from datamodules.reader import DatasetReader
+from datamodules.store.synthetic_mark import MARK
+
+log = logging.getLogger(__name__)
+
+
+def forge(dataset: DatasetReader, seed: int, images: int) -> bool:
+    """Write a synthetic copy of a dataset where it is expected, unless something lies there.
+
+    Args:
+        dataset: which one; it is written below `dataset.root`.
+        seed: of everything that is drawn; with the dataset's name it fixes every byte.
+        images: about how many images.
+
+    Returns:
+        Whether it was written; False when the folder was there already.
+    """
+    root = dataset.root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(root.with_name(f".{root.name}.lock")):
+        if root.exists():
+            return False
+        partial = root.with_name(f".{root.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        rng = np.random.default_rng((seed, zlib.crc32(type(dataset).__name__.encode())))
+        try:
+            partial.mkdir()
+            type(dataset).forge(partial, rng, images)
+            (partial / MARK).write_text(json.dumps({"seed": seed, "images": images}))
+            partial.rename(root)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    log.info("%s: forged about %d synthetic images in %s", dataset.name, images, root)
+    return True

@@ -1,0 +1,69 @@
+"""Typed settings of the probes: the keys below `probe`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from datamodules.core.config_ranges import limited
+
+
+@dataclass
+class ProbeConfig:
+    """Random forests, and other predictors where wanted, on frozen features.
+
+    Attributes:
+        sizes: numbers of labelled training images; 0 stands for all of them.
+        repeats: draws of the nested subsets per fold.
+        predictors: what learns from the features: "forest", "linear" (ridge or logistic
+            regression), "knn". Where the forest is among them, it is the study's headline.
+        trees: trees per forest.
+        seed: of subsets and forests.
+        baselines: encoders probed beside the trained one: "imagenet" and "random" are weights of
+            its own architecture, anything else is named as for the verb `probe`. Differences are
+            taken to the first.
+        batch_size: images per forward pass.
+        precision: "fp32" or "bf16" for the frozen encoder; features depend on it.
+        bootstrap: resamples behind each interval.
+        jobs: processes for the sweep; -1 takes every core.
+        backend: joblib backend of the sweep: "loky", or a cluster's, "dask" or "ray" (see
+            `evaluation.probe.jobs`).
+        allow_overlap: probe even where an unseen dataset shares its sources with the training
+            data; the report then says so.
+        budget: seconds after which nothing further is started; what is done by then is kept as
+            a complete smaller study. 0 is no limit.
+        every: epochs between two probes while training goes on, after a validation; 0 probes at
+            the end only.
+        every_budget: seconds that each of these may take; see `budget`.
+        map_points: images per embedding map, and to look for neighbours among, at most; 0
+            draws neither.
+        neighbours: images per dataset that are shown with their nearest neighbours; 0 shows none.
+    """
+
+    sizes: list[int] = limited((10, 30, 100, 300, 1000, 0), 0)
+    repeats: int = limited(10, 1)
+    predictors: list[str] = field(default_factory=lambda: ["forest"])
+    trees: int = limited(500, 1)
+    seed: int = limited(0, 0)
+    baselines: list[str] = field(default_factory=lambda: ["imagenet", "random"])
+    batch_size: int = limited(64, 1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    bootstrap: int = limited(2000, 10)
+    jobs: int = -1
+    backend: str = "loky"
+    allow_overlap: bool = False
+    budget: float = limited(0.0, 0)
+    every: int = limited(0, 0)
+    every_budget: float = limited(300.0, 0)
+    map_points: int = limited(1500, 0)
+    neighbours: int = limited(6, 0)
+
+
+FOREST, LINEAR, KNN = "forest", "linear", "knn"
+
+TITLES = {
+    FOREST: "random forest",
+    LINEAR: "linear model",
+    KNN: "nearest-neighbour vote",
+}
+"""Known predictors and what people call them."""

@@ -1,0 +1,142 @@
+"""Learning curves: what a score is with so many labels."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from evaluation.figures.canvas import new_figure, style
+from evaluation.figures.palette import MUTED, looks, number
+from evaluation.statistics.summary import DatasetStatistics
+
+_COLUMNS = 3  # panels in a row of the figure of all datasets
+
+
+def learning_curve(study: DatasetStatistics, baseline: str | None) -> Figure:
+    """One panel: score against labelled training images, with 95 % bands.
+
+    Args:
+        study: statistics of one dataset.
+        baseline: which encoder is drawn as the baseline.
+    """
+    with style():
+        figure = new_figure(4.3, 3.0)
+        _draw(figure.add_subplot(), study, baseline)
+        return figure
+
+
+def learning_curves(
+    studies: Sequence[tuple[DatasetStatistics, str | None]], title: str, note: str
+) -> Figure:
+    """All datasets side by side, in rows of three: the probes at a glance.
+
+    Args:
+        studies: statistics of each dataset, and its baseline.
+        title: above them all.
+        note: below them all.
+    """
+    columns = min(_COLUMNS, len(studies))
+    rows = -(-len(studies) // columns)
+    with style():
+        figure = new_figure(4.3 * columns, 3.3 * rows + 0.6)
+        figure.set_layout_engine("constrained", wspace=0.05, hspace=0.08)
+        figure.suptitle(
+            textwrap.fill(title, 48 * columns),
+            x=0.01,
+            ha="left",
+            fontsize=11,
+            parse_math=False,
+        )
+        figure.supxlabel(
+            textwrap.fill(note, 55 * columns), x=0.01, ha="left", fontsize=9, color=MUTED
+        )
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, (study, baseline) in zip(grid, studies, strict=False):
+            _draw(axes, study, baseline)
+            above = f"{study.dataset}\n{axes.get_title(loc='left')}"
+            axes.set_title(above, loc="left", fontsize=10, parse_math=False)
+        for axes in grid[len(studies) :]:
+            axes.set_axis_off()
+        return figure
+
+
+def _draw(axes: Axes, study: DatasetStatistics, baseline: str | None) -> None:
+    scale = 100 if study.metric.percent else 1
+    drawn = looks([curve.encoder for curve in study.curves], baseline)
+    ends = []
+    for curve in study.curves:
+        look = drawn[curve.encoder]
+        values = scale * np.array([(i.value, i.low, i.high) for i in curve.scores])
+        axes.fill_between(
+            study.labels, values[:, 1], values[:, 2], color=look.colour, alpha=0.13, lw=0
+        )
+        if len(values) == 1:  # a band of one size has no width
+            axes.vlines(study.labels, values[:, 1], values[:, 2], color=look.colour, lw=2)
+        axes.plot(study.labels, values[:, 0], color=look.colour, marker=look.marker, markersize=5)
+        ends.append((float(values[-1, 0]), look.name, look.colour))
+    axes.axhline(scale * study.constant, color=MUTED, ls=(0, (4, 3)), lw=1.2)
+    ends.append((scale * study.constant, "constant", MUTED))
+    _label_axis(axes, study.labels)
+    unit = " (%)" if study.metric.percent else ""
+    better = "higher is better ↑" if study.metric.higher_is_better else "lower is better ↓"
+    axes.set_title(f"{study.metric.title}{unit}, {better}", loc="left", fontsize=10)
+    _label_ends(axes, ends)
+
+
+def describe_curve(study: DatasetStatistics, baseline: str | None) -> str:
+    """The panel in words, for those who do not see it."""
+    drawn = looks([curve.encoder for curve in study.curves], baseline)
+    percent = study.metric.percent
+    unit = " %" if percent else ""
+    lines = []
+    for curve in study.curves:
+        points = ", ".join(
+            f"{number(score.value, percent)}{unit} with {labels:.0f}"
+            for labels, score in zip(study.labels, curve.scores, strict=True)
+        )
+        lines.append(f"{drawn[curve.encoder].name}: {points} labels.")
+    return (
+        f"{study.metric.title} on {study.dataset}. {' '.join(lines)} "
+        f"Best constant prediction: {number(study.constant, percent)}{unit}."
+    )
+
+
+def _label_axis(axes: Axes, labels: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    first, last = labels[0], labels[-1]
+    near = (last / first) ** 0.1  # numbers closer than a tenth of the axis would overlap
+    shown = [n for n in labels if n == last or last / n > near]
+    axes.set_xticks(shown, [f"{n:.0f}" for n in shown])
+    axes.minorticks_off()
+    axes.set_xlim(first / (last / first) ** 0.04 / 1.01, last * (last / first) ** 0.03 * 1.01)
+    axes.set_xlabel("labelled training images (log scale)")
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Names at the right ends of their lines, pushed apart where they would overlap."""
+    low, high = axes.get_ylim()
+    wanted = sorted(((y - low) / (high - low), name, colour) for y, name, colour in ends)
+    gap = 0.095
+    places = np.array([y for y, _, _ in wanted])
+    for _ in range(100):
+        close = np.flatnonzero(np.diff(places) < gap - 1e-6)
+        if not len(close):
+            break
+        for i in close:
+            middle = places[i : i + 2].mean()
+            places[i], places[i + 1] = middle - gap / 2, middle + gap / 2
+    for place, (_, name, colour) in zip(places, wanted, strict=True):
+        axes.annotate(
+            name,
+            (1.0, float(place)),
+            xycoords="axes fraction",
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            fontsize=9.5,
+        )

@@ -1,0 +1,117 @@
+"""What learns from a few frozen features: random forests, and two simpler predictors beside them.
+
+None has a setting that is chosen per encoder, and scikit-learn's defaults hold where nothing is
+said. The forest is the study's headline; the others tell whether a finding depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+
+from datamodules.core.errors import ProbeError
+from datamodules.core.records import TaskKind
+from evaluation.config import FOREST, KNN, LINEAR, TITLES
+
+REGRESSION_FEATURES = 1 / 3
+"""Share of the features that a regression tree tries at each split.
+
+A third is what Breiman's method prescribes for regression (Liaw & Wiener, "Classification and
+Regression by randomForest", R News 2/3, 2002, p. 18). scikit-learn's default is all of them, which
+is bagging: its trees resemble each other, and on 4000 x 1024 features it takes three times as long.
+"""
+
+NEIGHBOURS = 20
+TEMPERATURE = 0.07
+"""Neighbours vote with exp(cosine similarity / 0.07), as in Wu et al., CVPR 2018, section 3.4, and
+Caron et al., ICCV 2021, appendix F.1."""
+
+
+class CommonScale(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Subtracts each feature's mean and divides all features by one number, their common spread.
+
+    A scale for each feature would be estimated from the few labelled images too: a feature that
+    hardly varies among ten of them gets a tiny one and explodes on the rest.
+
+    Attributes:
+        mean_: of each feature, (d,).
+        scale_: root of the features' mean variance.
+    """
+
+    def fit(self, features: NDArray[np.float32], targets: object = None) -> CommonScale:
+        """Learn from features (n, d)."""
+        self.mean_ = features.mean(0, dtype=np.float64)
+        spread = float(np.sqrt(features.var(0, dtype=np.float64).mean()))
+        self.scale_ = spread or 1.0
+        return self
+
+    def transform(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Features (n, d) around 0 with a mean variance of 1."""
+        return np.asarray((features - self.mean_) / self.scale_)
+
+
+def new_predictor(
+    name: str, kind: TaskKind, targets: NDArray[Any], trees: int = 500, seed: int = 0
+) -> Any:
+    """An estimator that is ready to be fitted.
+
+    Args:
+        name: "forest", "linear" or "knn".
+        kind: classification or regression.
+        targets: of the labelled images, (n,).
+        trees: of a forest.
+        seed: of a forest; the others draw nothing.
+
+    Raises:
+        ProbeError: no such predictor.
+    """
+    check_predictors([name])
+    regression = kind is TaskKind.REGRESSION
+    if not regression and len(np.unique(targets)) == 1:
+        return DummyClassifier()  # who has seen one class only can say nothing else
+    if name == LINEAR:
+        return make_pipeline(CommonScale(), Ridge() if regression else _logistic())
+    if name == KNN:
+        kind_of_vote = KNeighborsRegressor if regression else KNeighborsClassifier
+        return kind_of_vote(min(NEIGHBOURS, len(targets)), weights=vote, metric="cosine", n_jobs=1)
+    if regression:
+        return RandomForestRegressor(
+            trees, max_features=REGRESSION_FEATURES, random_state=seed, n_jobs=1
+        )
+    return RandomForestClassifier(trees, random_state=seed, n_jobs=1)
+
+
+def vote(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weight of neighbours at these cosine distances."""
+    return np.asarray(np.exp(-distances / TEMPERATURE))
+
+
+def check_predictors(names: Sequence[str]) -> None:
+    """Check the names of predictors.
+
+    Raises:
+        ProbeError: none is named, one twice, or one that does not exist.
+    """
+    unknown = [name for name in names if name not in TITLES]
+    if unknown or not names or len(set(names)) < len(names):
+        raise ProbeError(
+            f"probe.predictors={list(names)}: name at least one of {', '.join(TITLES)}, each once"
+        )
+
+
+def headline_first(names: Sequence[str]) -> list[str]:
+    """The predictors, the forest first: wherever it is asked for, it is the study's headline."""
+    return sorted(names, key=lambda name: name != FOREST)
+
+
+def _logistic() -> Any:
+    return LogisticRegression(max_iter=1000)  # the default of 100 is too few for wide features

@@ -1,0 +1,118 @@
+"""Two-dimensional maps of features, to look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.preprocessing import StandardScaler
+
+from evaluation.probe.features import Features
+from evaluation.probe.folds import nested_order, seed_from, strata_of
+
+COMPONENTS = 50
+"""Principal components that t-SNE sees (van der Maaten & Hinton, JMLR 9, 2008, take 30)."""
+
+Points = list[tuple[float, float]]
+
+
+TOGETHER = ""
+"""Instead of a dataset's name: all unseen datasets in one map."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Maps of features under one encoder.
+
+    Attributes:
+        dataset: name; `TOGETHER` for a map of all.
+        encoder: name.
+        classes: class names, or names of the datasets in a map of all; empty for a regression
+            target.
+        values: index of the class or dataset, or regression target, of each point.
+        pca: first two principal components.
+        explained: share of the variance that each of the two holds.
+        tsne: t-SNE coordinates.
+    """
+
+    dataset: str
+    encoder: str
+    classes: tuple[str, ...]
+    values: list[float]
+    pca: Points
+    explained: tuple[float, float]
+    tsne: Points
+
+
+def project(table: Features, seed: int, points: int = 1500) -> Projection:
+    """Project at most `points` images, the same ones for every encoder."""
+    rows = _choose(table, seed, points)
+    pca, explained, tsne = _flatten(np.asarray(table.features[rows], np.float64), seed)
+    values = [round(float(value), 4) for value in table.targets[rows]]
+    return Projection(table.dataset, table.encoder, table.classes, values, pca, explained, tsne)
+
+
+def project_together(tables: Sequence[Features], seed: int, points: int = 1500) -> Projection:
+    """Project images of several datasets into one map, as many of each as of the smallest.
+
+    Args:
+        tables: features of the datasets under one encoder.
+        seed: of the choice of images and of t-SNE.
+        points: images in all, at most.
+    """
+    share = min(points // len(tables), *(len(table.targets) for table in tables))
+    chosen = [_choose(table, seed, max(share, 1)) for table in tables]
+    pairs = zip(tables, chosen, strict=True)
+    features = np.concatenate([table.features[rows] for table, rows in pairs]).astype(np.float64)
+    pca, explained, tsne = _flatten(features, seed)
+    values = [float(number) for number, rows in enumerate(chosen) for _ in rows]
+    names = tuple(table.dataset for table in tables)
+    return Projection(TOGETHER, tables[0].encoder, names, values, pca, explained, tsne)
+
+
+def _choose(table: Features, seed: int, points: int) -> NDArray[np.int64]:
+    strata = strata_of(table.kind, table.targets)
+    order = nested_order(strata, table.groups, seed_from(seed, table.dataset, "map"))
+    return np.sort(order[:points])
+
+
+def _flatten(
+    features: NDArray[np.float64], seed: int
+) -> tuple[Points, tuple[float, float], Points]:
+    """Principal components, the variance that two of them hold, and t-SNE.
+
+    Features are standardised first: an encoder's few strong channels would hide the others.
+    """
+    scaled = StandardScaler().fit_transform(features)
+    count = max(2, min(COMPONENTS, len(scaled) - 1, scaled.shape[1]))
+    pca = PCA(count, svd_solver="full", random_state=seed)
+    components = pca.fit_transform(scaled)
+    perplexity = min(30.0, max((len(scaled) - 1) / 3, 1.0))
+    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
+    first, second = (float(share) for share in pca.explained_variance_ratio_[:2])
+    return _rounded(components[:, :2]), (first, second), _rounded(tsne.fit_transform(components))
+
+
+def write_projections(path: Path, projections: Sequence[Projection]) -> None:
+    """Write maps as JSON, atomically."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps([asdict(one) for one in projections]), encoding="utf-8")
+    partial.replace(path)
+
+
+def read_projections(path: Path) -> list[Projection]:
+    """Read what `write_projections` wrote."""
+    return [
+        Projection(**{**entry, "classes": tuple(entry["classes"])})
+        for entry in json.loads(path.read_text(encoding="utf-8"))
+    ]
+
+
+def _rounded(points: NDArray[np.float64]) -> Points:
+    return [(round(float(x), 3), round(float(y), 3)) for x, y in points]

@@ -1,0 +1,1 @@
+"""The report of a run and the leaderboard over several: contents, pages and templates."""

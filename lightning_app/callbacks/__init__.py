@@ -1,0 +1,1 @@
+"""Lightning callbacks: what accompanies training and is not the model's business."""

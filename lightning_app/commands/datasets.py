@@ -1,0 +1,158 @@
+"""The `datasets` verb."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from datamodules.checks.duplicates import find_duplicates
+from datamodules.checks.verify import verify
+from datamodules.config import DataConfig, DatasetConfig
+from datamodules.core.errors import ConfigError, UserError
+from datamodules.core.progress import Steps
+from datamodules.display.cards import card, write_readme
+from datamodules.display.contact_sheet import contact_sheet
+from datamodules.download.dataset import download
+from datamodules.prepare import is_prepared, prepare
+from datamodules.reader import DatasetReader
+from datamodules.registry import build, public_names
+from datamodules.store.class_balance import balance_lines
+from datamodules.synthetic.forge import forge
+from lightning_app.commands.dataset_tables import print_list, print_room
+from lightning_app.config import load_config
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def run_datasets(options: argparse.Namespace) -> int:
+    """Carry out an action on the datasets that were named; return the exit code."""
+    if options.action == "readme":
+        console.print(f"wrote {write_readme()}")
+        return 0
+    if options.action == "list":
+        data = _placed(DataConfig(), options)
+        print_list(console, [build(name, DatasetConfig(), data) for name in public_names()])
+        return 0
+    datasets = _chosen(options)
+    if options.action == "show" and len(datasets) > 1 and (options.out or Path()).suffix:
+        raise ConfigError(f"--out {options.out}: one file for several datasets; name a folder")
+    action = {
+        "show": _show,
+        "download": _download,
+        "prepare": _prepare,
+        "verify": _verify,
+        "forge": _forge,
+    }[options.action]
+    if options.action == "download":
+        print_room(console, datasets)
+    codes = [_tried(action, dataset, options) for dataset in datasets]
+    if options.action == "verify" and options.duplicates:
+        codes.append(_duplicates(datasets))
+    return max(codes)
+
+
+def _tried(
+    action: Callable[[DatasetReader, argparse.Namespace], int],
+    dataset: DatasetReader,
+    options: argparse.Namespace,
+) -> int:
+    """One dataset at fault must not keep the others waiting."""
+    try:
+        return action(dataset, options)
+    except UserError as error:
+        told = str(error)
+        if not told.startswith(dataset.name):
+            told = f"{dataset.name}: {told}"
+        print(f"error: {told}", file=sys.stderr)
+        return 2
+
+
+def _placed(data: DataConfig, options: argparse.Namespace) -> DataConfig:
+    """Settings with the folders that were named on the command line."""
+    root, stores = options.root or data.root, options.stores or data.stores
+    return replace(data, root=root, stores=stores)
+
+
+def _chosen(options: argparse.Namespace) -> list[DatasetReader]:
+    if options.recipe:
+        data = _placed(load_config(options.recipe).data, options)
+        entries = {**data.train, **data.unseen}
+    else:
+        data = _placed(DataConfig(), options)
+        names = public_names() if options.all else options.names
+        entries = {name: DatasetConfig() for name in names}
+    if not entries:
+        raise ConfigError(f"datasets {options.action}: name datasets, or give --all or --recipe")
+    unknown = set(options.names) - set(entries)
+    if unknown:
+        raise ConfigError(f"{options.recipe} names no dataset '{min(unknown)}'")
+    chosen = options.names or entries
+    return [build(name, entries[name], data) for name in chosen]
+
+
+def _prepare(dataset: DatasetReader, options: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    with Steps(dataset.name) as steps:
+        done = prepare(dataset, options.workers, steps)
+    seconds = time.perf_counter() - started
+    state = f"written in {seconds:.1f} s" if done.written else "up to date"
+    console.print(f"{dataset.name}: {done.count} patches, {state}: {done.path}")
+    return 0
+
+
+def _forge(dataset: DatasetReader, options: argparse.Namespace) -> int:
+    written = forge(dataset, options.seed, options.images)
+    state = "forged (synthetic tissue)" if written else "already there, left as it is"
+    console.print(f"{dataset.name}: {state}: {dataset.root}")
+    return 0
+
+
+def _download(dataset: DatasetReader, options: argparse.Namespace) -> int:
+    for path in download(dataset):
+        console.print(f"{dataset.name}: {path}")
+    return 0
+
+
+def _verify(dataset: DatasetReader, options: argparse.Namespace) -> int:
+    with Steps(dataset.name) as steps:
+        report = verify(dataset, options.workers, steps)
+    for finding in report.findings:
+        console.print(f"{dataset.name}: {finding.level}: {finding.where}: {finding.what}")
+    console.print(f"{dataset.name}: {report.summary}")
+    return 0 if report.ok else 2
+
+
+def _duplicates(datasets: list[DatasetReader]) -> int:
+    """Copies within and across what is prepared; to have some is known and no error."""
+    for dataset in datasets:
+        if not is_prepared(dataset):
+            console.print(f"{dataset.name}: not prepared, so not among what is compared")
+    stores = {dataset.name: dataset.store for dataset in datasets if is_prepared(dataset)}
+    console.print(find_duplicates(stores).text(), markup=False)
+    return 0
+
+
+def _show(dataset: DatasetReader, options: argparse.Namespace) -> int:
+    console.print(card(type(dataset)), markup=False)
+    if not is_prepared(dataset):
+        console.print(f"not prepared: python -m lightning_app datasets prepare {dataset.name}")
+        return 0
+    for line in balance_lines(dataset.store):
+        console.print(line, markup=False)
+    path = contact_sheet(dataset, _sheet(dataset, options.out))
+    console.print(f"contact sheet: {path}")
+    return 0
+
+
+def _sheet(dataset: DatasetReader, out: Path | None) -> Path:
+    """Where a contact sheet goes: the file or, so that several do not overwrite it, the folder."""
+    name = f"{dataset.name}.png"
+    if out is None:
+        return Path(name)
+    return out if out.suffix.lower() == ".png" else out / name

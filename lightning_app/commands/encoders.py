@@ -1,0 +1,168 @@
+"""The verbs on a finished encoder: `probe`, `embed`, `export`, `report`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from datamodules.checks.leakage import Card, check_overlap, trained_on
+from datamodules.core.errors import ConfigError
+from datamodules.reader import DatasetReader
+from datamodules.registry import build
+from evaluation.report.report import compare, write_report
+from lightning_app.commands.results import print_result
+from lightning_app.config import Config, load_config, save_config
+from lightning_app.loggers.build import wandb_logger
+from lightning_app.loggers.wandb_results import finish, log_files, log_probes
+from lightning_app.pretrain import make_ready
+from lightning_app.publish.embed import embed
+from lightning_app.publish.image_sources import ImageFolder, StorePatches
+from lightning_app.run.encoders import load_all, probe_run
+from lightning_app.run.folder import create_run_folder, provenance
+from models.inference.export import WEIGHTS_FILE, export_encoder
+from models.inference.frozen_encoder import FrozenEncoder, load_encoder
+from models.module import MultiTaskModule
+
+PROBE_RECIPE = Path("configs/probe.yaml")
+console = Console(soft_wrap=True, highlight=False)
+
+
+def run_probe(options: argparse.Namespace) -> int:
+    """Probe encoders against baselines; return the exit code."""
+    started = time.monotonic()
+    overrides = [item for item in options.items if "=" in item]
+    encoders = [item for item in options.items if "=" not in item]
+    encoders = encoders or [
+        str(_newest_run(Path(_probe_config(options.config, [], overrides).out)))
+    ]
+    config = _probe_config(options.config, encoders, overrides)
+    if not config.data.unseen:
+        raise ConfigError("data.unseen: names no dataset to probe on")
+    unseen = {name: build(name, entry, config.data) for name, entry in config.data.unseen.items()}
+    loaded, baseline = load_all(encoders, config)
+    trained = _training_data(loaded, config)
+    check_overlap(trained, list(unseen.values()), config.probe.allow_overlap)
+    make_ready(list(unseen.values()), config)
+    folder = options.out or create_run_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "config.yaml").is_file():
+        save_config(config, folder / "config.yaml")
+    origin = _origin(folder, config, unseen, trained)
+    probe_run(folder, loaded, config, unseen, origin, started, baseline)
+    loggers = wandb_logger(config, folder, origin, "probe")
+    log_probes(loggers, folder)
+    log_files(loggers, folder)
+    finish(loggers)
+    print_result(folder)
+    return 0
+
+
+def _training_data(encoders: Sequence[FrozenEncoder], config: Config) -> list[Card]:
+    """What encoders say that they were trained on, whichever configuration probes them.
+
+    Training data that the configuration names count as well: an older export may tell nothing.
+    """
+    told: dict[str, Card] = {t.name: t for e in encoders for t in trained_on(e.facts)}
+    for name, entry in config.data.train.items():
+        told[name] = build(name, entry, config.data)
+    return list(told.values())
+
+
+def _origin(
+    folder: Path,
+    config: Config,
+    unseen: Mapping[str, DatasetReader],
+    trained: Sequence[Card],
+) -> dict[str, Any]:
+    """Provenance of a study; in the folder of a training run it keeps what is said there."""
+    fresh, path = provenance(config, {}, unseen, trained), folder / "provenance.json"
+    if not path.is_file():
+        return fresh
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    both = {**earlier["datasets"], **fresh["datasets"]}
+    synthetic = earlier["synthetic"] or fresh["synthetic"]
+    warnings = list(dict.fromkeys([*earlier.get("warnings", []), *fresh["warnings"]]))
+    return {
+        **fresh,
+        **earlier,
+        **{"datasets": both, "synthetic": synthetic, "warnings": warnings},
+    }
+
+
+def _probe_config(path: Path | None, encoders: list[str], overrides: list[str]) -> Config:
+    """The named file, else the first run's own configuration, else the shipped recipe."""
+    paths = [Path(spec) for spec in encoders if Path(spec).exists()]
+    beside = [place / "config.yaml" for path in paths for place in (path, *path.parents[:2])]
+    found = [file for file in beside if file.is_file()]
+    config = load_config(path or (found[0] if found else PROBE_RECIPE), overrides)
+    config.name = "probe"
+    return config
+
+
+def _newest_run(out: Path) -> Path:
+    runs = [path.parent for path in out.glob(f"*/{WEIGHTS_FILE}")]
+    if not runs:
+        raise ConfigError(
+            f"{out}: no run with an {WEIGHTS_FILE}; run `make pretrain` first, or name encoders "
+            "(a run's folder, imagenet:resnet50, ...)"
+        )
+    return max(runs, key=lambda path: path.stat().st_mtime)
+
+
+def run_embed(options: argparse.Namespace) -> int:
+    """Write the features of a folder of images or of a store; return the exit code."""
+    if options.batch_size < 1:
+        raise ConfigError(f"--batch-size {options.batch_size}: give at least 1")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder = load_encoder(options.encoder, options.size or None, device)
+    stored = options.images.suffix in (".h5", ".hdf5")
+    source = (StorePatches if stored else ImageFolder)(options.images, encoder.input_size)
+    count = embed(encoder, source, options.out, options.batch_size)
+    console.print(f"{count} embeddings of {options.images}: {options.out}")
+    return 0
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Write a checkpoint's encoder, or a run's in the hub's layout; return the exit code."""
+    if options.source.is_dir():
+        return _export_run(options)
+    if not options.source.is_file():
+        raise ConfigError(f"{options.source}: no such checkpoint or run")
+    if options.push:
+        raise ConfigError(
+            f"--push: {options.source} has no model card; name the folder of a finished run"
+        )
+    module = MultiTaskModule.from_checkpoint(str(options.source))
+    console.print(f"encoder: {export_encoder(module, options.out)}")
+    return 0
+
+
+def _export_run(options: argparse.Namespace) -> int:
+    from lightning_app.publish import hub  # slow to import
+
+    if options.push:
+        hub.check_name(options.push)
+    folder = hub.write_hub_folder(options.source, options.out, options.push)
+    console.print(f"encoder for timm and the hub: {folder}")
+    if options.push:
+        console.print(f"uploaded: {hub.push(folder, options.push, options.private)}")
+    return 0
+
+
+def run_report(options: argparse.Namespace) -> int:
+    """Write the report of one run again, or a leaderboard of several; return the exit code."""
+    for run in options.runs:
+        if not (run / "provenance.json").is_file():
+            raise ConfigError(f"{run}: not the folder of a run (it holds no provenance.json)")
+    if len(options.runs) == 1:
+        console.print(f"report: {write_report(options.runs[0])}")
+    else:
+        console.print(f"leaderboard: {compare(options.runs, options.out)}")
+    return 0

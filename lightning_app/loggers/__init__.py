@@ -1,0 +1,1 @@
+"""CSV, W&B and TensorBoard loggers, and log filters."""

@@ -1,0 +1,118 @@
+"""A finished run's encoder as the Hugging Face hub and timm read it, and its upload."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    HFValidationError,
+    HTTPError,
+    LocalTokenNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from timm.models import save_for_hf
+
+from datamodules.core.errors import ConfigError, WeightsError
+from lightning_app.publish.model_card import CARD_FILE, loading_lines
+from models.inference.export import FACTS_FILE
+from models.inference.frozen_encoder import load_encoder
+
+# The licence of the weights follows from the data: the card's own words say how.
+_FRONT = """---
+library_name: timm
+pipeline_tag: image-feature-extraction
+license: other
+license_name: terms-of-the-training-data
+tags:
+- timm
+- histology
+- pathology
+- feature-extraction
+---
+"""
+
+
+def write_hub_folder(run: Path, folder: Path, name: str = "") -> Path:
+    """Write `config.json`, `model.safetensors` and `README.md`.
+
+    `timm.create_model("local-dir:<folder>")` gives the encoder, and
+    `timm.create_model("hf-hub:<owner>/<name>", pretrained=True)` does once it is uploaded.
+
+    Args:
+        run: folder of a finished run.
+        folder: to write; must be new or empty.
+        name: "owner/name" on the hub, for the card's lines; empty where there is none.
+
+    Raises:
+        ConfigError: the folder holds something, or the run has no model card.
+        WeightsError: the run has no export, or a damaged one.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"--out {folder}: holds files already; name a new folder")
+    if not (run / CARD_FILE).is_file():
+        raise ConfigError(f"{run}: not a finished run (it holds no {CARD_FILE})")
+    model = load_encoder(run).model.to(memory_format=torch.contiguous_format)
+    facts = json.loads((run / FACTS_FILE).read_text(encoding="utf-8"))
+    data = {
+        "input_size": (3, facts["input_size"], facts["input_size"]),
+        **{key: facts[key] for key in ("mean", "std", "interpolation")},
+        "crop_pct": 1.0,
+    }
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    save_for_hf(model, str(aside), safe_serialization=True, data_config=data)
+    card = (run / CARD_FILE).read_text(encoding="utf-8")
+    here = f"hf-hub:{name}" if name else f"local-dir:{folder.name}"
+    short = f'import timm\nencoder = timm.create_model("{here}", pretrained=True).eval()\n'
+    text = _FRONT + card.replace(loading_lines(facts), short)
+    (aside / "README.md").write_text(text, encoding="utf-8")
+    shutil.copyfile(run / FACTS_FILE, aside / FACTS_FILE)
+    if folder.exists():
+        folder.rmdir()
+    aside.replace(folder)
+    return folder
+
+
+def check_name(name: str) -> None:
+    """Whether a name is "owner/name" as the hub wants it.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ConfigError(f"--push {name}: {str(error).splitlines()[0]}") from error
+    if "/" not in name:
+        raise ConfigError(f"--push {name}: give owner/name")
+
+
+def push(folder: Path, name: str, private: bool) -> str:
+    """Upload a folder of `write_hub_folder`; return its address.
+
+    Args:
+        folder: what to upload, whole.
+        name: "owner/name"; the repository is made where it is missing.
+        private: whether a new repository is.
+
+    Raises:
+        WeightsError: no access token, or the hub refuses or cannot be reached.
+    """
+    api = HfApi(library_name="timm")
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        done = api.upload_folder(repo_id=name, folder_path=folder, commit_message="Add encoder")
+    except LocalTokenNotFoundError as error:
+        raise WeightsError(
+            f"--push {name}: no access token; run `hf auth login` or set HF_TOKEN"
+        ) from error
+    except (HTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"--push {name}: {reason}; {folder} is complete and can be uploaded later"
+        ) from error
+    return str(done.commit_url)

@@ -1,0 +1,1 @@
+"""Building the Trainer, and turning its failures into one line of advice."""

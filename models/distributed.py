@@ -1,0 +1,31 @@
+"""Sums and maxima over the ranks of a training, and whether weights are sharded."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum over all ranks, in place; as it is where there is one."""
+    if ranks() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def largest_over_ranks(tensor: Tensor) -> Tensor:
+    """The largest of all ranks, element by element, in place; as it is where there is one."""
+    if ranks() > 1:
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return tensor
+
+
+def ranks() -> int:
+    """Number of training processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether ranks hold pieces of its weights (FSDP)."""
+    return any(isinstance(p, DTensor) for p in module.parameters())

@@ -1,0 +1,80 @@
+"""The trained encoder as plain timm weights, in two files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.module import MultiTaskModule
+from models.network.encoder import Encoder
+
+WEIGHTS_FILE = "encoder.safetensors"
+FACTS_FILE = "encoder.json"
+
+
+def export_encoder(
+    source: MultiTaskModule | Encoder, folder: Path, extra: Mapping[str, Any] | None = None
+) -> Path:
+    """Write `encoder.safetensors` and `encoder.json`.
+
+    The weights have the keys of `timm.create_model(name, num_classes=0, **model_kwargs)`. Both
+    files are written aside and renamed, the facts last: where they lie, the export is complete.
+
+    Args:
+        source: the module after training, or its encoder.
+        folder: made where it is missing.
+        extra: more facts to keep (datasets, licences, scores); plain containers.
+
+    Returns:
+        Path of the weights.
+    """
+    encoder = source if isinstance(source, Encoder) else source.model.encoder
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        key: value.detach().cpu().contiguous().clone()
+        for key, value in encoder.model.state_dict().items()
+    }
+    facts = {**facts_of(encoder), "digest": digest(state)}
+    path = folder / WEIGHTS_FILE
+    aside = path.with_suffix(".tmp")
+    save_file(state, aside, metadata={"format": "pt", "timm_name": encoder.name})
+    (folder / FACTS_FILE).unlink(missing_ok=True)
+    aside.replace(path)
+    aside = folder / f"{FACTS_FILE}.tmp"
+    aside.write_text(json.dumps({**(extra or {}), **facts}, indent=2, default=str) + "\n")
+    aside.replace(folder / FACTS_FILE)
+    shutil.copymode(folder / FACTS_FILE, path)  # safetensors lets nobody else read its files
+    return path
+
+
+def facts_of(encoder: Encoder) -> dict[str, Any]:
+    """How to build the encoder with timm, and how to feed it."""
+    return {
+        "timm_name": encoder.name,
+        "model_kwargs": encoder.kwargs,
+        "embedding_dim": encoder.embedding_dim,
+        "input_size": encoder.input_size,
+        "mean": list(encoder.mean),
+        "std": list(encoder.std),
+        "interpolation": encoder.interpolation,
+        "versions": {"timm": timm.__version__, "torch": torch.__version__},
+    }
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of all weights, in order of the names."""
+    total = hashlib.sha256()
+    for key in sorted(state):
+        value = state[key].detach().cpu().contiguous()
+        total.update(f"{key}|{value.dtype}|{tuple(value.shape)}|".encode())
+        total.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return total.hexdigest()

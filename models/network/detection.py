@@ -1,0 +1,158 @@
+"""The geometry of dense, anchor-free detection: from maps to boxes and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from datamodules.stream.batch import DetectionTarget
+
+BEFORE_NMS = 1000
+MAX_LOG_SIZE = 4.0  # e^4 times the typical size: keeps exp() finite
+
+
+@dataclass
+class Detections:
+    """Predicted objects of a batch of images, flat over the images.
+
+    Attributes:
+        boxes: float32 (m, 4), x1, y1, x2, y2 in pixels of the network input.
+        scores: float32 (m,), in [0, 1]; descending within an image.
+        labels: int64 (m,), class index.
+        image: int64 (m,), ascending.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    image: Tensor
+
+    def of(self, image: int) -> Detections:
+        """The objects of one image."""
+        keep = self.image == image
+        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.image[keep])
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells and boxes of one detection map.
+
+    A cell predicts the offset of the object's centre from its own, in cells, and the logarithm of
+    width and height relative to a typical object. Unlike distances to the four sides this also
+    describes an object that is smaller than a cell and does not cover the cell's centre.
+
+    Attributes:
+        stride: pixels per cell.
+        object_px: side of a typical object in pixels.
+    """
+
+    stride: float
+    object_px: float
+
+    def boxes(self, raw: Tensor, cell: Tensor, height: int, width: int) -> Tensor:
+        """Boxes in pixels that cells predict.
+
+        Args:
+            raw: (m, 4), centre offset x, y and log width, height.
+            cell: int64 (m,), index of the cell, flat over image, row, column.
+            height: of the map in cells.
+            width: of the map in cells.
+        """
+        raw = raw.float()
+        position = torch.stack([cell % width, cell // width % height], 1)
+        centre = (position + 0.5 + raw[:, :2]) * self.stride
+        half = raw[:, 2:].clamp(max=MAX_LOG_SIZE).exp() * (self.object_px / 2)
+        return torch.cat([centre - half, centre + half], 1)
+
+    def decode(
+        self, output: Tensor, classes: int, threshold: float, overlap: float, limit: int
+    ) -> Detections:
+        """Boxes of a whole batch, without duplicates.
+
+        Args:
+            output: (n, classes + 4, height, width): logits, then what `boxes` takes.
+            classes: number of classes.
+            threshold: lowest score that is kept.
+            overlap: of two boxes of a class that overlap more (IoU), the weaker one goes.
+            limit: most objects per image.
+        """
+        n, _, height, width = output.shape
+        flat = output.float().permute(0, 2, 3, 1).reshape(n, height * width, classes + 4)
+        scores = flat[..., :classes].sigmoid().flatten(1)
+        scores, index = scores.topk(min(BEFORE_NMS, scores.shape[1]), dim=1)
+        image = torch.arange(n, device=output.device)[:, None].expand_as(index)
+        keep = scores >= threshold
+        scores, index, image = scores[keep], index[keep], image[keep]
+        cell, label = index // classes + image * height * width, index % classes
+        boxes = self.boxes(flat.flatten(0, 1)[cell, classes:], cell, height, width)
+        kept = batched_nms(boxes, scores, image * classes + label, overlap)
+        kept = kept[torch.argsort(image[kept], stable=True)]  # stable: scores stay descending
+        rank = torch.arange(len(kept), device=kept.device)
+        first = torch.searchsorted(image[kept].contiguous(), image[kept].contiguous())
+        kept = kept[rank - first < limit]
+        return Detections(boxes[kept], scores[kept], label[kept], image[kept])
+
+
+class Assignment(NamedTuple):
+    """The cells that hold an object.
+
+    Attributes:
+        cell: int64 (m,), index into the cells of all images, flat over image, row, column;
+            ascending.
+        box: int64 (m,), index of the object that the cell answers for.
+    """
+
+    cell: Tensor
+    box: Tensor
+
+
+def assign(
+    target: DetectionTarget, images: int, height: int, width: int, stride: float
+) -> Assignment:
+    """Give every object the 3 x 3 cells around its centre, as far as they lie in its box.
+
+    A cell that holds an object's centre belongs to that object first, however small the others
+    are; among equals the smallest box wins, then the first. So only objects that share one centre
+    cell can hide each other. Vectorised over the whole batch; centre sampling after Z. Tian et
+    al., "FCOS: A Simple and Strong Anchor-free Object Detector" (TPAMI 2020), section 3.2.
+
+    Args:
+        target: boxes in pixels of the network input.
+        images: number of images.
+        height: of the map in cells.
+        width: of the map in cells.
+        stride: pixels per cell.
+    """
+    boxes = target.boxes
+    device = boxes.device
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    limit = torch.tensor([width - 1, height - 1], device=device)
+    home = (centre / stride).floor().long().clamp(min=0).minimum(limit)
+    steps = torch.arange(-1, 2, device=device)
+    around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).view(1, 9, 2)
+    cells = home[:, None] + around
+    points = (cells + 0.5) * stride
+    covered = (points >= boxes[:, None, :2]) & (points <= boxes[:, None, 2:])
+    in_map = (cells >= 0) & (cells <= limit)
+    is_home = (around == 0).all(-1)
+    possible = (covered.all(-1) & in_map.all(-1)) | is_home
+
+    area = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
+    by_area = torch.argsort(area, stable=True)
+    rank = torch.empty_like(by_area)
+    rank[by_area] = torch.arange(len(boxes), device=device)
+    # Lower is stronger: centre cells before all others, then the smaller box.
+    strength = rank[:, None] + torch.where(is_home, 0, len(boxes))
+    flat = (target.image[:, None] * height + cells[..., 1]) * width + cells[..., 0]
+
+    nobody = 2 * len(boxes)
+    owner = torch.full((images * height * width,), nobody, dtype=torch.int64, device=device)
+    owner.scatter_reduce_(0, flat[possible], strength[possible], "amin")
+    cell = torch.nonzero(owner < nobody).squeeze(1)
+    if len(boxes) == 0:
+        return Assignment(cell, cell)
+    return Assignment(cell, by_area[owner[cell] % len(boxes)])

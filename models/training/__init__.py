@@ -1,0 +1,1 @@
+"""What the LightningModule uses to train: optimizer, loss weighting, stain jitter and counters."""

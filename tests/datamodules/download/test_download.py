@@ -1,0 +1,469 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import textwrap
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from datamodules.config import DataConfig, DatasetConfig
+from datamodules.core.errors import ChecksumError, DatasetNotFoundError, DownloadError
+from datamodules.core.records import DOWNLOADS, Archive, Boxes, Task, TaskKind
+from datamodules.download.archives import file_name, with_checksum
+from datamodules.download.dataset import COMPLETE, download
+from datamodules.download.disk_space import room_for, store_bytes
+from datamodules.download.http_transfer import Patience
+from datamodules.prepare import fingerprint
+from datamodules.reader import DatasetReader
+from datamodules.registry import build
+from datamodules.store.synthetic_mark import MARK
+from datamodules.store.tiling import View
+from lightning_app.commands.dataset_tables import print_room
+from tests.support.fake_server import Publisher
+
+QUICK = Patience(attempts=3, wait=0.01, timeout=5)
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    server = Publisher()
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def dataset_of(root: Path, *archives: Archive, **facts: object) -> DatasetReader:
+    attributes = {
+        "title": "Published",
+        "organs": ("colon",),
+        "licence": "CC0",
+        "folder": "published",
+        "homepage": "https://example.org/published",
+        "archives": archives,
+        "layout": ("slides/*.png",),
+        "tasks": (),
+        **facts,
+    }
+    published = type("Published", (DatasetReader,), attributes)
+    dataset: DatasetReader = published(DataConfig(root=str(root)))
+    return dataset
+
+
+def zipped(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return buffer.getvalue()
+
+
+def noise(size: int) -> bytes:
+    return np.random.default_rng(0).bytes(size)
+
+
+def md5(body: bytes) -> str:
+    return f"md5:{hashlib.md5(body).hexdigest()}"
+
+
+PACKED = zipped(**{"slides/a.png": noise(3_000_000), "slides/b.png": b"b", "README.md": b"text"})
+
+
+def announced(url: str, body: bytes) -> Archive:
+    return Archive(url, md5(body), len(body))
+
+
+def test_archives_are_fetched_checked_unpacked_and_marked_complete_last(publisher, tmp_path):
+    second = gzip.compress(b"plain content")
+    dataset = dataset_of(
+        tmp_path,
+        announced(publisher.offer("images.zip", PACKED), PACKED),
+        announced(publisher.offer("labels.csv.gz", second), second),
+    )
+    entries = download(dataset, patience=QUICK)
+    assert [path.name for path in entries] == ["README.md", "labels.csv", "slides"]
+    assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
+    assert (dataset.root / "labels.csv").read_bytes() == b"plain content"
+    marks = json.loads((dataset.root / DOWNLOADS / COMPLETE).read_text())
+    assert [mark["sha256"] for mark in marks] == [
+        hashlib.sha256(body).hexdigest() for body in (PACKED, second)
+    ]
+    left = {path.suffix for path in (dataset.root / DOWNLOADS).iterdir() if path.name != "lock"}
+    assert left == {".json"}  # neither archives nor staging folders stay
+
+
+def test_a_second_call_fetches_nothing(publisher, tmp_path):
+    dataset = dataset_of(tmp_path, announced(publisher.offer("images.zip", PACKED), PACKED))
+    download(dataset, patience=QUICK)
+    before = fingerprint(dataset.root)
+    assert [path.name for path in download(dataset, patience=QUICK)] == ["README.md", "slides"]
+    assert len(publisher.asked) == 1
+    assert fingerprint(dataset.root) == before
+
+
+def test_only_what_was_removed_is_fetched_again(publisher, tmp_path):
+    other = zipped(**{"labels/a.txt": b"1"})
+    dataset = dataset_of(
+        tmp_path,
+        announced(publisher.offer("images.zip", PACKED), PACKED),
+        announced(publisher.offer("labels.zip", other), other),
+    )
+    download(dataset, patience=QUICK)
+    shutil.rmtree(dataset.root / "labels")
+    download(dataset, patience=QUICK)
+    assert [path for path, _ in publisher.asked] == ["/images.zip", "/labels.zip", "/labels.zip"]
+    assert (dataset.root / "labels/a.txt").read_bytes() == b"1"
+
+
+def test_dropped_connections_are_resumed_where_they_stopped(publisher, tmp_path):
+    url = publisher.offer("images.zip", PACKED, drop_after=[1_000_000, 1_200_000])
+    dataset = dataset_of(tmp_path, announced(url, PACKED))
+    download(dataset, patience=QUICK)
+    starts = [int(asked.removeprefix("bytes=").rstrip("-") or 0) for _, asked in publisher.asked]
+    assert len(starts) == 3
+    assert 900_000 <= starts[1] <= 1_000_000
+    assert 2_000_000 <= starts[2] <= 2_200_000
+
+
+def test_a_server_that_never_gets_further_is_given_up_and_the_partial_file_kept(
+    publisher, tmp_path
+):
+    url = publisher.offer("images.zip", PACKED, drop_after=[500_000, 0, 0, 0, 0])
+    dataset = dataset_of(tmp_path, announced(url, PACKED))
+    with pytest.raises(
+        DownloadError, match=r"gave up after 3 attempts.*run the same command again"
+    ):
+        download(dataset, patience=QUICK)
+    part = dataset.root / DOWNLOADS / "images.zip.part"
+    kept = part.stat().st_size
+    assert 400_000 < kept <= 500_000
+    publisher.files["/images.zip"].drop_after = []
+    download(dataset, patience=QUICK)
+    assert publisher.asked[-1][1] == f"bytes={kept}-"
+    assert (dataset.root / "slides/b.png").read_bytes() == b"b"
+
+
+def test_a_promised_length_that_never_comes_is_an_error(publisher, tmp_path):
+    url = publisher.offer("images.zip", PACKED, extra_length=10)
+    with pytest.raises(DownloadError, match="gave up"):
+        download(dataset_of(tmp_path, Archive(url)), patience=QUICK)
+    with pytest.raises(ChecksumError, match=f"offers {len(PACKED) + 10} bytes"):
+        download(dataset_of(tmp_path / "told", announced(url, PACKED)), patience=QUICK)
+
+
+@pytest.mark.parametrize("etag", ["same", ""], ids=["with If-Range", "without ETag"])
+def test_a_file_that_changed_on_the_server_is_fetched_from_the_start(publisher, tmp_path, etag):
+    old = zipped(**{"slides/a.png": noise(2_000_000)[::-1]})
+    tag = {"etag": ""} if not etag else {}
+    url = publisher.offer("images.zip", old, drop_after=[1_500_000, 0, 0, 0], **tag)
+    dataset = dataset_of(tmp_path, Archive(url, md5(PACKED)))
+    with pytest.raises(DownloadError, match="gave up"):
+        download(dataset, patience=QUICK)
+    publisher.offer("images.zip", PACKED, **tag)
+    download(dataset, patience=QUICK)
+    assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
+
+
+def test_pieces_of_two_versions_never_pass_for_the_file(publisher, tmp_path):
+    twin = bytes(reversed(PACKED))  # same length and no ETag: only the checksum can tell
+    url = publisher.offer("images.zip", twin, drop_after=[1_500_000, 0, 0, 0], etag="")
+    dataset = dataset_of(tmp_path, announced(url, PACKED))
+    with pytest.raises(DownloadError, match="gave up"):
+        download(dataset, patience=QUICK)
+    publisher.offer("images.zip", PACKED, etag="")
+    download(dataset, patience=QUICK)
+    assert [bool(asked) for _, asked in publisher.asked[-2:]] == [True, False]
+    assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
+
+
+def test_a_server_that_ignores_ranges_is_read_from_the_start(publisher, tmp_path):
+    url = publisher.offer("images.zip", PACKED, drop_after=[2_000_000], ranges=False)
+    dataset = dataset_of(tmp_path, announced(url, PACKED))
+    download(dataset, patience=QUICK)
+    assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
+
+
+def test_a_range_that_starts_elsewhere_is_not_appended(publisher, tmp_path):
+    url = publisher.offer("images.zip", PACKED, drop_after=[2_000_000], shift=7)
+    dataset = dataset_of(tmp_path, Archive(url))
+    download(dataset, patience=QUICK)
+    assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
+
+
+def test_a_busy_server_is_asked_again_and_a_refusal_is_not(publisher, tmp_path):
+    url = publisher.offer("images.zip", PACKED, failures=[503, 429])
+    download(dataset_of(tmp_path / "busy", announced(url, PACKED)), patience=QUICK)
+    assert len(publisher.asked) == 3
+    refused = publisher.offer("gone.zip", PACKED, failures=[403] * 9)
+    with pytest.raises(DownloadError, match="403"):
+        download(dataset_of(tmp_path / "gone", Archive(refused)), patience=QUICK)
+    assert len(publisher.asked) == 4
+
+
+@pytest.mark.parametrize(
+    "manners", [{"kind": "text/html; charset=utf-8"}, {}], ids=["content type", "content"]
+)
+def test_a_web_page_in_the_place_of_an_archive_is_refused(publisher, tmp_path, manners):
+    url = publisher.offer("images.zip", b"\n <!DOCTYPE html><html>log in</html>", **manners)
+    dataset = dataset_of(tmp_path, Archive(url))
+    with pytest.raises(DownloadError, match="web page"):
+        download(dataset, patience=QUICK)
+    assert not (dataset.root / DOWNLOADS / "images.zip").exists()
+
+
+def test_another_content_than_the_published_one_is_refused_and_removed(publisher, tmp_path):
+    url = publisher.offer("images.zip", PACKED)
+    wrong = Archive(url, md5(b"something else"), len(PACKED))
+    dataset = dataset_of(tmp_path, wrong)
+    with pytest.raises(ChecksumError, match=r"md5 is .*expected"):
+        download(dataset, patience=QUICK)
+    assert not list((dataset.root / DOWNLOADS).glob("images.zip*"))
+    assert not (dataset.root / "slides").exists()
+
+
+def test_too_small_a_disk_is_said_before_anything_is_fetched(publisher, tmp_path, caplog):
+    url = publisher.offer("images.zip", PACKED)
+    huge = Archive(url, bytes=10**18)
+    with (
+        caplog.at_level(logging.INFO),
+        pytest.raises(DownloadError, match=r"needs about 2000000000\.0 GB.*set data\.root"),
+    ):
+        download(dataset_of(tmp_path, huge), patience=QUICK)
+    assert not publisher.asked
+    assert "1 files to fetch, 1000000000.0 GB" in caplog.text
+
+
+def test_the_disk_space_of_all_is_told_before_any_is_fetched(publisher, tmp_path):
+    images = {"images": 1_000, "extent": (64, 64), "patch_size": 32, "view": View.WHOLE}
+    task = (Task("area", TaskKind.SEGMENTATION, ("a", "b")),)
+    url = publisher.offer("images.zip", PACKED)
+    fetched = dataset_of(tmp_path / "data", Archive(url), tasks=task, **images)
+    by_hand = dataset_of(tmp_path / "data", folder="other", obtain="fill in a form", disk_gb=2)
+    told = io.StringIO()
+    print_room(Console(file=told, soft_wrap=True), [fetched, by_hand])
+    mine, other = (line for line in told.getvalue().splitlines() if "\u2502" in line)
+    assert [cell.strip() for cell in mine.split("\u2502")[2:5]] == ["3.0 MB", "6.0 MB", "4.1 MB"]
+    assert [cell.strip() for cell in other.split("\u2502")[2:4]] == ["by hand", "2.0 GB"]
+    assert f"about 2.0 GB of raw files in {tmp_path}" in told.getvalue()
+    assert not publisher.asked
+
+    download(fetched, patience=QUICK)
+    assert room_for(fetched).raw == room_for(fetched).files == 0
+    huge = dataset_of(tmp_path / "data", Archive(url, bytes=10**18), folder="huge")
+    with pytest.raises(DownloadError, match="name fewer datasets"):
+        print_room(Console(file=told), [fetched, huge])
+
+
+@pytest.mark.parametrize("name", ["glas", "monuseg", "tnbc", "nct_crc", "bach"])
+def test_the_estimate_of_a_store_is_what_images_of_the_usual_size_take(name, tmp_path):
+    dataset = build(name, DatasetConfig(), DataConfig(root=str(tmp_path), stores=str(tmp_path)))
+    width, height = dataset.extent
+    targets = {
+        task.name: np.zeros((height, width), np.uint8)
+        if task.kind is TaskKind.SEGMENTATION
+        else Boxes()
+        for task in dataset.tasks
+    }
+    blank = np.zeros((height, width, 3), np.uint8)
+    patches = dataset.cutter(dataset.tasks).cut(blank, targets, dataset.mpp)
+    masks = sum(task.kind is TaskKind.SEGMENTATION for task in dataset.tasks)
+    each = len(patches) * dataset.side**2 * (3 + masks)
+    assert store_bytes(dataset) == each * dataset.images
+
+
+def test_the_content_of_a_gz_archive_is_checked_where_its_checksum_is_published(
+    publisher, tmp_path
+):
+    plain = b"labels" * 1000
+    url = publisher.offer("labels.h5.gz", gzip.compress(plain))
+    facts = {"layout": ("labels.h5",)}
+    wrong = dataset_of(tmp_path, Archive(url, content=md5(b"others")), **facts)
+    with pytest.raises(ChecksumError, match=r"labels\.h5.*md5 is"):
+        download(wrong, patience=QUICK)
+    assert not (wrong.root / "labels.h5").exists()
+    assert not (wrong.root / DOWNLOADS / "labels.h5.gz").exists()
+    right = dataset_of(tmp_path, Archive(url, content=md5(plain)), **facts)
+    download(right, patience=QUICK)
+    assert (right.root / "labels.h5").read_bytes() == plain
+
+
+def test_data_behind_a_form_are_explained_step_by_step(tmp_path):
+    dataset = dataset_of(tmp_path, obtain="fill in the form at example.org")
+    with pytest.raises(DatasetNotFoundError) as caught:
+        download(dataset)
+    message = str(caught.value)
+    assert "fill in the form at example.org" in message
+    assert f"{dataset.root} must hold: slides/*.png" in message
+    assert not dataset.root.exists()
+
+
+def test_data_that_lie_there_already_are_not_fetched(publisher, tmp_path):
+    dataset = dataset_of(tmp_path, Archive(publisher.offer("images.zip", PACKED)))
+    (dataset.root / "slides").mkdir(parents=True)
+    (dataset.root / "slides/mine.png").write_bytes(b"mine")
+    assert [path.name for path in download(dataset)] == ["slides"]
+    assert not publisher.asked
+
+
+def test_an_empty_folder_is_no_data_even_where_the_layout_demands_no_file(publisher, tmp_path):
+    archive = Archive(publisher.offer("images.zip", PACKED))
+    dataset = dataset_of(tmp_path, archive, layout=())
+    dataset.root.mkdir()
+    assert [path.name for path in download(dataset, patience=QUICK)] == ["README.md", "slides"]
+
+
+def test_real_data_never_mix_with_synthetic_ones(publisher, tmp_path):
+    dataset = dataset_of(tmp_path, Archive(publisher.offer("images.zip", PACKED)))
+    dataset.root.mkdir()
+    (dataset.root / MARK).write_text("{}")
+    with pytest.raises(DownloadError, match="synthetic"):
+        download(dataset)
+
+
+def test_another_file_of_the_same_name_is_left_alone(publisher, tmp_path):
+    dataset = dataset_of(tmp_path, Archive(publisher.offer("images.zip", PACKED)))
+    dataset.root.mkdir()
+    (dataset.root / "README.md").write_text("mine")
+    with pytest.raises(DownloadError, match=r"README\.md: lies there already"):
+        download(dataset, patience=QUICK)
+    assert (dataset.root / "README.md").read_text() == "mine"
+    assert not (dataset.root / DOWNLOADS / COMPLETE).exists()
+
+
+def test_an_archive_of_another_layout_is_no_success(publisher, tmp_path):
+    other = zipped(**{"pictures/a.png": b"a"})
+    dataset = dataset_of(tmp_path, announced(publisher.offer("images.zip", other), other))
+    with pytest.raises(DatasetNotFoundError, match="slides"):
+        download(dataset, patience=QUICK)
+    assert not (dataset.root / DOWNLOADS / COMPLETE).exists()
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {repository!r})
+from pathlib import Path
+from datamodules.reader import Archive
+from datamodules.download.dataset import download
+from tests.test_download import dataset_of
+download(dataset_of(Path({root!r}), Archive({url!r})))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
+def test_a_killed_download_goes_on_where_it_stopped(publisher, tmp_path, repository, how):
+    url = publisher.offer("images.zip", PACKED, pause=0.05)
+    code = KILLED.format(repository=str(repository), root=str(tmp_path), url=url)
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.DEVNULL, env=os.environ
+    )
+    dataset = dataset_of(tmp_path, announced(url, PACKED))
+    part = dataset.root / DOWNLOADS / "images.zip.part"
+    until = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size > 200_000) and time.monotonic() < until:
+        time.sleep(0.01)
+    child.send_signal(how)
+    assert child.wait(30) != 0
+    kept = part.stat().st_size
+    assert 200_000 < kept < len(PACKED)
+    publisher.files["/images.zip"].pause = 0
+    download(dataset, patience=QUICK)
+    assert publisher.asked[-1][1] == f"bytes={kept}-"
+    assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
+
+
+def test_a_file_that_is_no_archive_is_taken_as_it_is(publisher, tmp_path):
+    table = zipped(**{"xl/sheet.xml": b"<x/>"})
+    images = zipped(**{"slides/a.png": b"a"})
+    dataset = dataset_of(
+        tmp_path,
+        Archive(publisher.offer("labels.xlsx", table)),
+        Archive(publisher.offer("images.zip", images)),
+    )
+    download(dataset, patience=QUICK)
+    assert (dataset.root / "labels.xlsx").read_bytes() == table
+
+
+def test_a_record_with_checksums_is_asked_where_the_card_names_none(publisher, tmp_path):
+    listed = [{"key": "images.zip", "checksum": md5(PACKED), "size": len(PACKED)}]
+    publisher.offer("api/records/12", json.dumps({"files": listed}).encode())
+    url = publisher.offer("records/12/files/images.zip", PACKED)
+    dataset = dataset_of(tmp_path, Archive(url))
+    assert with_checksum(Archive(url)) == announced(url, PACKED)
+    assert with_checksum(Archive(url, "md5:0")) == Archive(url, "md5:0")
+    download(dataset, patience=QUICK)
+    publisher.asked.clear()
+    download(dataset, patience=QUICK)
+    assert not publisher.asked
+
+
+def test_content_that_differs_from_its_record_is_refused(publisher, tmp_path):
+    listed = [{"key": "images.zip", "checksum": md5(b"else"), "size": len(PACKED)}]
+    publisher.offer("api/records/12", json.dumps({"files": listed}).encode())
+    url = publisher.offer("records/12/files/images.zip", PACKED)
+    with pytest.raises(ChecksumError, match=r"md5 is"):
+        download(dataset_of(tmp_path, Archive(url)), patience=QUICK)
+
+
+@pytest.mark.parametrize("record", [b"no json", b'{"files": []}', b'{"files": 3}', b"[]", None])
+def test_a_record_that_cannot_be_read_is_reported_and_the_file_fetched(
+    publisher, tmp_path, record, caplog
+):
+    if record is not None:
+        publisher.offer("api/records/12", record)
+    dataset = dataset_of(tmp_path, Archive(publisher.offer("records/12/files/images.zip", PACKED)))
+    download(dataset, patience=QUICK)
+    assert "its record names no checksum" in caplog.text
+    assert f"sha256:{hashlib.sha256(PACKED).hexdigest()}" in caplog.text
+
+
+def test_a_server_that_is_not_there_is_named_with_the_cause(tmp_path, publisher):
+    url = publisher.offer("images.zip", PACKED)
+    publisher.close()
+    with pytest.raises(
+        DownloadError, match=r"gave up after 3 attempts \(no connection \(.*refused"
+    ):
+        download(dataset_of(tmp_path, Archive(url)), patience=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://a.org/records/1/files/NCT%20CRC.zip?download=1", "NCT CRC.zip"),
+        ("https://a.org/api/records/1/files/x.zip/content", "x.zip"),
+        ("https://a.org/files/123", "123"),
+        ("https://a.org", "file"),
+        ("https://a.org/..%2F..%2Fetc", "_.._etc"),
+    ],
+)
+def test_a_file_is_named_by_its_address(url, name):
+    assert file_name(url) == name
+
+
+def test_a_tar_is_unpacked_from_the_server_to_its_place(publisher, tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        info = tarfile.TarInfo("./slides/a.png")
+        info.size = 3
+        tar.addfile(info, io.BytesIO(b"abc"))
+    body = buffer.getvalue()
+    dataset = dataset_of(tmp_path, announced(publisher.offer("v1.tar.gz", body), body))
+    download(dataset, patience=QUICK)
+    assert (dataset.root / "slides/a.png").read_bytes() == b"abc"

@@ -1,0 +1,178 @@
+"""Readers of datasets with masks and boxes, over real files and over forged ones."""
+
+import re
+import shutil
+from collections import Counter
+
+import numpy as np
+
+from datamodules.core.errors import LayoutError
+from datamodules.formats.images import read_image, read_mask, write_image
+from datamodules.public.monuseg import outlines
+from tests.support.readers import assert_refused, darkness, dataset, prepared
+
+# ---- MoNuSeg ------------------------------------------------------------------------------
+
+
+def test_monuseg_outlines_land_on_nuclei(official):
+    module = official("monuseg")
+    for record in module.records(module.root):
+        density = darkness(read_image(record.image))
+        inside = record.targets["nuclei"]() == 1
+        assert density[inside].mean() > 1.4 * density[~inside].mean(), record.source
+        # Shifted or transposed outlines fit the image worse.
+        assert density[inside].mean() > 1.2 * density[inside.T].mean(), record.source
+        shifted = np.roll(inside, (12, -12), (0, 1))
+        assert density[inside].mean() > 1.1 * density[shifted].mean(), record.source
+
+
+def test_monuseg_has_the_official_split_and_patients(official):
+    module = official("monuseg")
+    records = list(module.records(module.root))
+    assert Counter(record.split for record in records) == {"train": 4, "test": 3}
+    assert {len(record.group) for record in records} == {12}
+    assert {record.mpp for record in records} == {0.252, 0.2468, 0.2485, 0.2462}
+
+
+def test_monuseg_boxes_and_mask_tell_the_same(official):
+    module = official("monuseg")
+    record = next(module.records(module.root))
+    mask, boxes = record.targets["nuclei"](), record.targets["nuclei_detection"]()
+    xml = module.root / record.source.replace("Tissue Images", "Annotations").replace("tif", "xml")
+    assert abs(len(boxes) - len(outlines(xml))) <= 15  # some lie entirely outside the image
+    x, y = ((boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2).astype(int).T
+    assert mask[y, x].mean() > 0.97
+    covered = np.zeros_like(mask)
+    for x1, y1, x2, y2 in boxes.xyxy.round().astype(int):
+        covered[max(0, y1 - 1) : y2 + 1, max(0, x1 - 1) : x2 + 1] = 1
+    assert (covered[mask == 1] == 1).all()
+
+
+def test_monuseg_tiles_at_native_resolution_equal_the_file(official):
+    module = official("monuseg", target_mpp=0.0)
+    store = prepared(module)
+    assert len(store) == 7 * 16
+    first = read_image(module.root / store.source(0))
+    np.testing.assert_array_equal(store.images([0])[0], first[:256, :256])
+    np.testing.assert_array_equal(store.images([15])[0], first[-256:, -256:])
+    record = next(module.records(module.root))
+    mask = record.targets["nuclei"]()
+    np.testing.assert_array_equal(store.masks("nuclei", [15])[0], mask[-256:, -256:])
+
+
+def test_monuseg_nuclei_that_reach_out_of_the_image_are_clipped(forged, tmp_path):
+    module = dataset("monuseg", forged("monuseg"), tmp_path)
+    record = next(module.records(module.root))
+    xml = module.root / record.source.replace("Tissue Images", "Annotations").replace("tif", "xml")
+    assert min(line.min() for line in outlines(xml)) < 0
+    assert record.targets["nuclei_detection"]().xyxy.min() == 0
+
+
+def test_monuseg_refuses_half_a_pair_and_a_broken_annotation(forged_copy):
+    module = forged_copy("monuseg")
+    xml = sorted((module.root / "MoNuSeg 2018 Training Data/Annotations").iterdir())[0]
+    text = xml.read_text()
+    xml.write_text(text[:3000])
+    assert_refused(module, LayoutError, xml.name, "XML")
+    xml.write_text(text.replace("MicronsPerPixel", "Microns"))
+    assert_refused(module, LayoutError, xml.name, "MicronsPerPixel")
+    xml.write_text(re.sub(r"<Vertices>.*</Vertices>", "<Vertices/>", text, count=1))
+    assert_refused(module, LayoutError, xml.name, "Region 1")
+    xml.unlink()
+    assert_refused(module, LayoutError, xml.stem + ".tif", "XML is missing")
+    xml.write_text(text)
+    (xml.parent.parent / "Tissue Images" / f"{xml.stem}.tif").unlink()
+    assert_refused(module, LayoutError, xml.name, "image is missing")
+
+
+# ---- DSB 2018 -----------------------------------------------------------------------------
+
+
+def test_dsb2018_masks_land_on_nuclei(official):
+    module = official("dsb2018")
+    records = list(module.records(module.root))
+    assert len(records) == 99
+    better = 0
+    for record in records[::4]:
+        density, nuclei = darkness(read_image(record.image)), record.targets["nuclei"]() == 1
+        better += density[nuclei].mean() > density[~nuclei].mean()
+    assert better == len(records[::4])
+
+
+def test_dsb2018_mask_is_the_union_of_all_nuclei(official):
+    module = official("dsb2018")
+    record = next(module.records(module.root))
+    files = sorted((record.image.parent.parent / "masks").iterdir())
+    expected = np.any([read_mask(path) == 255 for path in files], axis=0)
+    np.testing.assert_array_equal(record.targets["nuclei"](), expected)
+
+
+def test_dsb2018_leaves_fluorescence_out(forged, tmp_path):
+    module = dataset("dsb2018", forged("dsb2018"), tmp_path)
+    folders = sorted((module.root / "stage1_train").iterdir())
+    grey = [f for f in folders if np.ptp(read_image(f / "images" / f"{f.name}.png"), 2).max() == 0]
+    names = {record.source.split("/")[1] for record in module.records(module.root)}
+    assert names == {folder.name for folder in folders} - {folder.name for folder in grey}
+
+
+def test_dsb2018_refuses_missing_files_and_masks_of_another_size(forged_copy):
+    module = forged_copy("dsb2018")
+    record = next(module.records(module.root))
+    masks = record.image.parent.parent / "masks"
+    for number, path in enumerate(sorted(masks.iterdir())):
+        write_image(path, np.full((100, 90 + (number == 1)), 255, np.uint8))
+    assert_refused(module, LayoutError, masks.parent.name, "91x100")
+    for path in sorted(masks.iterdir()):
+        write_image(path, np.full((100, 90), 255, np.uint8))
+    assert_refused(module, LayoutError, record.source, "90x100")
+    shutil.rmtree(masks)
+    assert_refused(module, LayoutError, f"{masks.parent.name}/masks")
+    record.image.unlink()
+    assert_refused(module, LayoutError, record.source)
+
+
+# ---- GlaS ---------------------------------------------------------------------------------
+
+
+def test_glas_reads_the_real_pair_and_its_patient(official):
+    module = official("glas", target_mpp=0.0)
+    (record,) = module.records(module.root)
+    assert (record.split, record.group) == ("train", "patient 10")
+    glands = read_mask(record.image.with_name("train_8_anno.bmp"))
+    assert glands.max() == 17
+    store = prepared(module)
+    np.testing.assert_array_equal(store.images([0])[0], read_image(record.image)[:256, :256])
+    np.testing.assert_array_equal(store.masks("glands", [0])[0], glands[:256, :256] > 0)
+
+
+def test_glas_patients_span_the_official_split(forged, tmp_path):
+    module = dataset("glas", forged("glas"), tmp_path)
+    records = list(module.records(module.root))
+    groups = {part: {r.group for r in records if r.split == part} for part in ("train", "test")}
+    assert groups["test"] <= groups["train"]
+    assert {r.split for r in records if "/test" in r.source} == {"test"}
+
+
+def test_glas_reads_grades_in_either_order_of_columns(forged_copy):
+    module = forged_copy("glas")
+    before = [record.group for record in module.records(module.root)]
+    table = next(module.root.rglob("Grade.csv"))
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    table.write_text("\n".join(",".join((row[1], row[0], row[2])) for row in rows))
+    assert [record.group for record in module.records(module.root)] == before
+
+
+def test_glas_refuses_missing_rows_partners_and_columns(forged_copy):
+    module = forged_copy("glas")
+    table = next(module.root.rglob("Grade.csv"))
+    text = table.read_text()
+    table.write_text(re.sub(r"train_2,.*\n", "", text))
+    assert_refused(module, LayoutError, "train_2.bmp", "Grade.csv")
+    table.write_text(text.replace("patient ID", "patient"))
+    assert_refused(module, LayoutError, "Grade.csv", "patient ID")
+    table.write_text(text)
+    annotation = table.with_name("train_1_anno.bmp")
+    write_image(annotation, np.zeros((10, 20), np.uint8))
+    assert_refused(module, LayoutError, "train_1.bmp", "20x10")
+    annotation.unlink()
+    assert_refused(module, LayoutError, "train_1.bmp", "train_1_anno.bmp")

@@ -1,0 +1,214 @@
+"""Readers of patches with one label for the whole: Gleason TMA, BACH, SICAPv2, Kather 2016."""
+
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from datamodules.core.errors import ConfigError, DatasetNotFoundError, ImageError, LayoutError
+from datamodules.formats.images import read_image, read_mask, write_image
+from datamodules.formats.xlsx import read_xlsx, write_xlsx
+from datamodules.public.bach import split_of
+from tests.support.readers import assert_refused, dataset, prepared
+
+# ---- Gleason TMA --------------------------------------------------------------------------
+
+
+def test_gleason_splits_by_array_and_groups_by_core(forged, tmp_path):
+    module = dataset("gleason_tma", forged("gleason_tma"), tmp_path)
+    arrays = {"train": {"ZT111", "ZT199", "ZT204"}, "val": {"ZT76"}, "test": {"ZT80"}}
+    records = list(module.records(module.root))
+    for split, names in arrays.items():
+        assert {r.group.split("_")[0] for r in records if r.split == split} == names
+    assert all(record.source.split("/")[-2] == record.group for record in records)
+    assert all(f"_class_{r.targets['gleason']}." in r.source for r in records)
+
+
+def test_gleason_test_labels_are_those_of_the_pathologist_asked_for(forged, tmp_path):
+    labels = {}
+    for pathologist in (1, 2):
+        module = dataset("gleason_tma", forged("gleason_tma"), tmp_path, pathologist=pathologist)
+        records = list(module.records(module.root))
+        assert all(f"patho_{pathologist}" in r.source for r in records if r.split == "test")
+        labels[pathologist] = [r.targets["gleason"] for r in records]
+    assert len(labels[1]) == len(labels[2])
+    assert labels[1] != labels[2]
+    with pytest.raises(ConfigError, match="gleason_tma"):
+        dataset("gleason_tma", forged("gleason_tma"), tmp_path, pathologist=3)
+
+
+def test_gleason_top_folder_may_lie_one_level_deeper(forged_copy):
+    module = forged_copy("gleason_tma")
+    before = [record.group for record in module.records(module.root)]
+    deeper = module.root / "tma"
+    deeper.mkdir()
+    for name in ("train_validation_patches_750", "test_patches_750"):
+        (module.root / name).rename(deeper / name)
+    assert [record.group for record in module.records(module.root)] == before
+
+
+def test_gleason_refuses_strange_cores_names_classes_and_images(forged_copy):
+    module = forged_copy("gleason_tma")
+    train = module.root / "train_validation_patches_750"
+    core = sorted(train.iterdir())[0]
+    path = sorted(core.iterdir())[0]
+    moved = path.with_name(path.name.replace(path.stem[-7:], "class_7"))
+    path.rename(moved)
+    assert_refused(module, LayoutError, moved.name, "class 7")
+    strange = moved.with_name("photo.jpg")
+    moved.rename(strange)
+    assert_refused(module, LayoutError, f"{core.name}/photo.jpg", "_class_")
+    strange.rename(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    assert_refused(module, ImageError, path.name)
+    shutil.rmtree(core)
+    core.mkdir()
+    assert_refused(module, LayoutError, core.name, "no image")
+    core.rename(train / "ZT80_3_A_1_1")  # a test core among the training cores
+    assert_refused(module, LayoutError, "ZT80_3_A_1_1", "arrays ZT111")
+
+
+# ---- BACH ---------------------------------------------------------------------------------
+
+
+def test_bach_split_has_the_published_sizes():
+    assert Counter(split_of(place) for place in range(400)) == {"train": 268, "test": 132}
+
+
+def test_bach_reads_invasive_against_the_rest_or_all_four_classes(forged, tmp_path):
+    two = prepared(dataset("bach", forged("bach"), tmp_path))
+    four = prepared(dataset("bach", forged("bach"), tmp_path, classes=4))
+    assert two.tasks[0].positive == "Invasive"
+    assert two.target("invasive").mean() == 0.25
+    assert four.tasks[0].classes == ("Benign", "InSitu", "Invasive", "Normal")
+    names = [four.tasks[0].classes[label] for label in four.target("histology")]
+    assert names == [four.source(i).split("/")[-2] for i in range(len(four))]
+    np.testing.assert_array_equal(two.target("invasive"), four.target("histology") == 2)
+
+
+def test_bach_split_depends_on_the_number_in_the_name(forged_copy):
+    module = forged_copy("bach")
+    splits = {r.source.split("/")[-1]: r.split for r in module.records(module.root)}
+    assert splits["b001.tif"] == "train"
+    photos = module.root / "ICIAR2018_BACH_Challenge/Photos"
+    (photos / "Benign/b001.tif").rename(photos / "Benign/b060.tif")  # place 59: trains
+    (photos / "Normal/n001.tif").rename(photos / "Normal/n046.tif")  # place 345: tests
+    splits = {r.source.split("/")[-1]: r.split for r in module.records(module.root)}
+    assert (splits["b060.tif"], splits["n046.tif"]) == ("train", "test")
+
+
+def test_bach_refuses_empty_missing_and_strange_folders_and_names(forged_copy):
+    module = forged_copy("bach")
+    photos = module.root / "ICIAR2018_BACH_Challenge/Photos"
+    assert (photos / "Benign/Thumbs.db").is_file()  # passed over
+    path = photos / "InSitu/is001.tif"
+    path.rename(photos / "InSitu/is101.tif")
+    assert_refused(module, LayoutError, "is101.tif", "100")
+    (photos / "InSitu/is101.tif").rename(photos / "InSitu/b001.tif")
+    assert_refused(module, LayoutError, "InSitu/b001.tif")
+    shutil.rmtree(photos / "InSitu")
+    assert_refused(module, LayoutError, "InSitu")
+    (photos / "InSitu").mkdir()
+    assert_refused(module, LayoutError, "InSitu", "no image")
+
+
+# ---- SICAPv2 ------------------------------------------------------------------------------
+
+
+def test_sicapv2_labels_are_those_of_the_tables(forged, tmp_path):
+    module = dataset("sicapv2", forged("sicapv2"), tmp_path)
+    store = prepared(module)
+    tables = module.root / "partition"
+    rows = [
+        row
+        for name in ("Validation/Val1/Train", "Validation/Val1/Test", "Test/Test")
+        for row in read_xlsx(tables / f"{name}.xlsx")[1:]
+    ]
+    expected = [[int(cell) for cell in row[1:]] for row in rows]
+    assert store.target("gleason").tolist() == expected
+    assert [store.source(i) for i in range(len(store))] == [f"images/{row[0]}" for row in rows]
+    assert any(sum(row) == 2 for row in expected)  # cribriform is pattern 4 as well
+
+
+def test_sicapv2_holds_out_the_fold_asked_for_and_always_the_same_test(forged, tmp_path):
+    seen, tests = [], []
+    for fold in (1, 2, 3, 4):
+        module = dataset("sicapv2", forged("sicapv2"), tmp_path, fold=fold)
+        records = list(module.records(module.root))
+        parts = {s: {r.group for r in records if r.split == s} for s in ("train", "val", "test")}
+        assert not parts["train"] & parts["val"]
+        assert not parts["test"] & (parts["train"] | parts["val"])
+        seen += sorted(parts["val"])
+        tests.append(parts["test"])
+    assert len(seen) == len(set(seen)) == 5
+    assert tests == [tests[0]] * 4
+
+
+def test_sicapv2_regions_are_the_patterns_that_the_labels_name(forged, tmp_path):
+    module = dataset("sicapv2", forged("sicapv2"), tmp_path, patch_size=512)
+    store = prepared(module)
+    labels, masks = store.target("gleason"), store.masks("regions", range(len(store)))
+    for row in range(len(store)):
+        found = np.unique(masks[row])
+        named = [pattern for pattern in (1, 2, 3) if labels[row, pattern]]  # G3, G4, G5
+        assert sorted(set(found.tolist()) - {0}) == named
+    path = module.root / store.source(0).replace("images", "masks").replace(".jpg", ".png")
+    codes = np.array([0, 3, 4, 5])  # of regions 0 to 3
+    np.testing.assert_array_equal(codes[masks[0]], read_mask(path))
+
+
+def test_sicapv2_refuses_unknown_codes_and_reads_labels_alone_when_asked(forged_copy):
+    module = forged_copy("sicapv2")
+    path = next((module.root / "masks").iterdir())
+    mask = read_mask(path).copy()
+    mask[0, 0] = 150
+    write_image(path, mask)
+    assert_refused(module, LayoutError, path.name, "code 150", "0, 3, 4, 5")
+    alone = forged_copy("sicapv2", masks=False)
+    shutil.rmtree(module.root / "masks")
+    assert_refused(module, DatasetNotFoundError, "masks/", "options.masks=false")
+    assert [task.name for task in prepared(alone).tasks] == ["gleason"]
+
+
+def test_sicapv2_refuses_tables_that_do_not_fit_and_missing_images(forged_copy):
+    module = forged_copy("sicapv2")
+    table = module.root / "partition/Test/Test.xlsx"
+    lines = read_xlsx(table)
+    write_xlsx(table, [[*lines[0][:-1], "G6"], *lines[1:]])
+    assert_refused(module, LayoutError, "Test.xlsx", "G4C")
+    write_xlsx(table, [lines[0], [lines[1][0], "yes", 0, 0, 0, 0]])
+    assert_refused(module, LayoutError, "Test.xlsx", "line 2")
+    write_xlsx(table, [lines[0], [lines[1][0], 2, 0, 0, 0, 0]])
+    assert_refused(module, LayoutError, lines[1][0], "0 and 1")
+    table.write_bytes(b"no zip")
+    assert_refused(module, LayoutError, "Test.xlsx", "not a readable")
+    write_xlsx(table, lines)
+    (module.root / "images" / lines[1][0]).unlink()
+    assert_refused(module, DatasetNotFoundError, lines[1][0])
+
+
+# ---- Kather 2016 --------------------------------------------------------------------------
+
+
+def test_kather2016_groups_by_the_slide_in_the_name(forged, tmp_path):
+    module = dataset("kather2016", forged("kather2016"), tmp_path)
+    store = prepared(module)
+    assert store.group_names == [f"CRC-Prim-HE-{k:02d}" for k in (1, 2, 3, 4)]
+    for label in range(8):  # every class occurs on every slide
+        assert len(np.unique(store.group[store.target("tissue") == label])) == 4
+    np.testing.assert_array_equal(store.images([0])[0], read_image(module.root / store.source(0)))
+
+
+def test_kather2016_name_without_slide_is_its_own_group(forged_copy):
+    module = forged_copy("kather2016")
+    path = next(module.root.rglob("01_TUMOR/*.tif"))
+    path.rename(path.with_name("a.tif"))
+    groups = {r.source.split("/")[-1]: r.group for r in module.records(module.root)}
+    assert groups["a.tif"].endswith("01_TUMOR/a.tif")
+
+
+def test_kather2016_refuses_a_missing_class(forged_copy):
+    module = forged_copy("kather2016")
+    shutil.rmtree(next(module.root.rglob("08_EMPTY")))
+    assert_refused(module, LayoutError, "08_EMPTY")

@@ -1,0 +1,67 @@
+"""Readers by name: those of other packages, and the lines that the README gives for own data."""
+
+import re
+
+import pytest
+from omegaconf import OmegaConf
+
+from datamodules.config import DataConfig, DatasetConfig
+from datamodules.core.errors import ConfigError
+from datamodules.core.records import TaskKind
+from datamodules.prepare import prepare
+from datamodules.registry import CONVENTIONS, build, public_names, reader
+from datamodules.synthetic.forge import forge
+
+MODULE = """
+from datamodules.own_data.class_folders import ClassFolders
+
+
+class Private(ClassFolders):
+    title, folder, sources = "private cohort", "private", ("own scanner",)
+"""
+
+
+def install(folder, name, target):
+    """What an installed package looks like to Python: a module, and its metadata beside it."""
+    info = folder / "cohort-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: cohort\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[histology.readers]\n{name} = {target}\n")
+    (folder / "cohort_reader.py").write_text(MODULE)
+
+
+def test_another_package_adds_a_reader_through_its_entry_point(tmp_path, monkeypatch):
+    assert "private" not in public_names()
+    install(tmp_path, "private", "cohort_reader:Private")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert public_names()[-1] == "private"
+    data = DataConfig(root=str(tmp_path / "data"), stores=str(tmp_path / "stores"))
+    dataset = build("private", DatasetConfig(patch_size=64), data)
+    forge(dataset, 0, 8)
+    assert prepare(dataset, 1).count == 8
+    with pytest.raises(ConfigError, match="did you mean 'private'"):
+        reader("privat")
+
+
+def test_the_lines_of_the_readme_for_own_data_work_as_they_stand(repository, tmp_path):
+    text = (repository / "README.md").read_text()
+    block = re.search(r"## Your own data.*?```yaml\n(.*?)```", text, flags=re.DOTALL)
+    entries = OmegaConf.to_container(OmegaConf.create(block[1]))["data"]["train"]
+    assert {entry["reader"] for entry in entries.values()} == set(CONVENTIONS)
+    kinds = set()
+    for name, entry in entries.items():
+        data = DataConfig(root=str(tmp_path / "data"), stores=str(tmp_path / "stores"))
+        dataset = build(name, DatasetConfig(**entry), data)
+        forge(dataset, 0, 8)
+        assert dataset.root == tmp_path / "data" / entry["folder"]
+        prepare(dataset, 1)
+        assert 1 < len(dataset.store.group_names) < len(dataset.store)  # patients, not images
+        kinds |= {task.kind for task in dataset.store.tasks}
+    assert kinds == set(TaskKind) - {TaskKind.MULTILABEL}
+
+
+@pytest.mark.parametrize("view", ["tile", "whole", "TILE"])
+def test_a_view_is_named_as_the_card_names_it(view, tmp_path):
+    config = DatasetConfig(reader="class_folders", options=OmegaConf.create({"view": view}))
+    dataset = build("own", config, DataConfig(root=str(tmp_path)))
+    assert str(dataset.cutter(()).view) == view.lower()

@@ -1,0 +1,162 @@
+"""Frozen features: in the store's order, cached by what decides them, mapped read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from datamodules.config import DataConfig, DatasetConfig
+from datamodules.core.errors import ProbeError
+from datamodules.core.records import Task, TaskKind
+from datamodules.stream.batch import MultiTaskBatch, Part
+from evaluation.config import ProbeConfig
+from evaluation.probe.features import extract, probe_task
+from evaluation.study import run_study
+
+TASK = Task("tumour", TaskKind.CLASSIFICATION, ("no", "yes"), positive="yes")
+SCORE = Task("score", TaskKind.REGRESSION)
+
+
+class Colours:
+    """An encoder whose features are mean colours; it counts the images it sees."""
+
+    mean, std = (0.0,), (1.0,)
+
+    def __init__(self, name: str = "colours", shift: float = 0.0) -> None:
+        self.name, self.digest, self.shift, self.seen = name, f"digest-{shift}", shift, 0
+
+    def embed(self, images: Tensor, precision: str = "fp32") -> Tensor:
+        self.seen += len(images)
+        return images.float().mean(dim=(1, 2)) + self.shift
+
+
+class Memory:
+    """A store in memory: 25 one-coloured images of five patients."""
+
+    def __init__(self, digest: str = "a") -> None:
+        self.digest = digest
+        self.tasks: tuple[Task, ...] = (Task("cells", TaskKind.DETECTION, ("cell",)), TASK, SCORE)
+        self.split = np.zeros(25, np.uint8)
+        self.group = np.repeat(np.arange(5, dtype=np.int32), 5)
+        self.colours = np.arange(75, dtype=np.uint8).reshape(25, 1, 1, 3)
+
+    synthetic = False
+
+    def images(self, indices: Sequence[int]) -> np.ndarray[Any, Any]:
+        return np.broadcast_to(self.colours[list(indices)], (len(indices), 8, 8, 3))
+
+    def target(self, task: str) -> np.ndarray[Any, Any]:
+        labels = np.arange(25) % 2
+        return labels if task == "tumour" else labels.astype(np.float32) / 3
+
+
+@dataclass
+class Data:
+    """A dataset that serves its store in padded batches."""
+
+    store: Memory = field(default_factory=Memory)
+    name: str = "unseen"
+    config: DatasetConfig = field(default_factory=lambda: DatasetConfig(folds=5))
+    data: DataConfig = field(default_factory=lambda: DataConfig(image_size=8))
+    short: int = 0
+
+    def evaluation_loader(self, input_size: int, batch_size: int) -> Iterator[MultiTaskBatch]:
+        rows = np.arange(25 - self.short)
+        for start in range(0, len(rows), batch_size):
+            index = rows[start : start + batch_size]
+            padded = np.r_[index, np.zeros(batch_size - len(index), int)]
+            images = np.broadcast_to(
+                self.store.colours[padded], (batch_size, input_size, input_size, 3)
+            )
+            part = Part(self.name, 0, batch_size, {}, torch.from_numpy(padded), len(index))
+            yield MultiTaskBatch(torch.from_numpy(images.copy()), [part])
+
+
+def test_features_stand_in_the_order_of_the_store_and_padding_does_not_count(
+    tmp_path: Path,
+) -> None:
+    encoder, data = Colours(), Data()
+    found = extract(encoder, data, TASK, tmp_path, batch_size=4)
+    np.testing.assert_allclose(found.features, data.store.colours.reshape(25, 3))
+    assert encoder.seen == 25
+    assert (found.positive, found.folds, found.classes) == (1, 5, ("no", "yes"))
+    with pytest.raises(ValueError, match="read-only"):
+        found.features[0, 0] = 1
+
+
+def test_what_was_embedded_once_is_read_again(tmp_path: Path) -> None:
+    encoder = Colours()
+    first = extract(encoder, Data(), TASK, tmp_path, batch_size=4)
+    again = extract(encoder, Data(), TASK, tmp_path, batch_size=10)
+    assert encoder.seen == 25
+    np.testing.assert_array_equal(first.features, again.features)
+    assert first.key == again.key
+
+
+@pytest.mark.parametrize("change", ["weights", "store", "size", "precision", "task"])
+def test_whatever_decides_the_features_makes_a_new_cache_file(tmp_path: Path, change: str) -> None:
+    extract(Colours(), Data(), TASK, tmp_path)
+    encoder = Colours(shift=1.0) if change == "weights" else Colours()
+    data = Data(
+        store=Memory("b" if change == "store" else "a"),
+        config=DatasetConfig(folds=5, input_size=4 if change == "size" else None),
+    )
+    precision = "bf16" if change == "precision" else "fp32"
+    extract(encoder, data, SCORE if change == "task" else TASK, tmp_path, precision=precision)
+    assert encoder.seen == 25
+    assert len(list(tmp_path.glob("*.h5"))) == 2
+
+
+def test_an_incomplete_pass_leaves_no_cache_file(tmp_path: Path) -> None:
+    with pytest.raises(ProbeError, match="gave 22 of 25 images"):
+        extract(Colours(), Data(short=3), TASK, tmp_path)
+    with pytest.raises(ProbeError, match="not finite"):
+        extract(Colours(shift=float("nan")), Data(), TASK, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_cache_file_is_named(tmp_path: Path) -> None:
+    extract(Colours(), Data(), TASK, tmp_path)
+    (path,) = tmp_path.glob("*.h5")
+    path.write_bytes(b"not HDF5")
+    with pytest.raises(ProbeError, match="delete it"):
+        extract(Colours(), Data(), TASK, tmp_path)
+
+
+def test_the_first_classification_or_regression_task_is_probed() -> None:
+    assert probe_task("d", Memory().tasks) is TASK
+    with pytest.raises(ProbeError, match=r"cells \(detection\)"):
+        probe_task("d", Memory().tasks[:1])
+
+
+def test_a_study_writes_its_files_and_embeds_and_fits_nothing_twice(tmp_path: Path) -> None:
+    settings = ProbeConfig(sizes=[4, 0], repeats=2, trees=3, jobs=1, backend="threading")
+    encoders = [Colours("ours"), Colours("imagenet:x", shift=2.0)]
+    (result,) = run_study(encoders, [Data()], settings, tmp_path)
+    assert result.baseline == "imagenet:x"
+    table = pd.read_csv(tmp_path / "probes.csv", keep_default_na=False)
+    assert len(table[table.predictor == "forest"]) == 2 * 5 * 2 * 2
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "probes.csv",
+        "probe_predictions.h5",
+        "probe_journal.jsonl",
+        "embeddings.json",
+        "neighbours",
+        "features",
+    }
+    before = (tmp_path / "probe_journal.jsonl").read_bytes()
+    (again,) = run_study(encoders, [Data()], settings, tmp_path)
+    np.testing.assert_array_equal(again.predicted, result.predicted)
+    assert (tmp_path / "probe_journal.jsonl").read_bytes() == before
+    assert [encoder.seen for encoder in encoders] == [25, 25]
+    with pytest.raises(ProbeError, match="nothing to probe"):
+        run_study([], [Data()], settings, tmp_path)

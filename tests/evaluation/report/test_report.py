@@ -1,0 +1,404 @@
+"""The report: self-contained, honest, readable on a phone; complete where parts are missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules.core.errors import ProbeError
+from datamodules.core.records import TaskKind
+from evaluation.figures.canvas import Words, new_figure, save_picture
+from evaluation.figures.palette import display_names, looks, number
+from evaluation.figures.training_log import read_training_log
+from evaluation.probe.features import Features
+from evaluation.probe.projections import project, project_together, write_projections
+from evaluation.report.headlines import findings, headline
+from evaluation.report.report import compare, write_report
+from evaluation.report.run import Study
+from evaluation.report.sections import images
+from evaluation.statistics.metrics import F1
+from evaluation.statistics.predictions import Predictions, write_predictions
+from evaluation.statistics.summary import summarise
+
+METRICS = """step,epoch,train/glas/glands/loss,val/glas/glands/dice,val/glas/glands/miou,val/summary
+4,0,1.01,,,
+9,0,0.55,,,
+9,0,,0.61,0.5,0.61
+19,1,0.30,,,
+19,1,,0.83,0.7,0.83
+"""
+
+FINAL = {
+    "splits": {"glas": "test"},
+    "summary": 0.85,
+    "scores": {"glas/glands/dice": 0.85, "glas/glands/miou": 0.75},
+}
+
+PROVENANCE = {
+    "title": "a run <b>",
+    "synthetic": True,
+    "commit": "0123456789ab",
+    "versions": {"torch": "2.15.0"},
+    "encoder": "resnet18",
+    "weights": "imagenet",
+    "datasets": {
+        "glas": {
+            "title": "GlaS",
+            "licence": "research",
+            "digest": "f" * 64,
+            "images": 85,
+            "groups": 16,
+            "tasks": {"glands": "segmentation"},
+            "role": "train",
+        }
+    },
+    "licence_line": "research use only",
+    "warnings": ["glas and monuseg share images"],
+    "seconds": 754.0,
+}
+
+
+def predictions(gain: float = 0.25, groups: int = 20) -> Predictions:
+    """The study's own encoder errs less often than ImageNet's by `gain`."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(groups), 8)
+    truth = rng.integers(0, 2, len(group))
+    wrong = np.array([0.45 - gain, 0.45, 0.5])[:, None, None, None]
+    shape = (3, 3, 5, len(group))
+    return Predictions(
+        dataset="idc",
+        metric=F1,
+        encoders=("run-1", "imagenet:resnet18", "random:resnet18"),
+        baseline="imagenet:resnet18",
+        sizes=(10, 30, 0),
+        fold_numbers=np.array([0]),
+        n_train=np.array([[10], [30], [64]]),
+        seeds=np.zeros((3, 5, 1), np.int64),
+        rows=np.arange(len(group)),
+        fold=np.zeros(len(group), np.int64),
+        group=group,
+        truth=truth,
+        predicted=np.where(rng.random(shape) < wrong, 1 - truth, truth),
+        constant=np.ones_like(truth),
+        positive=1,
+    )
+
+
+def probes_only(folder: Path, result: Predictions | None = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_predictions(folder / "probe_predictions.h5", [result or predictions()])
+    return folder
+
+
+def whole_run(folder: Path) -> Path:
+    """A run's folder with every part that a report can show."""
+    probes_only(folder)
+    (folder / "config.yaml").write_text("name: demo\nprobe:\n  bootstrap: 200\n")
+    (folder / "metrics.csv").write_text(METRICS)
+    (folder / "provenance.json").write_text(json.dumps(PROVENANCE))
+    (folder / "final_scores.json").write_text(json.dumps(FINAL))
+    rng = np.random.default_rng(0)
+    table = Features(
+        dataset="idc",
+        encoder="run-1",
+        kind=TaskKind.CLASSIFICATION,
+        classes=("no", "yes"),
+        positive=1,
+        features=rng.normal(size=(30, 6)).astype(np.float32),
+        targets=np.arange(30) % 2,
+        groups=np.arange(30, dtype=np.int32),
+        split=np.zeros(30, np.uint8),
+        folds=3,
+        key="k",
+    )
+    other = replace(table, encoder="imagenet:resnet18")
+    maps = [project(t, 0) for t in (table, other)]
+    beside = replace(table, dataset="breakhis", features=table.features[:20])
+    beside = replace(beside, targets=table.targets[:20], groups=table.groups[:20])
+    maps.append(project_together([table, beside], 0))
+    write_projections(folder / "embeddings.json", maps)
+    (folder / "panels").mkdir()
+    Image.new("RGB", (40, 30), "pink").save(folder / "panels" / "glas-glands.png")
+    return folder
+
+
+class Page(HTMLParser):
+    """Collects tags, addresses and visible text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.images_without_text = 0
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append(tag)
+        self.addresses += [found[a] or "" for a in ("src", "href", "xlink:href") if a in found]
+        self.ids += [found["id"] or ""] if "id" in found else []
+        self.images_without_text += tag == "img" and not found.get("alt")
+        self.images_without_text += tag == "svg" and found.get("role") != "img"
+
+    def handle_data(self, data: str) -> None:
+        self.words += f" {data}"  # cells and lines are words apart
+
+
+def test_the_page_asks_nothing_of_the_outside_and_escapes_what_it_shows(tmp_path: Path) -> None:
+    path = write_report(whole_run(tmp_path / "run"))
+    page = Page(path.read_text())
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    assert "script" not in page.tags
+    assert "@import" not in path.read_text()
+    assert not re.search(r"url\((?!#)", path.read_text())
+    assert "http" not in re.sub(r"http-equiv", "", path.read_text())
+    assert "a run <b>" in page.words
+    assert len(page.ids) == len(set(page.ids)), "ids of different figures never clash"
+    assert page.images_without_text == 0
+    assert page.tags.count("svg") == 4, "learning curve, two maps, training"
+
+
+def test_the_page_says_what_was_gained_on_which_tissue_and_from_where(tmp_path: Path) -> None:
+    words = " ".join(Page(write_report(whole_run(tmp_path / "run")).read_text()).words.split())
+    for text in (
+        "SYNTHETIC tissue.",
+        "[SYNTHETIC] a run <b>",
+        "Frozen features of this encoder beat ImageNet features on 1 of 1 unseen dataset.",
+        "glas and monuseg share images",
+        "1 dataset, 1 task, 85 images",
+        "2 epochs, 20 steps",
+        "13 min",
+        "research use only",
+        "0123456789ab",
+        "torch 2.15.0",
+        "bootstrap: 200",
+        "dice 0.830 0.830 step 20 0.850 test miou 0.750",
+        "40 images of all unseen datasets as points, coloured by dataset",
+        "more than 64",
+    ):
+        assert text in words, text
+
+
+def test_the_numbers_stand_beside_the_page_and_as_figures(tmp_path: Path) -> None:
+    folder = whole_run(tmp_path / "run")
+    write_report(folder)
+    numbers = json.loads((folder / "report.json").read_text(), parse_constant=pytest.fail)
+    expected = summarise(predictions(), 200)
+    (study,) = numbers["probes"]
+    assert study["curves"][0]["scores"][0]["value"] == expected.curves[0].scores[0].value
+    assert study["comparisons"][0]["area"]["low"] == expected.comparisons[0].area.low
+    assert study["comparisons"][0]["efficiency"][2]["needed"]["value"] is None
+    assert study["comparisons"][0]["efficiency"][2]["text"] == "more than 64"
+    assert numbers["findings"][0]["verdict"] == 1
+    made = {path.name for path in (folder / "figures").iterdir()}
+    assert {"learning-curve-idc.png", "learning-curve-idc.svg", "map-idc.png"} <= made
+    with Image.open(folder / "learning_curves.png") as picture:
+        assert picture.width > 800
+    assert "SYNTHETIC TISSUE" in (folder / "learning_curves.svg").read_text()
+    assert study["seeds"] == predictions().seeds.tolist()
+    assert numbers["config"]["probe"]["bootstrap"] == 200
+    assert numbers["provenance"]["datasets"]["glas"]["digest"] == "f" * 64
+    assert not list(folder.glob(".*partial"))
+
+
+def test_a_report_is_the_same_when_it_is_written_again(tmp_path: Path) -> None:
+    folder = whole_run(tmp_path / "run")
+    first = write_report(folder).read_bytes()
+    assert write_report(folder).read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "kept", ["probe_predictions.h5", "metrics.csv", "provenance.json", "embeddings.json", None]
+)
+def test_a_run_with_one_part_only_still_has_a_report(tmp_path: Path, kept: str | None) -> None:
+    folder = whole_run(tmp_path / "run")
+    for path in folder.iterdir():
+        if path.name != kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    words = Page(write_report(folder).read_text()).words
+    assert ("Nobody recorded" in words) == (kept != "provenance.json")
+    assert ("Every score" in words) == (kept == "probe_predictions.h5")
+    assert ("Losses are scaled" in words) == (kept == "metrics.csv")
+
+
+def test_a_missing_or_damaged_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProbeError, match="no such run folder"):
+        write_report(tmp_path / "none")
+    (tmp_path / "provenance.json").write_text("{")
+    with pytest.raises(ProbeError, match="damaged"):
+        write_report(tmp_path)
+
+
+def test_the_headline_follows_the_intervals_and_not_the_mean() -> None:
+    def said(*gains: float) -> str:
+        results = [predictions(gain) for gain in gains]
+        studies = [Study(summarise(r, 300), r.baseline, "p", []) for r in results]
+        return headline(studies, "run-1")
+
+    assert "beat ImageNet features on 2 of 2" in said(0.25, 0.25)
+    assert said(0.001) == (
+        "No clear difference between this encoder and ImageNet features on 1 unseen dataset."
+    )
+    assert said(0.25, 0.001, -0.2).endswith(
+        "on 1 of 3 unseen datasets; there is no clear difference on 1 and they are worse on 1."
+    )
+    assert said(-0.2).endswith("on none of 1 unseen dataset; they are worse on 1.")
+    assert headline([], None) == "This run holds no probes yet."
+
+
+def test_without_a_baseline_a_finding_gives_the_score_alone() -> None:
+    alone = replace(predictions(), baseline=None)
+    (finding,) = findings([Study(summarise(alone, 100), None, "p", [])], "run-1")
+    assert finding.verdict is None
+    assert finding.change.endswith(" %")
+
+
+def test_a_leaderboard_ranks_only_what_did_the_same_test(tmp_path: Path) -> None:
+    good = probes_only(tmp_path / "good")
+    weak = predictions(0.1)
+    weak = replace(weak, encoders=("run-2", *weak.encoders[1:]))
+    weaker = probes_only(tmp_path / "weaker", weak)
+    other = probes_only(tmp_path / "other", predictions(groups=12))
+    out = compare([weaker, other, good], tmp_path / "deep" / "leaderboard.html")
+    tables = json.loads(out.with_suffix(".json").read_text())
+    assert len(tables) == 2
+    same = next(t for t in tables if len({e["run"] for e in t["entries"]}) == 2)
+    assert [e["encoder"] for e in same["entries"]][:2] == ["run-1", "run-2"]
+    values = [entry["area"]["value"] for entry in same["entries"]]
+    assert values == sorted(values, reverse=True)
+    assert "run-1" in Page(out.read_text()).words
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ProbeError, match="no probes"):
+        compare([tmp_path / "empty"], out)
+
+
+def test_a_training_log_is_read_by_task(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(METRICS)
+    log = read_training_log(tmp_path / "metrics.csv")
+    assert log is not None
+    assert (log.steps, log.epochs, log.summary) == (20, 2, 0.83)
+    (task,) = log.tasks
+    assert (task.dataset, task.task, task.metric) == ("glas", "glands", "dice")
+    assert (task.loss_steps, task.loss) == ([4, 9, 19], [1.01, 0.55, 0.30])
+    assert (task.metric_steps, task.metrics["miou"]) == ([9, 19], [0.5, 0.7])
+    (tmp_path / "metrics.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ProbeError, match="no column 'step'"):
+        read_training_log(tmp_path / "metrics.csv")
+
+
+def test_a_picture_brings_its_words_onto_the_page(tmp_path: Path) -> None:
+    folder = probes_only(tmp_path / "run")
+    figure = new_figure(2, 1)
+    words = Words("gl<as", 'truth "a"; predicted ➜ b', "4 of 5 found")
+    save_picture(figure, folder / "panels" / "x.png", words, 100)
+    (shown,) = images([folder / "panels" / "x.png"])
+    assert (shown.heading, shown.caption) == ("gl<as", "4 of 5 found")
+    assert 'alt="truth &quot;a&quot;; predicted ➜ b"' in shown.figure
+    assert "data:image/webp;base64," in shown.figure
+    assert "gl&lt;as" in write_report(folder).read_text()
+
+
+def test_tasks_that_pull_apart_are_shown_where_gradients_were_compared(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "metrics.csv").write_text(
+        "step,epoch,train/a/t/loss,train/b/t/loss,train/c/t/loss,speed/waiting_for_data,"
+        "gradients/cosine/a/t|b/t,gradients/cosine/a/t|c/t,gradients/cosine/b/t|c/t\n"
+        "0,0,1,1,1,0.1,-0.6,0.2,0.9\n1,0,1,1,1,0.3,0.2,0.4,0.7\n"
+    )
+    words = " ".join(Page(write_report(folder).read_text()).words.split())
+    assert "1 of 3 pairs of tasks pull apart on average." in words
+    assert "Most opposed: a/t and b/t, \N{MINUS SIGN}0.20, opposed in 50 % of the rows." in words
+    assert "Most alike: b/t and c/t, +0.80" in words
+    assert "20 % of the time waiting for data" in words
+    numbers = json.loads((folder / "report.json").read_text())["training"]
+    assert [one["cosine"] for one in numbers["agreements"]] == pytest.approx([-0.2, 0.3, 0.8])
+    assert (folder / "figures" / "gradients.svg").is_file()
+
+
+def test_encoders_keep_their_colours_and_have_readable_names() -> None:
+    encoders = ["runs/demo-1", "imagenet:resnet18", "random:resnet18"]
+    assert list(display_names(encoders).values()) == ["this encoder", "ImageNet", "random weights"]
+    two = ["a", "b", "imagenet:resnet18", "imagenet:resnet50"]
+    names = list(display_names(two).values())
+    assert names == ["a", "b", "ImageNet resnet18", "ImageNet resnet50"]
+    slots = [look.slot for look in looks(encoders, "imagenet:resnet18").values()]
+    assert slots == ["--series-1", "--series-2", "--series-3"]
+    many = looks([f"run-{i}" for i in range(4)] + ["imagenet:x"], "imagenet:x")
+    assert len({look.slot for look in many.values()}) == 5
+    assert [number(0.7522, True), number(-0.006, False, True)] == ["75.2", "\u22120.0060"]
+    assert number(-0.00001, True, True) == "0.0"
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def opened(folder: Path, page: Path, width: int) -> tuple[dict[str, str], list[str]]:
+    """What a browser measures of a page in a frame so wide, and what its console says."""
+    # The page forbids scripts, so the measuring frame around it is a page of its own.
+    frame = folder / "frame.html"
+    frame.write_text(
+        f'<iframe id="f" src="{page.relative_to(folder)}" style="border:0;width:{width}px;'
+        'height:900px"></iframe><script>onload = () => { const d = document.getElementById("f").'
+        "contentDocument; document.body.dataset.wide = "
+        "d.documentElement.scrollWidth - d.documentElement.clientWidth;"
+        "document.body.dataset.svg = [...d.querySelectorAll('svg')].filter("
+        "s => s.getBoundingClientRect().height > 50).length;"
+        "document.body.dataset.img = d.images[0].naturalWidth; }</script>"
+    )
+    run = subprocess.run(
+        [
+            str(CHROMIUM),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
+            "--allow-file-access-from-files",
+            "--enable-logging=stderr",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={folder / 'profile'}",
+            "--virtual-time-budget=3000",
+            "--dump-dom",
+            frame.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    said = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
+    return dict(re.findall(r'data-(\w+)="(\d+)"', run.stdout)), said
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine to open the report with")
+@pytest.mark.parametrize("width", [375, 1100])
+def test_a_browser_opens_it_without_errors_requests_or_sideways_scrolling(
+    tmp_path: Path, width: int
+) -> None:
+    measured, said = opened(tmp_path, write_report(whole_run(tmp_path / "run")), width)
+    assert said == []
+    assert measured == {"wide": "0", "svg": "4", "img": "40"}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine to open the report with")
+def test_the_page_itself_forbids_every_request_to_the_outside(tmp_path: Path) -> None:
+    path = write_report(whole_run(tmp_path / "run"))
+    outside = '<img alt="x" src="http://192.0.2.1/x.png">'
+    path.write_text(path.read_text().replace("<footer>", f"{outside}<footer>"))
+    _, said = opened(tmp_path, path, 1100)
+    assert any("Content Security Policy" in line for line in said)

@@ -1,0 +1,132 @@
+"""Numbers that are not finite never reach the weights, and memory that runs out is told of."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch.utils.data import DataLoader
+
+from datamodules.core.errors import StoreError, TrainingError
+from lightning_app.pretrain import Run, assemble
+from lightning_app.training.error_messages import explained
+from tests.support.train_ranks import small_run
+
+TASK = "nct_crc/tissue"
+
+
+class Spoil(Callback):
+    """Spoils a task at one optimizer step, and looks at the weights behind it."""
+
+    def __init__(self, where: str, step: int = 1) -> None:
+        self.where = where
+        self.step = step
+        self.files: set[str] = set()
+        self.before: list[torch.Tensor] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        head = pl_module.model.heads[TASK].linear
+        mine = [part for part in batch.parts if part.dataset == "nct_crc"]
+        if trainer.global_step == self.step:
+            self.before = [p.detach().clone() for p in pl_module.parameters()]
+            store = trainer.datamodule.datasets["nct_crc"].store
+            for part in mine:
+                self.files = {store.source(int(image)) for image in part.index}
+                if self.where == "loss":
+                    batch.images[part.start] = math.nan
+        if self.where == "gradient":
+            spoil = trainer.global_step == self.step
+            head.weight.register_hook(lambda g: g * math.inf if spoil else g)
+
+
+def spoiled(forged: Path, where: str, *settings: str) -> tuple[Run, Spoil]:
+    config = small_run(forged, "trainer.steps_per_epoch=3", "probe.baselines=[]", *settings)
+    run = assemble(config)
+    spoil = Spoil(where)
+    run.trainer.callbacks.insert(0, spoil)
+    return run, spoil
+
+
+def unchanged(run: Run, spoil: Spoil) -> bool:
+    return all(
+        torch.equal(a, b) for a, b in zip(spoil.before, run.module.parameters(), strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def forged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("guards")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_number_that_is_not_finite_stops_the_run_and_names_step_task_and_files(
+    forged: Path, where: str
+) -> None:
+    run, spoil = spoiled(forged, where)
+    with pytest.raises(TrainingError) as told:
+        run.trainer.fit(run.module, datamodule=run.stream)
+    line = str(told.value)
+    said = f"the loss of {TASK} is nan" if where == "loss" else f"the gradient of {TASK} is not"
+    assert line.startswith(f"step 1: {said}"), line
+    assert all(file in line for file in spoil.files)
+    assert "trainer.non_finite=skip" in line and "\n" not in line
+    assert unchanged(run, spoil)
+
+
+@pytest.mark.slow
+def test_such_a_step_can_be_skipped_and_is_counted(
+    forged: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, spoil = spoiled(forged, "loss", "trainer.non_finite=skip", "data.tasks_per_batch=1")
+    run.trainer.fit(run.module, datamodule=run.stream)
+    assert any("step 1: the loss of" in line and "1 so far" in line for line in caplog.messages)
+    assert run.trainer.global_step == 3
+    assert all(p.isfinite().all() for p in run.module.parameters())
+    assert not unchanged(run, spoil)
+    log = pd.read_csv(run.folder / "metrics.csv")
+    assert log["train/skipped_steps"].dropna().unique().tolist() == [1.0]
+    assert log["train/loss"].notna().sum() == 3
+
+
+def test_memory_that_runs_out_says_which_knob_to_turn() -> None:
+    device = explained(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert "model.grad_checkpointing=true" in str(device)
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert "on the host; lower data.workers" in str(explained(refused.value))
+    assert explained(ValueError("something else")) is None
+
+
+class Dies(torch.utils.data.Dataset):
+    """A loader process that the system kills, or that meets bad data."""
+
+    def __init__(self, killed: bool) -> None:
+        self.killed = killed
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        if self.killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise StoreError("glas.h5: patch 3 is cut short; delete the file")
+
+
+@pytest.mark.parametrize(
+    ("killed", "expected"),
+    [(True, "a loader process was killed.*data.workers"), (False, "^glas.h5: patch 3 is cut")],
+)
+def test_a_loader_process_that_dies_is_told_of_in_one_line(killed: bool, expected: str) -> None:
+    with pytest.raises(Exception) as met:
+        next(iter(DataLoader(Dies(killed), num_workers=1)))
+    told = explained(met.value)
+    assert told is not None and "\n" not in str(told)
+    assert re.search(expected, str(told))

@@ -1,0 +1,157 @@
+"""Features of folders and stores: in order, complete or not at all, and taken up again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from datamodules.core.errors import DatasetNotFoundError, ImageError
+from datamodules.formats.images import write_image
+from lightning_app.publish.embed import embed
+from lightning_app.publish.image_sources import ImageFolder, StorePatches
+from models.inference.export import export_encoder
+from models.inference.frozen_encoder import FrozenEncoder, load_encoder
+from models.network.encoder import Encoder
+from tests.support.small_stores import make_patch, small_store
+from tests.support.synthetic_batches import tiny_model
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("encoder")
+    export_encoder(Encoder(tiny_model(encoder="resnet18"), SIDE), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(exported) -> FrozenEncoder:
+    return load_encoder(exported)
+
+
+def write_images(folder: Path, count: int) -> Path:
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        pixels = rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
+        write_image(folder / f"{number % 3}/image{number:03d}.png", pixels)
+    return folder
+
+
+def test_a_folder_gives_one_row_per_image_in_order_of_its_path(encoder, tmp_path):
+    source = ImageFolder(write_images(tmp_path / "images", 7), SIDE)
+    assert embed(encoder, source, tmp_path / "new/f.h5", 3) == 7
+    with h5py.File(tmp_path / "new/f.h5") as file:
+        paths = file["paths"].asstr()[:].tolist()
+        assert paths == sorted(paths)
+        for path, features in zip(paths, file["features"][:], strict=True):
+            pixels = source.read(range(paths.index(path), paths.index(path) + 1))
+            alone = encoder.embed(torch.from_numpy(pixels))[0]
+            torch.testing.assert_close(torch.from_numpy(features), alone, rtol=1e-4, atol=1e-5)
+        assert file.attrs["digest"] == encoder.digest
+        assert (file.attrs["timm_name"], file.attrs["input_size"]) == ("resnet18", SIDE)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["f.h5"]
+
+
+def test_a_store_gives_one_row_per_patch_with_where_it_comes_from(encoder, tmp_path):
+    store = small_store(tmp_path / "s.h5", 10, SIDE)
+    embed(encoder, StorePatches(tmp_path / "s.h5", SIDE), tmp_path / "f.h5", 4)
+    with h5py.File(tmp_path / "f.h5") as file:
+        assert file["coordinates"][:].tolist() == [[n, 2 * n] for n in range(10)]
+        assert file["paths"].asstr()[:].tolist() == [f"images/{n}.png" for n in range(10)]
+        assert file["splits"].asstr()[3:5].tolist() == ["val", "test"]
+        assert file["groups"].asstr()[9] == "patient 3"
+        assert (file.attrs["store_digest"], file.attrs["mpp"]) == (store.digest, 0.5)
+        alone = encoder.embed(torch.from_numpy(make_patch(7, SIDE).image[None]))
+        torch.testing.assert_close(torch.from_numpy(file["features"][7:8]), alone)
+
+
+class Interrupted(ImageFolder):
+    """Breaks off in the middle, as a full machine would."""
+
+    def read(self, rows: range) -> np.ndarray:
+        if rows.start >= 8:
+            raise ImageError("enough")
+        return super().read(rows)
+
+
+def test_an_interrupted_call_goes_on_after_its_last_whole_batch(encoder, tmp_path):
+    folder = write_images(tmp_path / "images", 19)
+    embed(encoder, ImageFolder(folder, SIDE), tmp_path / "calm.h5", 4)
+    with pytest.raises(ImageError):
+        embed(encoder, Interrupted(folder, SIDE), tmp_path / "f.h5", 4)
+    assert not (tmp_path / "f.h5").exists()
+    partial = tmp_path / ".f.h5.partial"
+    with partial.open("ab") as file:
+        file.write(b"torn")  # a batch that was cut short
+
+    class Counted(ImageFolder):
+        first = 10**9
+
+        def read(self, rows: range) -> np.ndarray:
+            self.first = min(self.first, rows.start)
+            return super().read(rows)
+
+    source = Counted(folder, SIDE)
+    embed(encoder, source, tmp_path / "f.h5", 4)
+    assert source.first == 8
+    assert (tmp_path / "f.h5").read_bytes() == (tmp_path / "calm.h5").read_bytes()
+
+
+def test_what_was_embedded_of_other_images_or_otherwise_is_not_taken_up(encoder, tmp_path):
+    folder = write_images(tmp_path / "images", 12)
+    with pytest.raises(ImageError):
+        embed(encoder, Interrupted(folder, SIDE), tmp_path / "f.h5", 4)
+    write_image(folder / "0/image000.png", np.zeros((SIDE, SIDE, 3), np.uint8))
+    embed(encoder, ImageFolder(folder, SIDE), tmp_path / "f.h5", 4)
+    embed(encoder, ImageFolder(folder, SIDE), tmp_path / "calm.h5", 4)
+    assert (tmp_path / "f.h5").read_bytes() == (tmp_path / "calm.h5").read_bytes()
+    with pytest.raises(ImageError):
+        embed(encoder, Interrupted(folder, SIDE), tmp_path / "g.h5", 4)
+    embed(encoder, ImageFolder(folder, SIDE), tmp_path / "g.h5", 5)
+    with h5py.File(tmp_path / "g.h5") as one, h5py.File(tmp_path / "calm.h5") as other:
+        np.testing.assert_allclose(one["features"][:], other["features"][:], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_and_ends_with_the_same_file(exported, repository, tmp_path):
+    folder = write_images(tmp_path / "images", 300)
+    command = [sys.executable, "-m", "lightning_app", "embed", str(exported), str(folder)]
+    command += ["--batch-size", "4", "--out"]
+    environment = {**os.environ, "PYTHONPATH": str(repository), "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen([*command, "f.h5"], cwd=tmp_path, env=environment)
+    partial = tmp_path / ".f.h5.partial"
+    until = time.monotonic() + 120
+    while not (partial.exists() and partial.stat().st_size > 20 * 4 * 512):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert partial.exists() and not (tmp_path / "f.h5").exists()
+    again = subprocess.run([*command, "f.h5"], cwd=tmp_path, env=environment, capture_output=True)
+    assert again.returncode == 0
+    assert b"of 300 embeddings were there already" in again.stdout + again.stderr
+    embed(named(exported), ImageFolder(folder, SIDE), tmp_path / "calm.h5", 4)
+    assert (tmp_path / "f.h5").read_bytes() == (tmp_path / "calm.h5").read_bytes()
+
+
+def named(exported: Path) -> FrozenEncoder:
+    """As the command calls it."""
+    encoder = load_encoder(exported)
+    encoder.name = exported.name
+    return encoder
+
+
+def test_a_folder_without_images_is_named(tmp_path):
+    with pytest.raises(DatasetNotFoundError, match="no image file there or below"):
+        ImageFolder(tmp_path, SIDE)

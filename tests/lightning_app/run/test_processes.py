@@ -1,0 +1,166 @@
+"""Several processes start together, agree, and do not outlive one another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from datamodules.core.errors import ConfigError
+from datamodules.multitask import MultiTaskDataModule
+from lightning_app.config import TrainerConfig, save_config
+from lightning_app.pretrain import make_ready
+from lightning_app.run.processes import devices_and_nodes
+from tests.support.train_ranks import small_run
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+PRETRAIN = ["-m", "lightning_app", "pretrain", "--config"]
+GONE_WITHIN_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run whose data are there."""
+    folder = tmp_path_factory.mktemp("started")
+    config = small_run(
+        folder, "probe.baselines=[]", "data.batch_size=2", "data.image_size=32", "data.val_limit=4"
+    )
+    make_ready(list(MultiTaskDataModule(config.data).datasets.values()), config)
+    path = folder / "recipe.yaml"
+    save_config(config, path)
+    return path
+
+
+def start(command: list[str], recipe: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).resolve().parents[3]),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    return subprocess.Popen(
+        [*command, str(recipe), f"out={out}", *more],
+        env=environment,
+        text=True,
+        stdout=(out.parent / f"{out.name}.log").open("w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def children(process: int) -> list[int]:
+    """Processes that a process started and that live, the trainers among them only."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+            line = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(parent) == process and state != "Z" and b"pretrain" in line:
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for_steps(out: Path, process: subprocess.Popen[str], steps: int = 3) -> None:
+    deadline = time.monotonic() + 240
+    while True:
+        logs = list(out.glob("*/metrics.csv"))
+        if logs and len(logs[0].read_text().splitlines()) > 2 * steps:
+            return
+        said = (out.parent / f"{out.name}.log").read_text()
+        assert process.poll() is None and time.monotonic() < deadline, said[-3000:]
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_torchrun_trains_one_run_in_one_folder(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    settings = ["trainer.steps_per_epoch=3", "trainer.checkpoint_every=2"]
+    process = start([*TORCHRUN, *PRETRAIN], recipe, out, *settings, "resume=auto")
+    code = process.wait(300)
+    said = (tmp_path / "runs.log").read_text()
+    assert code == 0, said[-3000:]
+    (run,) = out.iterdir()
+    assert (run / "report.html").is_file()
+    assert pd.read_csv(run / "metrics.csv")["train/loss"].notna().sum() == 3
+    assert said.count("epoch 1/1") == 1
+    newest = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert newest["global_step"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["a child of the launcher", "the launcher", "under torchrun"])
+def test_a_rank_that_is_killed_ends_the_others_soon(
+    recipe: Path, tmp_path: Path, victim: str
+) -> None:
+    out = tmp_path / "runs"
+    external = victim == "under torchrun"
+    command = [*TORCHRUN, *PRETRAIN] if external else [sys.executable, *PRETRAIN]
+    settings = ["trainer.steps_per_epoch=100000", *([] if external else ["trainer.devices=2"])]
+    process = start(command, recipe, out, *settings)
+    try:
+        wait_for_steps(out, process)
+        others = children(process.pid)
+        assert len(others) == (2 if external else 1)
+        killed = process.pid if victim == "the launcher" else others[-1]
+        os.kill(killed, signal.SIGKILL)
+        since = time.monotonic()
+        while any(alive(one) for one in [process.pid, *others]):
+            process.poll()
+            assert time.monotonic() - since < GONE_WITHIN_S
+            time.sleep(0.2)
+        assert process.wait() != 0
+    finally:
+        if any(alive(one) for one in [process.pid]):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_stops_all_of_them_at_one_step_with_one_checkpoint(
+    recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    process = start(
+        [sys.executable, *PRETRAIN],
+        recipe,
+        out,
+        "trainer.devices=2",
+        "trainer.steps_per_epoch=100000",
+    )
+    wait_for_steps(out, process)
+    (other,) = children(process.pid)
+    os.kill(other, signal.SIGUSR1)
+    assert process.wait(60) == 128 + signal.SIGUSR1
+    said = (tmp_path / "runs.log").read_text()
+    (run,) = out.iterdir()
+    steps = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert said.count(f"stopped after step {steps}; go on with: pretrain resume={run}") == 1
+    assert "Traceback" not in said
+    assert pd.read_csv(run / "metrics.csv")["train/loss"].notna().sum() == steps
+
+
+def test_what_torchrun_or_slurm_started_decides_the_number_of_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "4")
+    monkeypatch.setenv("SLURM_JOB_NAME", "pretrain")
+    assert devices_and_nodes(TrainerConfig()) == (4, 2)
+    assert devices_and_nodes(TrainerConfig(devices="4", nodes=2)) == (4, 2)
+    with pytest.raises(ConfigError, match=r"trainer\.devices=3.*2 x 4 processes were started"):
+        devices_and_nodes(TrainerConfig(devices="3"))
