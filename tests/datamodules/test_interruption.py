@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
-from test_prepare import write_images
 
 from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.errors import StoreError
@@ -24,6 +23,7 @@ from datamodules.prepare import is_prepared, lock_of, prepare
 from datamodules.reader import DatasetReader
 from datamodules.registry import build
 from datamodules.store.reader import Store
+from tests.datamodules.test_prepare import write_images
 
 SIDE = 128
 RECIPE = f"""

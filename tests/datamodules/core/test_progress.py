@@ -9,11 +9,11 @@ import time
 
 import pytest
 from rich.console import Console
-from test_prepare import own_data, write_images
 
 from datamodules.checks.verify import verify
 from datamodules.core.progress import Steps, transfers
 from datamodules.prepare import prepare
+from tests.datamodules.test_prepare import own_data, write_images
 
 
 def terminal() -> Console:

@@ -6,7 +6,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from test_module import fit, make
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -19,6 +18,7 @@ from lightning_app.callbacks.gradient_conflicts import (
 from models.module import MultiTaskModule
 from models.network.encoder import Encoder
 from models.training.loss_weighting import check_training
+from tests.models.test_module import fit, make
 from tests.support.synthetic_batches import SIZE, SPECS, TASKS, draw, optim, tiny_model
 
 NAMES = tuple(TASKS)

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from test_model_card import SCORES, SPLITS, described, origin
 
 from datamodules.core.errors import ConfigError
 from lightning_app.publish.hub import check_name, write_hub_folder
 from lightning_app.publish.model_card import write_model_card
 from models.inference.export import export_encoder
 from models.network.encoder import Encoder
+from tests.lightning_app.publish.test_model_card import SCORES, SPLITS, described, origin
 from tests.support.synthetic_batches import tiny_model
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 
 import pytest
 import torch
-from test_module import Rounds, fit, make
 from torch.utils.data import DataLoader
 
 from datamodules.config import DatasetConfig
@@ -19,6 +18,7 @@ from lightning_app.config import Config
 from lightning_app.pretrain import assemble, build_module, build_trainer
 from models.module import MultiTaskModule
 from models.network.encoder import Encoder
+from tests.models.test_module import Rounds, fit, make
 from tests.support.synthetic_batches import SIZE, SPECS, TASKS, draw, optim, tiny_model
 
 NAMES = tuple(TASKS)

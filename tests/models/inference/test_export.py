@@ -6,7 +6,6 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
-from test_encoder import SIZES
 from timm.models import save_for_hf
 
 from datamodules.core.errors import EncoderError, WeightsError
@@ -14,6 +13,7 @@ from models.inference.export import digest, export_encoder
 from models.inference.frozen_encoder import freeze, load_encoder
 from models.module import MultiTaskModule
 from models.network.encoder import Encoder
+from tests.models.network.test_encoder import SIZES
 from tests.support.synthetic_batches import SPECS, optim, tiny_model
 
 

@@ -6,11 +6,11 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from test_module import backward, fit, gradients, make
 
 from datamodules.core.errors import ConfigError
 from models.module import MultiTaskModule
 from models.training.loss_weighting import JointDirection, LossWeights
+from tests.models.test_module import backward, fit, gradients, make
 from tests.support.synthetic_batches import SIZE, SPECS, TASKS, draw, optim, tiny_model
 
 NAMES = tuple(TASKS)
