@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.config import DataConfig
+from datamodules.core.atomic import write_text
 from datamodules.core.config_ranges import check_limits, limited
 from datamodules.core.errors import ConfigError
 from evaluation.config import ProbeConfig
@@ -176,9 +177,7 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> Config
 
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved configuration, whole or not at all; `load_config` reads it back."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(to_yaml(config), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, to_yaml(config))
 
 
 def to_yaml(config: Config) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from datamodules.core.atomic import write_json
 from datamodules.core.errors import StoreError
 from datamodules.reader import DatasetReader
 from datamodules.store.reader import read_attributes
@@ -125,7 +126,7 @@ def note(dataset: DatasetReader, sound: bool) -> None:
     path = note_of(dataset.store_path)
     try:
         if sound:
-            path.write_text(json.dumps(_state(dataset.store_path)))
+            write_json(path, _state(dataset.store_path))
         else:
             path.unlink(missing_ok=True)
     except OSError as error:

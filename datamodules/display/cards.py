@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from datamodules.checks.findings import is_verified
+from datamodules.core.atomic import write_text
 from datamodules.core.records import Task, TaskKind
 from datamodules.prepare import is_prepared
 from datamodules.reader import DatasetReader
@@ -116,7 +117,7 @@ def readme() -> str:
 
 def write_readme(path: Path = README) -> Path:
     """Write the README of the datasets; where it lies."""
-    path.write_text(readme(), encoding="utf-8")
+    write_text(path, readme())
     return path
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from datamodules.core.atomic import atomic_path
 from datamodules.core.records import Task, TaskKind
 from datamodules.display.overlays import DENSE, class_colours, draw_boxes, show_patch
 from datamodules.reader import DatasetReader
@@ -63,7 +64,8 @@ def contact_sheet(dataset: DatasetReader, path: Path, images: int = 24) -> Path:
         key_style: dict[str, Any] = {"loc": "lower center", "ncols": columns, "fontsize": 8}
         figure.legend(marks, list(colours), facecolor="#c8a0c0", framealpha=1, **key_style)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", pil_kwargs={"compress_level": 1})  # half of the time
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", pil_kwargs={"compress_level": 1})  # half of the time
     return path
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 from rich.progress import Progress
 
+from datamodules.core.atomic import write_json
 from datamodules.core.errors import ChecksumError, DatasetNotFoundError, DownloadError
 from datamodules.core.progress import transfers
 from datamodules.core.records import DOWNLOADS, Archive
@@ -82,7 +83,7 @@ def download(
                     _bring(dataset, archive, home, bars, patience or Patience(), keep_archives)
         dataset.check_layout()
         marks = [json.loads(mark_of(dataset, a).read_text()) for a in dataset.archives]
-        (home / COMPLETE).write_text(json.dumps(marks, indent=1))
+        write_json(home / COMPLETE, marks)
     return entries(root)
 
 
@@ -148,7 +149,7 @@ def _bring(
         "bytes": path.stat().st_size,
         "entries": names,
     }
-    mark_of(dataset, archive).write_text(json.dumps(done))
+    write_json(mark_of(dataset, archive), done)
     if not keep:
         path.unlink()
 

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from datamodules.core.atomic import publish, write_json
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -54,7 +56,7 @@ class Partial:
     def begin(self, origin: Origin) -> None:
         """Start anew. What lay here goes first: it must never lie under another file's note."""
         self.discard()
-        self.note.write_text(json.dumps(asdict(origin)))
+        write_json(self.note, asdict(origin))
 
     def discard(self) -> None:
         """Drop what has come so far."""
@@ -63,5 +65,5 @@ class Partial:
 
     def finish(self) -> None:
         """Put the whole file in its final place."""
-        self.path.replace(self.final)
+        publish(self.path, self.final)
         self.note.unlink(missing_ok=True)

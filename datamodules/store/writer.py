@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from datamodules.core.atomic import partial_path, publish
 from datamodules.core.errors import LayoutError
 from datamodules.core.records import SPLITS, Boxes, Record, Target, Task, TaskKind
 from datamodules.store.content import SCALAR_TYPE, ContentDigest, encode
@@ -45,7 +45,7 @@ class StoreWriter:
         compressed: bool = False,
     ) -> None:
         self.path = path
-        self.partial = path.with_name(f".{path.name}.partial")
+        self.partial = partial_path(path)
         self.tasks = tuple(tasks)
         self.side = side
         self.attributes = dict(attributes)
@@ -187,9 +187,7 @@ class StoreWriter:
             for data in self._dense.values()
         )
         file.close()
-        with self.partial.open("rb") as written:
-            os.fsync(written.fileno())
-        self.partial.replace(self.path)
+        publish(self.partial, self.path)
 
     def _finish_boxes(self) -> None:
         node = self._file.create_group("boxes")

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import zlib
 
 import numpy as np
 from filelock import FileLock
 
+from datamodules.core.atomic import atomic_folder
 from datamodules.reader import DatasetReader
 from datamodules.store.synthetic_mark import MARK
 
@@ -37,15 +37,9 @@ def forge(dataset: DatasetReader, seed: int, images: int) -> bool:
     with FileLock(root.with_name(f".{root.name}.lock")):
         if root.exists():
             return False
-        partial = root.with_name(f".{root.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
         rng = np.random.default_rng((seed, zlib.crc32(type(dataset).__name__.encode())))
-        try:
-            partial.mkdir()
-            type(dataset).forge(partial, rng, images)
-            (partial / MARK).write_text(json.dumps({"seed": seed, "images": images}))
-            partial.rename(root)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with atomic_folder(root, unique=False) as folder:
+            type(dataset).forge(folder, rng, images)
+            (folder / MARK).write_text(json.dumps({"seed": seed, "images": images}))
     log.info("%s: forged about %d synthetic images in %s", dataset.name, images, root)
     return True

@@ -18,6 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
+from datamodules.core.atomic import atomic_path, write_text
 from evaluation.figures.palette import GRID, INK, MUTED, NEUTRALS, SLOTS
 
 _QUALITY = 88  # of WebP: letters and outlines stay clean
@@ -62,10 +63,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save(figure: Figure, path: Path) -> None:
     """Write `<path>.png` (white, 200 dpi) and `<path>.svg`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with style():
-        figure.savefig(path.with_name(path.name + ".png"), dpi=200, facecolor="white")
-        path.with_name(path.name + ".svg").write_text(_svg(figure, path.name), encoding="utf-8")
+    with style(), atomic_path(path.with_name(f"{path.name}.png")) as partial:
+        figure.savefig(partial, format="png", dpi=200, facecolor="white")
+        write_text(path.with_name(f"{path.name}.svg"), _svg(figure, path.name))
 
 
 def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
@@ -120,12 +120,9 @@ class Words:
 
 def save_picture(figure: Figure, path: Path, words: Words, dpi: int) -> Path:
     """Write a figure with photographs as PNG with its words, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     kept = {"Title": words.title, "Description": words.text, "Comment": words.caption}
-    with style():
+    with style(), atomic_path(path) as partial:
         figure.savefig(partial, format="png", dpi=dpi, facecolor="white", metadata=kept)
-    partial.replace(path)
     return path
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.config import DataConfig, DatasetConfig
+from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import ProbeError
 from datamodules.core.records import Task, TaskKind
 from datamodules.stream.batch import MultiTaskBatch
@@ -225,15 +225,9 @@ def _embed_all(
 
 
 def _write(path: Path, features: NDArray[np.float32]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with h5py.File(partial, "w") as file:
-            file.create_dataset("features", data=features)  # contiguous, so that it can be mapped
-            file.attrs["schema"] = SCHEMA
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+        file.create_dataset("features", data=features)  # contiguous, so that it can be mapped
+        file.attrs["schema"] = SCHEMA
 
 
 def _map(path: Path) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
+from datamodules.core.atomic import write_text
 from evaluation.probe.features import Features
 from evaluation.probe.folds import nested_order, seed_from, strata_of
 
@@ -101,9 +102,7 @@ def _flatten(
 
 def write_projections(path: Path, projections: Sequence[Projection]) -> None:
     """Write maps as JSON, atomically."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps([asdict(one) for one in projections]), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps([asdict(one) for one in projections]))
 
 
 def read_projections(path: Path) -> list[Projection]:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import ProbeError
 from evaluation.config import FOREST
 from evaluation.statistics.metrics import METRICS, Metric, score
@@ -154,8 +155,7 @@ _ARRAYS = (
 
 def write_predictions(path: Path, results: Sequence[Predictions]) -> None:
     """Write all results into one HDF5 file, atomically."""
-    partial = path.with_name(f".{path.name}.partial")
-    with h5py.File(partial, "w") as file:
+    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
         file.attrs["schema"] = SCHEMA
         for position, result in enumerate(results):
             node = file.create_group(f"{position:03d}")
@@ -173,7 +173,6 @@ def write_predictions(path: Path, results: Sequence[Predictions]) -> None:
                 node.create_dataset(
                     name, data=values, chunks=chunks, compression="gzip", shuffle=True
                 )
-    partial.replace(path)
 
 
 def read_predictions(path: Path) -> list[Predictions]:

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
+from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import StoppedError
 from lightning_app.run.checkpoint_io import LAST, checkpoints_in
 from models.distributed import largest_over_ranks
@@ -115,7 +116,5 @@ class Checkpoints(Checkpoint):
 
 def point_to(path: Path) -> None:
     """Make `last.ckpt` lead to a checkpoint; at no moment is it missing."""
-    aside = path.with_name(f".{LAST}.partial")
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(path.name)
-    aside.replace(path.with_name(LAST))
+    with atomic_path(path.with_name(LAST)) as link:
+        link.symlink_to(path.name)

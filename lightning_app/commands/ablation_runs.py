@@ -60,10 +60,7 @@ def write_down(cell: Cell) -> None:
                 f"--out, or remove {cell.folder.parent}"
             )
         return
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".config.{os.getpid()}")
-    save_config(cell.config, partial)
-    partial.replace(path)
+    save_config(cell.config, path)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import wandb
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from datamodules.core.atomic import write_text
 from datamodules.core.errors import ConfigError
 from evaluation.figures.training_log import LOWER_IS_BETTER
 from lightning_app.config import Config, to_dict
@@ -122,7 +123,7 @@ def _wandb_id(folder: Path) -> str:
         return path.read_text().strip()
     fresh = secrets.token_hex(4)
     if is_first_process():  # the only one whose logger talks to W&B
-        path.write_text(fresh)
+        write_text(path, fresh)
     return fresh
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
+
+from datamodules.core.atomic import write_bytes
 
 COUNTS = ("epoch", "step")
 
@@ -78,13 +79,8 @@ class CsvLog(Logger):
             self._renew(rows)
 
     def _renew(self, rows: list[dict[str, str]]) -> None:
-        aside = self.path.with_name(f".{self.path.name}.partial")
-        aside.write_bytes(_lines(self._columns, [dict(zip(*[self._columns] * 2, strict=True))]))
-        with aside.open("ab") as file:
-            file.write(_lines(self._columns, rows))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.path)
+        header = dict(zip(self._columns, self._columns, strict=True))
+        write_bytes(self.path, _lines(self._columns, [header, *rows]))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

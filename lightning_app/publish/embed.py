@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import torch
 
-from datamodules.core.atomic import write_json
+from datamodules.core.atomic import atomic_path, partial_path, write_json
 from datamodules.core.progress import Steps
 from lightning_app.publish.image_sources import Source
 from models.inference.frozen_encoder import FrozenEncoder
@@ -42,7 +42,7 @@ def embed(encoder: FrozenEncoder, source: Source, out: Path, batch_size: int) ->
         UserError: an image cannot be read.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
+    partial = partial_path(out)
     side = encoder.input_size
     width = encoder.embed(torch.zeros(1, side, side, 3, dtype=torch.uint8)).shape[1]
     done = _taken_up(encoder, source, partial, batch_size, width)
@@ -85,8 +85,7 @@ def _taken_up(
 
 def _publish(encoder: FrozenEncoder, source: Source, partial: Path, out: Path, width: int) -> None:
     features = np.memmap(partial, np.float32, "r", shape=(len(source), width))
-    aside = out.with_name(f".{out.name}.tmp")
-    with h5py.File(aside, "w") as file:
+    with atomic_path(out) as complete, h5py.File(complete, "w") as file:
         written = file.create_dataset("features", features.shape, np.float32)
         for start in range(0, len(features), _BLOCK):
             written[start : start + _BLOCK] = features[start : start + _BLOCK]
@@ -100,6 +99,5 @@ def _publish(encoder: FrozenEncoder, source: Source, partial: Path, out: Path, w
             input_size=encoder.input_size,
             **source.attributes(),
         )
-    aside.replace(out)
     partial.unlink()
     partial.with_suffix(".json").unlink()

@@ -16,6 +16,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from timm.models import save_for_hf
 
+from datamodules.core.atomic import atomic_folder
 from datamodules.core.errors import ConfigError, WeightsError
 from lightning_app.publish.model_card import CARD_FILE, loading_lines
 from models.inference.export import FACTS_FILE
@@ -62,18 +63,14 @@ def write_hub_folder(run: Path, folder: Path, name: str = "") -> Path:
         **{key: facts[key] for key in ("mean", "std", "interpolation")},
         "crop_pct": 1.0,
     }
-    aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    save_for_hf(model, str(aside), safe_serialization=True, data_config=data)
     card = (run / CARD_FILE).read_text(encoding="utf-8")
     here = f"hf-hub:{name}" if name else f"local-dir:{folder.name}"
     short = f'import timm\nencoder = timm.create_model("{here}", pretrained=True).eval()\n'
     text = _FRONT + card.replace(loading_lines(facts), short)
-    (aside / "README.md").write_text(text, encoding="utf-8")
-    shutil.copyfile(run / FACTS_FILE, aside / FACTS_FILE)
-    if folder.exists():
-        folder.rmdir()
-    aside.replace(folder)
+    with atomic_folder(folder) as partial:
+        save_for_hf(model, str(partial), safe_serialization=True, data_config=data)
+        (partial / "README.md").write_text(text, encoding="utf-8")
+        shutil.copyfile(run / FACTS_FILE, partial / FACTS_FILE)
     return folder
 
 

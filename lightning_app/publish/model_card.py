@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from datamodules.core.atomic import write_text
 from models.inference.export import FACTS_FILE, WEIGHTS_FILE
 
 CARD_FILE = "MODEL_CARD.md"
@@ -51,9 +52,7 @@ def write_model_card(
         _provenance(facts, origin),
     ]
     path = folder / CARD_FILE
-    aside = folder / f".{CARD_FILE}.partial"
-    aside.write_text("\n".join(sections), encoding="utf-8")
-    aside.replace(path)
+    write_text(path, "\n".join(sections))
     return path
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
+from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import TrainingError
 
 log = logging.getLogger(__name__)
@@ -33,17 +33,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             TrainingError: the disk takes no more; older checkpoints are as they were.
         """
         path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with atomic_path(path, unique=False) as partial, partial.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
         except (OSError, RuntimeError) as error:
             # torch wraps what the system says in errors of its own.
-            partial.unlink(missing_ok=True)
             older = checkpoints_in(path.parent)
             left = f"{older[0]} is intact" if older else "there is no older one"
             run = path.parent.parent

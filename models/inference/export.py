@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from datamodules.core.atomic import atomic_path, write_text
 from models.module import MultiTaskModule
 from models.network.encoder import Encoder
 
@@ -27,7 +28,7 @@ def export_encoder(
     """Write `encoder.safetensors` and `encoder.json`.
 
     The weights have the keys of `timm.create_model(name, num_classes=0, **model_kwargs)`. Both
-    files are written aside and renamed, the facts last: where they lie, the export is complete.
+    files are written atomically, the facts last: where they exist, the export is complete.
 
     Args:
         source: the module after training, or its encoder.
@@ -38,20 +39,17 @@ def export_encoder(
         Path of the weights.
     """
     encoder = source if isinstance(source, Encoder) else source.model.encoder
-    folder.mkdir(parents=True, exist_ok=True)
     state = {
         key: value.detach().cpu().contiguous().clone()
         for key, value in encoder.model.state_dict().items()
     }
     facts = {**facts_of(encoder), "digest": digest(state)}
     path = folder / WEIGHTS_FILE
-    aside = path.with_suffix(".tmp")
-    save_file(state, aside, metadata={"format": "pt", "timm_name": encoder.name})
-    (folder / FACTS_FILE).unlink(missing_ok=True)
-    aside.replace(path)
-    aside = folder / f"{FACTS_FILE}.tmp"
-    aside.write_text(json.dumps({**(extra or {}), **facts}, indent=2, default=str) + "\n")
-    aside.replace(folder / FACTS_FILE)
+    with atomic_path(path) as partial:
+        save_file(state, partial, metadata={"format": "pt", "timm_name": encoder.name})
+        (folder / FACTS_FILE).unlink(missing_ok=True)
+    text = json.dumps({**(extra or {}), **facts}, indent=2, default=str)
+    write_text(folder / FACTS_FILE, f"{text}\n")
     shutil.copymode(folder / FACTS_FILE, path)  # safetensors lets nobody else read its files
     return path
 

@@ -360,9 +360,9 @@ KILLED = """
 import sys
 sys.path.insert(0, {repository!r})
 from pathlib import Path
-from datamodules.reader import Archive
+from datamodules.core.records import Archive
 from datamodules.download.dataset import download
-from tests.test_download import dataset_of
+from tests.datamodules.download.test_download import dataset_of
 download(dataset_of(Path({root!r}), Archive({url!r})))
 """
 
