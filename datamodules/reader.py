@@ -49,7 +49,7 @@ class DatasetReader:
         sources: where its images come from ("TCGA", "GlaS", ...), to find shared sources.
         archives: files to download; empty where a form or login is needed.
         obtain: the exact steps to get the data by hand.
-        folder: the dataset's folder below `data.root`.
+        folder: the dataset's folder below `data.root`; its key unless stated.
         images: how many labelled images are published; 0 where that is not told.
         extent: usual or mean width and height of these images in pixels.
         disk_gb: about how many GB of disk its files take as published, unpacked, from their number
@@ -62,7 +62,8 @@ class DatasetReader:
         grouping: what a group is: "patient", "slide", "image", ...
         split_overlap: why groups lie on two sides of the *published* split; empty where they
             must not.
-        options_type: dataclass of the reader's own options.
+        options_type: dataclass of the reader's own options. Options named `mpp`, `view` and
+            `empty_share` take effect without further code.
     """
 
     key: ClassVar[str]
@@ -92,6 +93,8 @@ class DatasetReader:
         super().__init_subclass__()
         if "key" not in cls.__dict__:
             cls.key = cls.__module__.rpartition(".")[2]
+        if not hasattr(cls, "folder"):
+            cls.folder = cls.key
 
     def __init__(
         self,
@@ -124,12 +127,14 @@ class DatasetReader:
         return self.tasks
 
     def native_mpp(self) -> float:
-        """um per pixel of the published images; 0 where unknown."""
-        return self.mpp
+        """µm per pixel of the published images, by the option `mpp` if any; 0 where unknown."""
+        return float(getattr(self.options, "mpp", self.mpp))
 
     def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
-        """How images become patches; a reader changes it where its options say so."""
-        return Cutter(tasks, self.side, self.view, self.target_mpp)
+        """How images become patches, by the options `view` and `empty_share` if any."""
+        view = getattr(self.options, "view", self.view)
+        empty_share = getattr(self.options, "empty_share", 1.0)
+        return Cutter(tasks, self.side, view, self.target_mpp, empty_share=empty_share)
 
     # ---- where things lie -----------------------------------------------------------------
 

@@ -86,6 +86,9 @@ segmentation `Mask`; detection `Boxes`."""
 
 Lazy = Callable[[], Target]
 
+Targets = Mapping[str, Target | Lazy]
+"""The targets of a record by task name."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -103,7 +106,7 @@ class Record:
 
     source: str
     image: Path | Callable[[], Image]
-    targets: Mapping[str, Target | Lazy]
+    targets: Targets
     split: str
     group: str
     mpp: float | None = None

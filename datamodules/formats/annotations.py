@@ -1,4 +1,4 @@
-"""From the codes of a published mask to class indices."""
+"""From published annotations to targets: mask codes, instances, points."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.core.errors import LayoutError
-from datamodules.core.records import Boxes, Mask
-from datamodules.formats.images import read_mask
+from datamodules.core.records import Boxes, Mask, Task, TaskKind
+from datamodules.formats.images import image_size, read_mask
 
 
 @dataclass(frozen=True)
@@ -26,28 +26,36 @@ class Codes:
     index: Mapping[int, int]
 
     def __call__(self, path: Path) -> Mask:
-        """Read a mask file and translate it.
+        """Read a mask file as class indices, (height, width) uint8.
 
         Raises:
             LayoutError: a pixel holds a code that is not published.
         """
-        return self.translate(str(path), read_mask(path))
-
-    def translate(self, where: str, mask: Mask) -> Mask:
-        """Class index of every pixel, uint8 of the same shape.
-
-        Raises:
-            LayoutError: a pixel holds a code that is not published.
-        """
-        present = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-        unknown = [int(code) for code in present if int(code) not in self.index]
+        mask = read_mask(path)
+        present = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
+        unknown = [code for code in present if code not in self.index]
         if unknown:
             known = ", ".join(str(code) for code in sorted(self.index))
-            raise LayoutError(f"{where}: mask holds code {unknown[0]}, expected one of {known}")
+            raise LayoutError(f"{path}: mask holds code {unknown[0]}, expected one of {known}")
         table = np.zeros(256, np.uint8)
-        for code, index in self.index.items():
-            table[code] = index
+        table[list(self.index)] = list(self.index.values())
         return table[mask]
+
+
+def foreground(path: Path) -> Mask:
+    """Background and foreground, (height, width) uint8 of 0 and 1, from a mask of instances."""
+    return (read_mask(path) > 0).astype(np.uint8)
+
+
+def nucleus_tasks(types: tuple[str, ...]) -> tuple[Task, Task]:
+    """Segmentation and detection of nuclei of these types, from the same outlines.
+
+    A prediction counts within 3 µm, the 12 px at 40x of PanNuke's authors.
+    """
+    detection = Task(
+        *("nuclei_detection", TaskKind.DETECTION, types), object_size_um=8.0, match_distance_um=3.0
+    )
+    return Task("nuclei", TaskKind.SEGMENTATION, ("background", *types)), detection
 
 
 def instance_boxes(ids: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -61,27 +69,28 @@ def instance_boxes(ids: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.i
         ids int64 (n,) in ascending order.
     """
     y, x = np.nonzero(ids)
-    found, which = np.unique(ids[y, x].astype(np.int64), return_inverse=True)
-    low = np.full((len(found), 2), np.iinfo(np.int64).max)
-    high = np.zeros((len(found), 2), np.int64)
+    numbers, which = np.unique(ids[y, x].astype(np.int64), return_inverse=True)
+    low = np.full((len(numbers), 2), np.iinfo(np.int64).max)
+    high = np.zeros((len(numbers), 2), np.int64)
     points = np.stack([x, y], axis=1)
     np.minimum.at(low, which, points)
     np.maximum.at(high, which, points + 1)
-    return np.concatenate([low, high], axis=1).astype(np.float32), found
+    return np.concatenate([low, high], axis=1).astype(np.float32), numbers
 
 
 def boxes_around(
-    points: NDArray[np.float32], labels: NDArray[np.int64], side: float, size: tuple[int, int]
+    image: Path, points: NDArray[np.float64], labels: NDArray[np.int64], side: float
 ) -> Boxes:
     """Square boxes around centres, cut off at the image's edge.
 
     Args:
-        points: float32 (n, 2), x and y of the centres in pixels.
+        image: the image file.
+        points: (n, 2), x and y of the centres in pixels.
         labels: int64 (n,).
         side: of a box in pixels.
-        size: height and width of the image in pixels.
     """
-    points = points.reshape(-1, 2)
-    edge = np.array([size[1], size[0]] * 2, np.float32)
-    corners = np.concatenate([points - side / 2, points + side / 2], axis=1)
+    height, width = image_size(image)
+    centres = points.astype(np.float32)
+    corners = np.concatenate([centres - side / 2, centres + side / 2], axis=1)
+    edge = np.array([width, height] * 2, np.float32)
     return Boxes(corners.clip(0, edge).astype(np.float32), labels)

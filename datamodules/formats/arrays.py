@@ -6,6 +6,7 @@ a millisecond, so that a call carries nothing but a path and a number to another
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.core.errors import DatasetNotFoundError, ImageError, LayoutError
-from datamodules.core.records import Image
+from datamodules.core.records import Image, Record, Targets
+from datamodules.formats.layout import relative
 
 
 def open_npy(path: Path, shape: tuple[int | None, ...]) -> NDArray[Any]:
@@ -43,6 +45,14 @@ def npy_image(path: Path, row: int) -> Image:
     return as_image(f"{path}#{row}", np.array(open_npy(path, (None, None, None, 3))[row]))
 
 
+def npy_record(
+    root: Path, path: Path, row: int, targets: Targets, split: str = "train", group: str = ""
+) -> Record:
+    """The record of one image of a .npy file; without a `group` it is its own group."""
+    source = f"{relative(root, path)}#{row}"
+    return Record(source, partial(npy_image, path, row), targets, split, group or source)
+
+
 def hdf5_shape(path: Path, key: str, shape: tuple[int | None, ...]) -> tuple[int, ...]:
     """The shape of a dataset in an HDF5 file, checked against what is expected.
 
@@ -51,9 +61,9 @@ def hdf5_shape(path: Path, key: str, shape: tuple[int | None, ...]) -> tuple[int
         LayoutError: it is no HDF5 file, has no such dataset, or one of another shape.
     """
     with _open_hdf5(path, key) as file:
-        found = tuple(int(length) for length in file[key].shape)
-    _check_shape(f"{path}: '{key}'", found, shape)
-    return found
+        actual = tuple(int(length) for length in file[key].shape)
+    _check_shape(f"{path}: '{key}'", actual, shape)
+    return actual
 
 
 def hdf5_rows(path: Path, key: str) -> NDArray[Any]:
@@ -76,7 +86,7 @@ def as_image(where: str, pixels: NDArray[Any]) -> Image:
     """
     if pixels.dtype == np.uint8:
         return pixels
-    with np.errstate(invalid="ignore"):  # what does not fit is found by the comparison
+    with np.errstate(invalid="ignore"):  # the comparison below detects what does not fit
         whole = pixels.astype(np.uint8)
     if not np.array_equal(whole, pixels):
         raise ImageError(
@@ -100,10 +110,10 @@ def _open_hdf5(path: Path, key: str) -> h5py.File:
     return file
 
 
-def _check_shape(where: str, found: tuple[int, ...], expected: tuple[int | None, ...]) -> None:
-    fits = len(found) == len(expected) and all(
-        want is None or have == want for have, want in zip(found, expected, strict=True)
+def _check_shape(where: str, shape: tuple[int, ...], expected: tuple[int | None, ...]) -> None:
+    fits = len(shape) == len(expected) and all(
+        length in (actual, None) for actual, length in zip(shape, expected, strict=True)
     )
     if not fits:
-        wanted = ", ".join("n" if length is None else str(length) for length in expected)
-        raise LayoutError(f"{where}: shape {found}, expected ({wanted})")
+        lengths = ", ".join("n" if length is None else str(length) for length in expected)
+        raise LayoutError(f"{where}: shape {shape}, expected ({lengths})")

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from datamodules.core.errors import ConfigError, LayoutError
 from datamodules.core.records import Record, Task, TaskKind
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import (
-    class_images,
-    group_of,
-    group_pattern,
-    published_splits,
-    relative,
-    subfolders,
-)
-from datamodules.reader import DatasetReader
-from datamodules.store.tiling import Cutter, View
+from datamodules.formats.layout import class_images, image_record, subfolders
+from datamodules.own_data.convention import Convention
+from datamodules.store.tiling import View
 from datamodules.synthetic.scene import Stain, scene
 
 
@@ -29,11 +21,11 @@ class ClassFoldersOptions:
     r"""Options of `ClassFolders`.
 
     Attributes:
-        classes: names of the class folders in index order; sorted as found where empty.
+        classes: names of the class folders in index order; all that exist, sorted, where empty.
         group: regular expression with one capture group that finds patient or slide in a file
             name, e.g. "^(patient\d+)"; every image is its own group where empty.
         positive: with two classes, the one whose F1 is reported; the last where empty.
-        mpp: um per pixel of the images; 0 where unknown.
+        mpp: µm per pixel of the images; 0 where unknown.
         view: whole (the image as one patch) or tile (cut into a grid, each tile with the label).
     """
 
@@ -44,29 +36,25 @@ class ClassFoldersOptions:
     view: View = View.WHOLE
 
 
-class ClassFolders(DatasetReader):
+class ClassFolders(Convention):
     r"""Own data for classification: a folder of images for every class.
 
     Layout:
 
-        <class>/<file>                      all of it is training data
-        {train,val,test}/<class>/<file>     or in published splits
+        <class>/<file>                      all images are training data
+        {train,val,test}/<class>/<file>     or lie in published splits
 
-    The task is called "class". Images may be PNG, JPEG, TIFF or BMP; other files are passed over.
-    Grouping: say with the option `group` how a file name tells the patient, otherwise images of
-    one patient fall on both sides of the split.
+    Images may be PNG, JPEG, TIFF or BMP; other files are skipped. Without the option `group`,
+    images of one patient end up on both sides of a split.
 
         my_data: {reader: class_folders, folder: glands, options: {group: '^(patient\d+)'}}
     """
 
     title = "own images in class folders"
-    organs = ()
-    licence = "yours"
     folder = "class_folders"
     view = View.WHOLE
     tasks = (Task("class", TaskKind.CLASSIFICATION),)
     layout = ("*/*",)
-    grouping = "see option group"
     options_type = ClassFoldersOptions
 
     @classmethod
@@ -82,37 +70,14 @@ class ClassFolders(DatasetReader):
                 name = "malignant" if malignant else "benign"
                 write_image(root / name / f"patient{patient:02d}_{number}.png", drawn.image)
 
-    def native_mpp(self) -> float:
-        """Um per pixel as the options say."""
-        return float(self.options.mpp)
-
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
-        """Whole images or tiles, as the options say."""
-        return replace(super().cutter(tasks), view=self.options.view)
-
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
-        """One task with the classes of the options or the folders that are there."""
-        classes = self._classes(root)
-        positive = self.options.positive or (classes[-1] if len(classes) == 2 else None)
-        if positive is not None and positive not in classes:
-            raise ConfigError(
-                f"data.*.{self.name}.options.positive: no class '{positive}'; "
-                f"known: {', '.join(classes)}"
-            )
-        return (Task("class", TaskKind.CLASSIFICATION, classes, positive=positive),)
+        """One task with the classes of the options or of the existing folders."""
+        folders = [path for _, top in self.splits(root) for path in subfolders(top)]
+        return (self.classification("class", str(root), [path.name for path in folders]),)
 
     def records(self, root: Path) -> Iterator[Record]:
         """Split by split, class by class, sorted by file name."""
-        pattern, classes = group_pattern(self.options.group), self._classes(root)
-        for split, folder in published_splits(root):
-            for path, label in class_images(root, folder, classes):
-                group = group_of(pattern, root, path)
-                yield Record(relative(root, path), path, {"class": label}, split, group)
-
-    def _classes(self, root: Path) -> tuple[str, ...]:
-        if self.options.classes:
-            return tuple(self.options.classes)
-        found = {path.name for _, top in published_splits(root) for path in subfolders(top)}
-        if len(found) < 2:
-            raise LayoutError(f"{root}: {len(found)} class folders, expected at least two")
-        return tuple(sorted(found))
+        (task,) = self.tasks_in(root)
+        for split, folder in self.splits(root):
+            for path, label in class_images(root, folder, task.classes):
+                yield image_record(root, path, {"class": label}, split, self.group_of(root, path))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datamodules.core.errors import ConfigError, DatasetNotFoundError, LayoutError
 from datamodules.core.records import Boxes, Record, Task, TaskKind
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import group_of, group_pattern, published_splits, relative
-from datamodules.reader import DatasetReader
-from datamodules.store.tiling import Cutter
+from datamodules.formats.layout import image_record, layout_error
+from datamodules.formats.tables import read_coco
+from datamodules.own_data.convention import Convention
 from datamodules.synthetic.scene import NucleusType, Stain, scene
 
 _TABLE = "annotations.json"
@@ -31,8 +30,8 @@ class CocoBoxesOptions:
         positive: the class that counts where the others are look-alikes.
         group: regular expression with one capture group that finds patient or slide in a file
             name, e.g. "^(patient\d+)"; every image is its own group where empty.
-        mpp: um per pixel of the images; 0 where unknown.
-        object_size_um: typical diameter of an object in um.
+        mpp: µm per pixel of the images; 0 where unknown.
+        object_size_um: typical diameter of an object in µm.
         match_distance_um: a prediction counts when its centre is this near to an object's.
         empty_share: share of the training tiles without any object that is kept.
     """
@@ -46,7 +45,7 @@ class CocoBoxesOptions:
     empty_share: float = 1.0
 
 
-class CocoBoxes(DatasetReader):
+class CocoBoxes(Convention):
     r"""Own data for detection: images with boxes in COCO's JSON.
 
     Layout, directly or below {train,val,test}/:
@@ -55,20 +54,16 @@ class CocoBoxes(DatasetReader):
                                 annotations (image_id, category_id, bbox [x, y, width, height])
         images/<file_name>      PNG, JPEG, TIFF or BMP
 
-    The task is called "boxes". Every image in the JSON must be there; one without annotations
-    holds no object. Regions marked iscrowd are refused, because they are no single objects.
-    Grouping: see the option `group`.
+    Every image in the JSON must exist; one without annotations holds no object. Regions marked
+    iscrowd are refused, because they are not single objects.
 
         my_data: {reader: coco_boxes, folder: cells, options: {group: '^(patient\d+)', mpp: 0.25}}
     """
 
     title = "own images with boxes"
-    organs = ()
-    licence = "yours"
     folder = "coco_boxes"
     tasks = (Task("boxes", TaskKind.DETECTION),)
     layout = (f"**/{_TABLE}", "**/images")
-    grouping = "see option group"
     options_type = CocoBoxesOptions
 
     @classmethod
@@ -97,114 +92,47 @@ class CocoBoxes(DatasetReader):
         }
         (root / _TABLE).write_text(json.dumps(table))
 
-    def native_mpp(self) -> float:
-        """Um per pixel as the options say."""
-        return float(self.options.mpp)
-
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
-        """Tiles, with the share of empty ones that the options say."""
-        return replace(super().cutter(tasks), empty_share=self.options.empty_share)
-
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """One task with the classes of the options or the categories of the JSON."""
         options = self.options
-        tables = [top / _TABLE for _, top in published_splits(root)]
-        found = [tuple(_categories(_read(root, table)).values()) for table in tables]
-        for table, names in zip(tables, found, strict=True):
-            if set(names) != set(found[0]):
-                raise LayoutError(
-                    f"{relative(root, table)}: categories {', '.join(names)}; "
-                    f"{relative(root, tables[0])} has {', '.join(found[0])}"
-                )
-        classes = tuple(options.classes) or found[0]
-        if not classes or set(classes) != set(found[0]):
-            raise ConfigError(
-                f"data.*.{self.name}.options.classes: {', '.join(classes) or 'none'}; "
-                f"the JSON has {', '.join(found[0]) or 'none'}"
-            )
-        if options.positive and options.positive not in classes:
-            raise ConfigError(
-                f"data.*.{self.name}.options.positive: no class '{options.positive}'; "
-                f"known: {', '.join(classes)}"
-            )
-        return (
-            Task(
-                "boxes",
-                TaskKind.DETECTION,
-                classes,
-                positive=options.positive or None,
-                object_size_um=options.object_size_um,
-                match_distance_um=options.match_distance_um,
-            ),
+        tables = {top / _TABLE: read_coco(root, top / _TABLE) for _, top in self.splits(root)}
+        first = next(iter(tables.values())).categories
+        for path, table in tables.items():
+            if set(table.categories) != set(first):
+                problem = f"categories {', '.join(table.categories)}; others: {', '.join(first)}"
+                raise layout_error(root, path, problem)
+        classes = tuple(options.classes) or first
+        if not classes or set(classes) != set(first):
+            problem = f"{', '.join(classes) or 'none'}; the JSON has {', '.join(first) or 'none'}"
+            raise self.option_error("classes", problem)
+        task = Task(
+            *("boxes", TaskKind.DETECTION, classes),
+            positive=self.positive_of(classes),
+            object_size_um=options.object_size_um,
+            match_distance_um=options.match_distance_um,
         )
+        return (task,)
 
     def records(self, root: Path) -> Iterator[Record]:
         """Split by split, in order of the image ids."""
-        pattern = group_pattern(self.options.group)
-        classes = self.tasks_in(root)[0].classes
-        for split, top in published_splits(root):
-            data = _read(root, top / _TABLE)
-            objects = _objects(relative(root, top / _TABLE), data, classes)
-            for entry in sorted(data["images"], key=lambda row: str(row["id"]).zfill(20)):
+        (task,) = self.tasks_in(root)
+        for split, top in self.splits(root):
+            table = read_coco(root, top / _TABLE)
+            for number, entry in sorted(table.images.items(), key=lambda i: str(i[0]).zfill(20)):
                 path = top / "images" / entry["file_name"]
-                yield Record(
-                    source=relative(root, path),
-                    image=path,
-                    targets={"boxes": _boxes(objects.get(entry["id"], []), entry)},
-                    split=split,
-                    group=group_of(pattern, root, path),
-                )
+                boxes = _boxes(table.objects.get(number, []), entry, task.classes)
+                yield image_record(root, path, {"boxes": boxes}, split, self.group_of(root, path))
 
 
-def _read(root: Path, path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DatasetNotFoundError(f"{path}: no such file; it holds the boxes")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        ids = {row["id"] for row in data["images"] if row["file_name"]}
-        orphan = next((a for a in data["annotations"] if a["image_id"] not in ids), None)
-        _categories(data)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LayoutError(f"{relative(root, path)}: not COCO's JSON ({error!r})") from error
-    if orphan is not None:
-        raise LayoutError(
-            f"{relative(root, path)}: an annotation belongs to image {orphan['image_id']}, "
-            "which is not listed"
-        )
-    return dict(data)
-
-
-def _categories(data: dict[str, Any]) -> dict[int, str]:
-    """Names by id, in order of the ids."""
-    return {row["id"]: row["name"] for row in sorted(data["categories"], key=lambda r: r["id"])}
-
-
-def _objects(
-    where: str, data: dict[str, Any], classes: tuple[str, ...]
-) -> dict[Any, list[tuple[list[float], int]]]:
-    """The boxes of each image, x, y, width, height, with their class."""
-    names = _categories(data)
-    objects: dict[Any, list[tuple[list[float], int]]] = {}
-    for row in data["annotations"]:
-        try:
-            label = classes.index(names[row["category_id"]])
-            x, y, width, height = (float(number) for number in row["bbox"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise LayoutError(f"{where}: annotation {row} has no category or box") from error
-        if row.get("iscrowd"):
-            raise LayoutError(
-                f"{where}: image {row['image_id']} has a region marked iscrowd, expected objects"
-            )
-        objects.setdefault(row["image_id"], []).append(([x, y, width, height], label))
-    return objects
-
-
-def _boxes(objects: list[tuple[list[float], int]], entry: dict[str, Any]) -> Boxes:
-    """Corners instead of width and height, with rounding errors at the edge taken off."""
+def _boxes(
+    objects: list[tuple[list[float], str]], entry: dict[str, Any], classes: tuple[str, ...]
+) -> Boxes:
+    """Corners instead of width and height; rounding errors at the image's edge are clipped."""
     xywh = np.array([box for box, _ in objects], np.float64).reshape(-1, 4)
     xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     if "width" in entry and "height" in entry:
         edge = np.array([entry["width"], entry["height"]] * 2, np.float64)
         clipped = xyxy.clip(0, edge)
         xyxy = np.where(np.abs(clipped - xyxy) <= _ROUNDING, clipped, xyxy)
-    return Boxes(xyxy.astype(np.float32), np.array([label for _, label in objects], np.int64))
+    labels = np.array([classes.index(name) for _, name in objects], np.int64)
+    return Boxes(xyxy.astype(np.float32), labels)

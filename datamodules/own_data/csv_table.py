@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from datamodules.core.errors import ConfigError, LayoutError
+from datamodules.core.errors import LayoutError
 from datamodules.core.records import Record, Task, TaskKind
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import read_table
-from datamodules.reader import DatasetReader
-from datamodules.store.tiling import Cutter, View
+from datamodules.formats.tables import read_table
+from datamodules.own_data.convention import Convention
+from datamodules.store.tiling import View
 from datamodules.synthetic.scene import Stain, scene
 
 _TABLE = "table.csv"
@@ -25,13 +25,13 @@ class CsvTableOptions:
     """Options of `CsvTable`.
 
     Attributes:
-        kind: "classification" or "regression"; "auto" takes names for classes and decimal
-            numbers for values, and refuses to guess what whole numbers are.
-        classes: names in index order; sorted as found where empty.
+        kind: "classification" or "regression"; "auto" reads names as classes and decimal
+            numbers as values, and refuses to guess what whole numbers are.
+        classes: names in index order; all in the table, sorted, where empty.
         positive: with two classes, the one whose F1 is reported; the last where empty.
         low: smallest possible value; null where there is none.
         high: largest possible value; null where there is none.
-        mpp: um per pixel of the images; 0 where unknown.
+        mpp: µm per pixel of the images; 0 where unknown.
         view: whole (the image as one patch) or tile (cut into a grid, each tile with the target).
     """
 
@@ -44,7 +44,7 @@ class CsvTableOptions:
     view: View = View.WHOLE
 
 
-class CsvTable(DatasetReader):
+class CsvTable(Convention):
     """Own data for classification or regression: a table with one image per line.
 
     Layout:
@@ -52,17 +52,14 @@ class CsvTable(DatasetReader):
         table.csv       image,target[,split][,group]
         ...             the images, named in the table relative to this folder
 
-    The task is called "target": a class where `target` is a name, a value where it is a number.
-    `split` is train, val or test; without that column all of it is training data. `group` names
-    patient or slide; without it every image is its own group, and images of one patient fall
-    on both sides of the split.
+    A `target` is the name of a class or a number. `split` is train, val or test; without that
+    column all images are training data. `group` names patient or slide; without it every image
+    is its own group, and images of one patient end up on both sides of a split.
 
         my_data: {reader: csv_table, folder: cores, options: {kind: regression, low: 0, high: 1}}
     """
 
     title = "own images in a table"
-    organs = ()
-    licence = "yours"
     folder = "csv_table"
     view = View.WHOLE
     tasks = (Task("target", TaskKind.CLASSIFICATION),)
@@ -88,56 +85,39 @@ class CsvTable(DatasetReader):
                 lines.append(f"{name},{drawn.cellularity:.3f},{split},patient {patient}")
         (root / _TABLE).write_text("\n".join(lines) + "\n")
 
-    def native_mpp(self) -> float:
-        """Um per pixel as the options say."""
-        return float(self.options.mpp)
-
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
-        """Whole images or tiles, as the options say."""
-        return replace(super().cutter(tasks), view=self.options.view)
-
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
-        """One task of the kind that options and table say."""
-        options = self.options
-        texts = [row["target"] for row in read_table(root, root / _TABLE, ("image", "target"))]
-        if self._kind(texts) == "regression":
-            return (Task("target", TaskKind.REGRESSION, low=options.low, high=options.high),)
-        classes = tuple(options.classes) or tuple(sorted(set(texts)))
-        if len(classes) < 2:
-            raise LayoutError(f"{_TABLE}: {len(classes)} class, expected at least two")
-        positive = options.positive or (classes[-1] if len(classes) == 2 else None)
-        if positive is not None and positive not in classes:
-            raise ConfigError(
-                f"data.*.{self.name}.options.positive: no class '{positive}'; "
-                f"known: {', '.join(classes)}"
-            )
-        return (Task("target", TaskKind.CLASSIFICATION, classes, positive=positive),)
+        """One task of the kind that options and table determine."""
+        targets = [row["target"] for row in self._rows(root)]
+        if self._kind(targets) == "classification":
+            return (self.classification("target", _TABLE, targets),)
+        low, high = self.options.low, self.options.high
+        return (Task("target", TaskKind.REGRESSION, low=low, high=high),)
 
     def records(self, root: Path) -> Iterator[Record]:
         """In the order of the table."""
-        task = self.tasks_in(root)[0]
-        rows = read_table(root, root / _TABLE, ("image", "target"))
-        for number, row in enumerate(rows, start=1):
-            where = f"{_TABLE}, row {number} ({row['image']})"
-            if not row["image"]:
+        (task,) = self.tasks_in(root)
+        for number, row in enumerate(self._rows(root), start=1):
+            image = row["image"]
+            where = f"{_TABLE}, row {number} ({image})"
+            if not image:
                 raise LayoutError(f"{where}: names no image")
-            yield Record(
-                source=row["image"],
-                image=root / row["image"],
-                targets={"target": _target(where, row["target"], task)},
-                split=row.get("split", "train"),
-                group=row.get("group", row["image"]),
-            )
+            targets = {"target": _target(where, row["target"], task)}
+            split, group = row.get("split", "train"), row.get("group", image)
+            yield Record(image, root / image, targets, split, group)
 
-    def _kind(self, texts: list[str]) -> str:
+    def _rows(self, root: Path) -> list[dict[str, str]]:
+        return read_table(root, root / _TABLE, ("image", "target"))
+
+    def _kind(self, targets: list[str]) -> str:
         if self.options.kind != "auto":
             return str(self.options.kind)
-        if not all(_is_number(text) for text in texts):
+        if not all(_is_number(text) for text in targets):
             return "classification"
-        if all(text.lstrip("+-").isdigit() for text in texts):
-            raise ConfigError(
-                f"data.*.{self.name}.options.kind: the targets are whole numbers; say whether "
-                "they are classes (kind: classification) or values (kind: regression)"
+        if all(text.lstrip("+-").isdigit() for text in targets):
+            raise self.option_error(
+                "kind",
+                "the targets are whole numbers; state whether they are classes "
+                "(kind: classification) or values (kind: regression)",
             )
         return "regression"
 

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from datamodules.core.errors import ConfigError, LayoutError
 from datamodules.core.records import Mask, Record, Task, TaskKind
 from datamodules.formats.images import list_images, read_mask, write_image
-from datamodules.formats.layout import (
-    group_of,
-    group_pattern,
-    nonempty_images,
-    published_splits,
-    relative,
-)
-from datamodules.reader import DatasetReader
-from datamodules.store.tiling import Cutter, View
+from datamodules.formats.layout import image_record, nonempty_images, paired, relative
+from datamodules.own_data.convention import Convention
+from datamodules.store.tiling import View
 from datamodules.synthetic.scene import Stain, scene
 
 
@@ -33,7 +25,7 @@ class ImageMasksOptions:
         classes: class names in index order, background included.
         group: regular expression with one capture group that finds patient or slide in a file
             name, e.g. "^(patient\d+)"; every image is its own group where empty.
-        mpp: um per pixel of the images; 0 where unknown.
+        mpp: µm per pixel of the images; 0 where unknown.
         ignore_index: mask value without label.
         foreground: the mask value that means class 1 where masks are black and white (255, say);
             all other values are background then. 0 takes mask values as class indices.
@@ -48,7 +40,7 @@ class ImageMasksOptions:
     view: View = View.TILE
 
 
-class ImageMasks(DatasetReader):
+class ImageMasks(Convention):
     """Own data for segmentation: images, each with a mask of the same size.
 
     Layout, directly or below {train,val,test}/:
@@ -56,19 +48,15 @@ class ImageMasks(DatasetReader):
         images/<stem>.*         PNG, JPEG, TIFF or BMP
         masks/<stem>.png        8 bit, one channel, class index per pixel
 
-    The task is called "mask". Masks in black and white need the option `foreground`: their 255
-    is the ignore index otherwise. Grouping: see the option `group`.
+    Black-and-white masks need the option `foreground`; otherwise their 255 is the ignore index.
 
         my_data: {reader: image_masks, folder: glands, options: {classes: [background, gland]}}
     """
 
     title = "own images with masks"
-    organs = ()
-    licence = "yours"
     folder = "image_masks"
     tasks = (Task("mask", TaskKind.SEGMENTATION),)
     layout = ("**/images", "**/masks")
-    grouping = "see option group"
     options_type = ImageMasksOptions
 
     @classmethod
@@ -85,53 +73,22 @@ class ImageMasks(DatasetReader):
                 glands = (drawn.glands > 0).astype(np.uint8)
                 write_image(root / "masks" / f"{stem}.png", glands)
 
-    def native_mpp(self) -> float:
-        """Um per pixel as the options say."""
-        return float(self.options.mpp)
-
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
-        """Tiles or whole images, as the options say."""
-        return replace(super().cutter(tasks), view=self.options.view)
-
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """One task with the classes of the options."""
         classes = tuple(self.options.classes)
         if len(classes) < 2:
-            raise ConfigError(
-                f"data.*.{self.name}.options.classes: name at least background and one class"
-            )
+            raise self.option_error("classes", "name at least background and one class")
         ignore = self.options.ignore_index
         return (Task("mask", TaskKind.SEGMENTATION, classes, ignore_index=ignore),)
 
     def records(self, root: Path) -> Iterator[Record]:
         """Split by split, sorted by file name."""
-        pattern = group_pattern(self.options.group)
-        for split, folder in published_splits(root):
-            images = nonempty_images(root, folder / "images")
-            _check_pairs(root, images, list_images(folder / "masks"))
-            for path in images:
-                mask = folder / "masks" / f"{path.stem}.png"
-                yield Record(
-                    source=relative(root, path),
-                    image=path,
-                    targets={"mask": partial(class_mask, mask, self.options.foreground)},
-                    split=split,
-                    group=group_of(pattern, root, path),
-                )
-
-
-def _check_pairs(root: Path, images: list[Path], masks: list[Path]) -> None:
-    stems = Counter(path.stem for path in images)
-    twice = next((path for path in images if stems[path.stem] > 1), None)
-    if twice is not None:
-        raise LayoutError(f"{relative(root, twice)}: another image has the same stem and mask")
-    known = {path.stem for path in masks if path.suffix == ".png"}
-    for path in images:
-        if path.stem not in known:
-            raise LayoutError(f"{relative(root, path)}: has no mask masks/{path.stem}.png")
-    for path in masks:
-        if path.stem not in stems:
-            raise LayoutError(f"{relative(root, path)}: has no image of this name")
+        for split, folder in self.splits(root):
+            images, masks = nonempty_images(root, folder / "images"), list_images(folder / "masks")
+            expected = f"{relative(root, folder / 'masks')}/{{}}.png"
+            for path, mask in paired(root, images, masks, expected):
+                targets = {"mask": partial(class_mask, mask, self.options.foreground)}
+                yield image_record(root, path, targets, split, self.group_of(root, path))
 
 
 def class_mask(path: Path, foreground: int) -> Mask:

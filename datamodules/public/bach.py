@@ -10,10 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules.core.errors import LayoutError
 from datamodules.core.records import Archive, Record, Task, TaskKind
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import class_images, folder_with, named, relative
+from datamodules.formats.layout import class_images, folder_with, image_record, layout_error, named
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import Stain, scene
@@ -24,7 +23,6 @@ _NAME = re.compile(r"(?P<prefix>b|is|iv|n)(?P<number>\d{3})\.tif")
 _PER_CLASS = 100
 _TRAIN = ((0, 41), (59, 60), (90, 139), (169, 240), (258, 260), (273, 345), (368, 400))
 """Ranges of the sorted list of all 400 images (class by class, then by number) that train."""
-
 
 _GRADES = {
     "Normal": (0.0, 0.05),
@@ -47,10 +45,9 @@ class BACHOptions:
 
 
 class BACH(DatasetReader):
-    """BACH, the breast cancer challenge of ICIAR 2018: 400 images of 2048x1536 px, 0.42 um/px.
+    """BACH, the breast cancer challenge of ICIAR 2018: 100 images in each of four classes.
 
-    Task `invasive` (default): 0 other, 1 invasive (a quarter of the images).
-    Task `histology` (option `classes: 4`): 0 Benign, 1 InSitu, 2 Invasive, 3 Normal.
+    With the option `classes: 4` the task is `histology` (Benign, InSitu, Invasive, Normal).
 
     Layout:
 
@@ -58,12 +55,12 @@ class BACH(DatasetReader):
             Benign/b<NNN>.tif, InSitu/is<NNN>.tif, Invasive/iv<NNN>.tif, Normal/n<NNN>.tif
             microscopy_ground_truth.csv      the same labels again, not needed
 
-    100 images per class; the challenge's own test images have no public labels.
+    The challenge's own test images have no public labels.
     Split: no official one; train and test are the patient-safe parts of kaiko's eva benchmark,
     268 and 132 images, given by ranges of the sorted list.
-    Grouping: the published table of patients is not complete, so every image is its own group.
-    Patients are kept apart by the split above and by nothing else: evaluate with folds: 0.
-    Quirk: Windows' Thumbs.db may lie in the folders; whatever is no image is passed over.
+    Grouping: the published table of patients is not complete. Patients are kept apart by the
+    split above and by nothing else: evaluate with folds: 0.
+    Quirk: Windows' Thumbs.db may lie in the folders; whatever is no image is skipped.
     """
 
     title = "BACH (ICIAR 2018)"
@@ -76,8 +73,7 @@ class BACH(DatasetReader):
     )
     homepage = "https://zenodo.org/records/3632035"
     sources = ("BACH",)
-    archives = (Archive("https://zenodo.org/records/3632035/files/ICIAR2018_BACH_Challenge.zip"),)
-    folder = "bach"
+    archives = (Archive(f"{homepage}/files/ICIAR2018_BACH_Challenge.zip"),)
     images = 400
     extent = (2_048, 1_536)
     disk_gb = 10.4
@@ -117,26 +113,16 @@ class BACH(DatasetReader):
         """Class by class, sorted by file name."""
         photos = folder_with(root, "Photos") / "Photos"
         for path, label in class_images(root, photos, CLASSES):
-            expected = f"{_PREFIXES[CLASSES[label]]}<NNN>.tif"
-            found = named(_NAME, root, path, expected)
-            place = int(found["number"]) - 1
-            if found["prefix"] != _PREFIXES[CLASSES[label]] or not 0 <= place < _PER_CLASS:
-                raise LayoutError(
-                    f"{relative(root, path)}: expected {expected} with 001 to {_PER_CLASS} here"
-                )
-            source = relative(root, path)
-            yield Record(
-                source=source,
-                image=path,
-                targets={
-                    "invasive": int(CLASSES[label] == "Invasive"),
-                    "histology": label,
-                },
-                split=split_of(label * _PER_CLASS + place),
-                group=source,
-            )
+            prefix = _PREFIXES[CLASSES[label]]
+            match = named(_NAME, root, path, f"{prefix}<NNN>.tif")
+            place = int(match["number"]) - 1
+            if match["prefix"] != prefix or not 0 <= place < _PER_CLASS:
+                problem = f"expected {prefix}<NNN>.tif with 001 to {_PER_CLASS} here"
+                raise layout_error(root, path, problem)
+            targets = {"invasive": int(CLASSES[label] == "Invasive"), "histology": label}
+            yield image_record(root, path, targets, split_of(label * _PER_CLASS + place))
 
 
 def split_of(position: int) -> str:
-    """Side of the image at this place of the sorted list of all 400."""
+    """Split of the image at this place of the sorted list of all 400."""
     return "train" if any(start <= position < stop for start, stop in _TRAIN) else "test"

@@ -15,44 +15,28 @@ import numpy as np
 from datamodules.core.records import Image, Mask, Record, Task, TaskKind
 from datamodules.formats.annotations import Codes
 from datamodules.formats.images import list_images, write_image
-from datamodules.formats.layout import folder_with, named, paired, relative
+from datamodules.formats.layout import folder_with, image_record, named, paired
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import Scene, Stain, Tissue, scene
 
 CODES = (
-    "outside_roi",
-    "tumor",
-    "stroma",
-    "lymphocytic_infiltrate",
-    "necrosis_or_debris",
-    "glandular_secretions",
-    "blood",
-    "exclude",
-    "metaplasia_NOS",
-    "fat",
-    "plasma_cells",
-    "other_immune_infiltrate",
-    "mucoid_material",
-    "normal_acinus_or_duct",
-    "lymphatics",
-    "undetermined",
-    "nerve",
-    "skin_adnexa",
-    "blood_vessel",
-    "angioinvasion",
-    "dcis",
-    "other",
-)
+    "outside_roi", "tumor", "stroma", "lymphocytic_infiltrate", "necrosis_or_debris",
+    "glandular_secretions", "blood", "exclude", "metaplasia_NOS", "fat", "plasma_cells",
+    "other_immune_infiltrate", "mucoid_material", "normal_acinus_or_duct", "lymphatics",
+    "undetermined", "nerve", "skin_adnexa", "blood_vessel", "angioinvasion", "dcis", "other",
+)  # fmt: skip
 GROUPS = ("tumor", "stroma", "inflammatory", "necrosis", "other")
-_UNLABELLED = (0, 7, 15)
 _GROUP_OF_CODE = {1: 0, 19: 0, 20: 0, 2: 1, 3: 2, 10: 2, 11: 2, 4: 3}
-_IGNORE = 255
+_IGNORED = dict.fromkeys((0, 7, 15), 255)
+_INDICES = {
+    "grouped": {code: _GROUP_OF_CODE.get(code, 4) for code in range(len(CODES))} | _IGNORED,
+    "codes": {code: code for code in range(len(CODES))} | _IGNORED,
+}
 _NAME = re.compile(r"(?P<patient>TCGA-(?P<institute>\w+)-\w+)-.*_MPP-(?P<mpp>\d+\.\d+)\.png")
 _SPLIT_OF_INSTITUTE = {
     **dict.fromkeys(("OL", "LL", "E2", "EW", "GM", "S3"), "test"),
     **dict.fromkeys(("BH", "C8", "A8", "A1", "E9"), "val"),
 }
-
 
 _CODE_OF_TISSUE = {
     Tissue.TUMOUR: 1,
@@ -81,23 +65,21 @@ class BCSSOptions:
 class BCSS(DatasetReader):
     """Breast Cancer Semantic Segmentation (BCSS).
 
-    151 regions of up to 7000 px at 0.25 um/px, one per slide of TCGA's triple-negative breast
-    cancers, outlined by students and pathologists.
+    Regions of up to 7000 px, one per slide of TCGA's triple-negative breast cancers, outlined by
+    students and pathologists.
+
+    Layout:
 
         rgbs_colorNormalized/<id>.png  RGB; id: TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500
         masks/<id>.png                 8 bit, one of 22 codes per pixel
 
-    Classes (default): 0 tumor (codes 1, 19, 20), 1 stroma (2), 2 inflammatory (3, 10, 11),
-    3 necrosis (4), 4 other (all else). With `classes: codes` the index is the published code.
-    Ignored in both: 0 outside_roi, 7 exclude, 15 undetermined.
+    Grouped classes hold the codes: tumor 1, 19, 20; stroma 2; inflammatory 3, 10, 11; necrosis 4;
+    other all else. Always ignored: 0 outside_roi, 7 exclude, 15 undetermined.
 
     Split: by institute, the second token of the id: test OL, LL, E2, EW, GM, S3 (the authors'
-    split, 45 regions); val BH, C8, A8, A1, E9 (30); train the rest (76). Groups: the patient.
+    split, 45 regions); val BH, C8, A8, A1, E9 (30); train the rest (76).
     Quirks: regions are cut along rotated outlines, so that corners hold code 0; the images are
     colour-normalised.
-
-    Amgad et al.: Structured crowdsourcing enables convolutional segmentation of histology
-    images, Bioinformatics 35(18), 2019, doi:10.1093/bioinformatics/btz083. CC0.
     """
 
     title = "Breast Cancer Semantic Segmentation"
@@ -111,15 +93,14 @@ class BCSS(DatasetReader):
     homepage = "https://github.com/PathologyDataScience/BCSS"
     sources = ("TCGA",)
     obtain = (
-        "open https://github.com/PathologyDataScience/BCSS, follow its link to the folder with "
-        "the 0.25 um/px version and put rgbs_colorNormalized/ and masks/ there"
+        f"open {homepage}, follow its link to the folder with the 0.25 µm/px version and put "
+        "rgbs_colorNormalized/ and masks/ there"
     )
-    folder = "bcss"
     images = 151
     extent = (4_900, 4_900)
     disk_gb = 6
     mpp = 0.25
-    tasks = (Task("tissue", TaskKind.SEGMENTATION, classes=GROUPS, ignore_index=_IGNORE),)
+    tasks = (Task("tissue", TaskKind.SEGMENTATION, GROUPS),)
     layout = ("**/rgbs_colorNormalized/*.png", "**/masks/*.png")
     options_type = BCSSOptions
 
@@ -147,31 +128,17 @@ class BCSS(DatasetReader):
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """Five classes, or the 22 published codes where the option asks for them."""
         classes = GROUPS if self.options.classes == "grouped" else CODES
-        return (Task("tissue", TaskKind.SEGMENTATION, classes=classes, ignore_index=_IGNORE),)
+        return (Task("tissue", TaskKind.SEGMENTATION, classes),)
 
     def records(self, root: Path) -> Iterator[Record]:
         """One record per region."""
         top = folder_with(root, "rgbs_colorNormalized")
-        codes = Codes(self._index())
+        codes = Codes(_INDICES[self.options.classes])
         images, masks = (list_images(top / name) for name in ("rgbs_colorNormalized", "masks"))
         for path, mask in paired(root, images, masks, "masks/{}.png"):
-            found = named(_NAME, root, path, "TCGA-A1-A0SK-DX1_xmin1_ymin1_MPP-0.2500.png")
-            yield Record(
-                source=relative(root, path),
-                image=path,
-                targets={"tissue": partial(codes, mask)},
-                split=split_of(found["institute"]),
-                group=found["patient"],
-                mpp=float(found["mpp"]),
-            )
-
-    def _index(self) -> dict[int, int]:
-        grouped = self.options.classes == "grouped"
-        rest = GROUPS.index("other")
-        index = {
-            code: _GROUP_OF_CODE.get(code, rest) if grouped else code for code in range(len(CODES))
-        }
-        return {**index, **dict.fromkeys(_UNLABELLED, _IGNORE)}
+            match = named(_NAME, root, path, "TCGA-A1-A0SK-DX1_xmin1_ymin1_MPP-0.2500.png")
+            split, targets = split_of(match["institute"]), {"tissue": partial(codes, mask)}
+            yield image_record(root, path, targets, split, match["patient"], float(match["mpp"]))
 
 
 def split_of(institute: str) -> str:

@@ -6,19 +6,24 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from datamodules.core.errors import ConfigError, LayoutError
 from datamodules.core.records import Archive, Record, Task, TaskKind
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import named, nonempty_images, relative, subfolders
+from datamodules.formats.layout import (
+    image_record,
+    layout_error,
+    named,
+    nonempty_images,
+    subfolders,
+)
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import Stain, scene
 
 CLASSES = ("benign", "malignant")
-MAGNIFICATIONS = ("40X", "100X", "200X", "400X")
 _TOP = "BreaKHis_v1/histology_slides/breast"
 _NAME = re.compile(r"SOB_([BM])_([A-Z]+)-(\d+)-([0-9A-Z]+)-(\d+)-(\d+)\.png")
 
@@ -46,14 +51,14 @@ class BreaKHisOptions:
         magnification: 40X, 100X, 200X or 400X; every slide was photographed at all four.
     """
 
-    magnification: str = "400X"
+    magnification: Literal["40X", "100X", "200X", "400X"] = "400X"
 
 
 class BreaKHis(DatasetReader):
-    """BreaKHis: 7,909 fields of 700x460 px of breast tumours of 82 patients, four magnifications.
+    """BreaKHis: fields of breast tumours of 82 patients at four magnifications.
 
-        0 benign      adenosis (A), fibroadenoma (F), phyllodes tumour (PT), tubular adenoma (TA)
-        1 malignant   ductal (DC), lobular (LC), mucinous (MC), papillary carcinoma (PC)
+    Benign are adenosis (A), fibroadenoma (F), phyllodes tumour (PT) and tubular adenoma (TA);
+    malignant are ductal (DC), lobular (LC), mucinous (MC) and papillary carcinoma (PC).
 
     Layout:
 
@@ -61,7 +66,7 @@ class BreaKHis(DatasetReader):
             SOB_<B|M>_<type>_<year>-<slide>/{40X,100X,200X,400X}/
                 SOB_<B|M>_<type>-<year>-<slide>-<magnification>-<number>.png
 
-    Split: none is used here. Grouping: patient, told by the slide's token (14-22549AB: 22549AB).
+    Split: none is used here. The slide's token tells the patient (14-22549AB: 22549AB).
     Patient 13412 occurs among the ductal and the lobular carcinomas and is one group.
     Quirks: a few images are not 460 px high. The centre square is used. All malignant types are
     invasive, and no benign image holds an in-situ carcinoma. The resolution counts as unknown:
@@ -81,7 +86,6 @@ class BreaKHis(DatasetReader):
     )
     sources = ("P&D Laboratory breast",)
     archives = (Archive("http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz"),)
-    folder = "breakhis"
     images = 7_909
     extent = (700, 460)
     disk_gb = 3.8
@@ -105,32 +109,23 @@ class BreaKHis(DatasetReader):
 
     def records(self, root: Path) -> Iterator[Record]:
         """Benign, then malignant, subtype by subtype, sorted."""
-        magnification = self.options.magnification
-        if magnification not in MAGNIFICATIONS:
-            raise ConfigError(
-                f"data.*.{self.name}.options.magnification: '{magnification}', "
-                f"expected one of {', '.join(MAGNIFICATIONS)}"
-            )
+        expected = "SOB_<B|M>_<type>-<year>-<slide>-<magnification>-<number>.png"
         for label, name in enumerate(CLASSES):
             for slide in _slides(root, root / _TOP / name / "SOB"):
-                for path in nonempty_images(root, slide / magnification):
-                    yield _record(root, path, label)
+                for path in nonempty_images(root, slide / self.options.magnification):
+                    match = named(_NAME, root, path, expected)
+                    if (match[1] == "M") != bool(label):
+                        problem = "name and folder disagree about malignancy"
+                        raise layout_error(root, path, problem)
+                    yield image_record(root, path, {"tumour": label}, group=match[4])
 
 
 def _slides(root: Path, folder: Path) -> Iterator[Path]:
     for subtype in subfolders(folder):
         slides = subfolders(subtype)
         if not slides:
-            raise LayoutError(f"{relative(root, subtype)}: the folder holds no slide")
+            raise layout_error(root, subtype, "the folder holds no slide")
         yield from slides
-
-
-def _record(root: Path, path: Path, label: int) -> Record:
-    expected = "SOB_<B|M>_<type>-<year>-<slide>-<magnification>-<number>.png"
-    match = named(_NAME, root, path, expected)
-    if (match[1] == "M") != bool(label):
-        raise LayoutError(f"{relative(root, path)}: name and folder disagree about malignancy")
-    return Record(relative(root, path), path, {"tumour": label}, "train", group=match[4])
 
 
 def _forge_slide(top: Path, rng: np.random.Generator, code: str, slide: str, images: int) -> None:

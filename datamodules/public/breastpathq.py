@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.core.errors import DatasetNotFoundError, LayoutError
+from datamodules.core.errors import DatasetNotFoundError
 from datamodules.core.records import Record, Task, TaskKind
 from datamodules.formats.images import list_images, write_image
-from datamodules.formats.layout import named, read_table, relative
+from datamodules.formats.layout import image_record, layout_error, named, relative
+from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import Stain, scene
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 
 _TOP = "breastpathq/datasets"
 _TABLES = {"train": "train_labels.csv", "validation": "val_labels.csv"}
-_SPLITS = {"train": "train", "validation": "val"}
 _NAME = re.compile(r"\d+_\d+\.tif")
 
 
@@ -31,17 +31,17 @@ class BreastPathQOptions:
     """Options of `BreastPathQ`.
 
     Attributes:
-        allow_missing: pass over labelled images that are not there, to try out a part of it.
+        allow_missing: skip labelled images that do not exist, to try out a part of it.
     """
 
     allow_missing: bool = False
 
 
 class BreastPathQ(DatasetReader):
-    """BreastPathQ (SPIE-AAPM-NCI 2019): share of a patch that tumour cells take, 0 to 1.
+    """BreastPathQ (SPIE-AAPM-NCI 2019): the share of a patch that tumour cells take.
 
-    2,394 training patches of 63 slides and 185 validation patches of 6 other slides, 512x512 px
-    at 0.5 um/px, scored by pathologists in steps of about 0.05.
+    2,394 training patches of 63 slides and 185 validation patches of 6 other slides, scored by
+    pathologists in steps of about 0.05.
 
     Layout:
 
@@ -49,7 +49,7 @@ class BreastPathQ(DatasetReader):
         breastpathq/datasets/validation/<slide>_<rid>.tif    val_labels.csv
             both tables: slide,rid,y
 
-    Split: as published, train and val. Grouping: slide.
+    Split: as published, train and val.
     Quirks: train_labels.csv writes the slide as a float (99861.0), val_labels.csv as an
     integer. 670 training patches have cellularity 0. Predicting the training mean (0.312)
     gives a mean squared error of 0.0877 on the validation set. The folder cells is not read.
@@ -58,7 +58,6 @@ class BreastPathQ(DatasetReader):
     title = "BreastPathQ cellularity"
     organs = ("breast",)
     licence = "see TCIA Post-NAT-BRCA (CC BY)"
-    commercial = None
     citation = (
         "Petrick et al.: SPIE-AAPM-NCI BreastPathQ challenge: an image analysis challenge for "
         "quantitative tumor cellularity assessment in breast cancer histology images following "
@@ -66,11 +65,7 @@ class BreastPathQ(DatasetReader):
     )
     homepage = "https://breastpathq.grand-challenge.org"
     sources = ("Post-NAT-BRCA",)
-    obtain = (
-        "register at https://breastpathq.grand-challenge.org and unpack the data so that "
-        "breastpathq/datasets lies there"
-    )
-    folder = "breastpathq"
+    obtain = f"register at {homepage} and unpack the data so that breastpathq/datasets lies there"
     images = 2_579
     extent = (512, 512)
     disk_gb = 2
@@ -112,41 +107,29 @@ class BreastPathQ(DatasetReader):
 
     def records(self, root: Path) -> Iterator[Record]:
         """Training, then validation, in the order of the tables."""
-        for folder in _TABLES:
-            yield from self._part(root, folder)
+        yield from self._part(root, root / _TOP / "train", "train")
+        yield from self._part(root, root / _TOP / "validation", "val")
 
-    def _part(self, root: Path, folder: str) -> Iterator[Record]:
-        table = root / _TOP / _TABLES[folder]
-        images = root / _TOP / folder
-        present = {path.name: path for path in list_images(images)} if images.is_dir() else {}
-        missing = 0
+    def _part(self, root: Path, folder: Path, split: str) -> Iterator[Record]:
+        table = root / _TOP / _TABLES[folder.name]
+        images = {path.name for path in list_images(folder)} if folder.is_dir() else set()
+        listed = set()
         for row in read_table(root, table, ("slide", "rid", "y")):
-            slide, rid, value = _numbers(root, table, row)
-            path = images / f"{slide}_{rid}.tif"
-            if present.pop(path.name, None) is None:
-                if not self.options.allow_missing:
-                    raise DatasetNotFoundError(
-                        f"{relative(root, path)}: listed in {table.name}, but there is no such "
-                        "image; fetch it, or set options.allow_missing=true to go without"
-                    )
-                missing += 1
-                continue
-            yield Record(
-                source=relative(root, path),
-                image=path,
-                targets={"cellularity": value},
-                split=_SPLITS[folder],
-                group=str(slide),
-            )
-        for path in present.values():
-            named(_NAME, root, path, "<slide>_<rid>.tif")
-            raise LayoutError(f"{relative(root, path)}: {table.name} has no row for it")
-        if missing:
-            log.warning("%s: %d labelled images are not there", images, missing)
-
-
-def _numbers(root: Path, table: Path, row: dict[str, str]) -> tuple[int, int, float]:
-    try:
-        return int(float(row["slide"])), int(float(row["rid"])), float(row["y"])
-    except ValueError as error:
-        raise LayoutError(f"{relative(root, table)}: row {row} is not numeric") from error
+            try:
+                slide, rid, value = (float(row[column]) for column in ("slide", "rid", "y"))
+            except ValueError as error:
+                raise layout_error(root, table, f"row {row} is not numeric") from error
+            path = folder / f"{int(slide)}_{int(rid)}.tif"
+            listed.add(path.name)
+            if path.name in images:
+                yield image_record(root, path, {"cellularity": value}, split, str(int(slide)))
+            elif not self.options.allow_missing:
+                raise DatasetNotFoundError(
+                    f"{relative(root, path)}: listed in {table.name}, but there is no such "
+                    "image; fetch it, or set options.allow_missing=true to go without"
+                )
+        for name in sorted(images - listed):
+            named(_NAME, root, folder / name, "<slide>_<rid>.tif")
+            raise layout_error(root, folder / name, f"{table.name} has no row for it")
+        if listed - images:
+            log.warning("%s: %d labelled images are missing", folder, len(listed - images))

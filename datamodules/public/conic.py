@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.core.errors import LayoutError
-from datamodules.core.records import Boxes, Image, Mask, Record, Task, TaskKind
-from datamodules.formats.annotations import instance_boxes
-from datamodules.formats.arrays import npy_image, open_npy
-from datamodules.formats.layout import folder_with, read_table, relative
+from datamodules.core.records import Boxes, Image, Mask, Record, Targets
+from datamodules.formats.annotations import instance_boxes, nucleus_tasks
+from datamodules.formats.arrays import npy_record, open_npy
+from datamodules.formats.layout import check_rows, folder_with, layout_error
+from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import NucleusType, Scene, Stain, scene
 
 NUCLEI = ("neutrophil", "epithelial", "lymphocyte", "plasma", "eosinophil", "connective")
 _SIDE = 256
-
 
 _CLASS_OF_TYPE = {
     NucleusType.NEOPLASTIC: 2,
@@ -37,23 +37,17 @@ _CYTOPLASM = {4: (0.72, 0.62, 0.92), 5: (0.98, 0.55, 0.55)}
 
 
 class CoNIC(DatasetReader):
-    """CoNIC 2022, patches of Lizard: 4,981 patches of 256x256 px at 0.5 um/px.
-
-    Two tasks from the same outlines:
-
-        nuclei            0 background, 1 neutrophil, 2 epithelial, 3 lymphocyte, 4 plasma,
-                          5 eosinophil, 6 connective
-        nuclei_detection  boxes, the same classes without background, from 0
+    """CoNIC 2022: patches of Lizard, colon nuclei outlined and typed.
 
     Layout:
 
         images.npy        (n, 256, 256, 3)
-        labels.npy        (n, 256, 256, 2): instance ids, class of the pixel
+        labels.npy        (n, 256, 256, 2): instance ids, class of the pixel (0 background)
         patch_info.csv    one column patch_info, "<source image>-<number>"
         counts.csv        cells per class, not needed
 
-    Split: none is published. Grouping: the source image, the text before the last "-" of
-    patch_info; patches of one image overlap.
+    Split: none is published. Grouping: the text before the last "-" of patch_info; patches of one
+    source image overlap.
     Quirk: Lizard is made of images of GlaS, CRAG, CoNSeP, DigestPath, PanNuke and TCGA, so
     none of these is unseen after training on it.
     """
@@ -67,34 +61,18 @@ class CoNIC(DatasetReader):
         "and classification. ICCV Workshops 2021. arXiv 2108.11195"
     )
     homepage = "https://conic-challenge.grand-challenge.org"
-    sources = (
-        "Warwick UHCW colon",
-        "DigestPath",
-        "PanNuke",
-        "TCGA",
-    )
+    sources = ("Warwick UHCW colon", "DigestPath", "PanNuke", "TCGA")
     obtain = (
-        "register at https://conic-challenge.grand-challenge.org, fetch the training data and put "
-        "images.npy, labels.npy and patch_info.csv there"
+        f"register at {homepage}, fetch the training data and put images.npy, labels.npy and "
+        "patch_info.csv there"
     )
-    folder = "conic"
     images = 4_981
     extent = (256, 256)
     disk_gb = 2.3
     mpp = 0.5
-    patch_size = _SIDE
     view = View.WHOLE
     grouping = "source image"
-    tasks = (
-        Task("nuclei", TaskKind.SEGMENTATION, ("background", *NUCLEI)),
-        Task(
-            "nuclei_detection",
-            TaskKind.DETECTION,
-            NUCLEI,
-            object_size_um=8.0,
-            match_distance_um=3.0,
-        ),
-    )
+    tasks = nucleus_tasks(NUCLEI)
     layout = ("**/images.npy", "**/labels.npy", "**/patch_info.csv")
 
     @classmethod
@@ -129,29 +107,19 @@ class CoNIC(DatasetReader):
         images, labels, names = (top / n for n in ("images.npy", "labels.npy", "patch_info.csv"))
         count = len(open_npy(images, (None, _SIDE, _SIDE, 3)))
         rows = read_table(root, names, ("patch_info",))
-        for path, found in (
-            (labels, len(open_npy(labels, (None, _SIDE, _SIDE, 2)))),
-            (names, len(rows)),
-        ):
-            if found != count:
-                raise LayoutError(f"{relative(root, path)}: {found} rows for {count} images")
+        check_rows(root, labels, len(open_npy(labels, (None, _SIDE, _SIDE, 2))), count)
+        check_rows(root, names, len(rows), count)
         for row, entry in enumerate(rows):
             group, dash, _ = entry["patch_info"].rpartition("-")
             if not dash:
-                raise LayoutError(
-                    f"{relative(root, names)}, line {row + 2}: '{entry['patch_info']}', expected "
-                    "<source image>-<number>"
-                )
-            yield Record(
-                source=f"{relative(root, images)}#{row}",
-                image=partial(npy_image, images, row),
-                targets={
-                    "nuclei": partial(type_mask, labels, row),
-                    "nuclei_detection": partial(type_boxes, labels, row),
-                },
-                split="train",
-                group=group,
-            )
+                name = entry["patch_info"]
+                problem = f"line {row + 2}: '{name}', expected <source image>-<number>"
+                raise layout_error(root, names, problem)
+            targets: Targets = {
+                "nuclei": partial(type_mask, labels, row),
+                "nuclei_detection": partial(type_boxes, labels, row),
+            }
+            yield npy_record(root, images, row, targets, group=group)
 
 
 def type_mask(labels: Path, row: int) -> Mask:
@@ -161,8 +129,7 @@ def type_mask(labels: Path, row: int) -> Mask:
 
 def type_boxes(labels: Path, row: int) -> Boxes:
     """The box around each nucleus, labelled with the class that most of its pixels have."""
-    label = _label(labels, row)
-    ids, classes = label[:, :, 0].astype(np.int64), label[:, :, 1].astype(np.int64)
+    ids, classes = np.moveaxis(_label(labels, row).astype(np.int64), 2, 0)
     boxes, numbers = instance_boxes(ids)
     inside = ids > 0
     votes = np.zeros((len(numbers), len(NUCLEI) + 1), np.int64)

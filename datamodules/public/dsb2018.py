@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from datamodules.core.errors import LayoutError
 from datamodules.core.records import Mask, Record, Task, TaskKind
-from datamodules.formats.images import read_image, read_mask, write_image
-from datamodules.formats.layout import nonempty_images, relative, subfolders
+from datamodules.formats.annotations import foreground
+from datamodules.formats.images import read_image, write_image
+from datamodules.formats.layout import image_record, layout_error, nonempty_images, subfolders
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import scene
 
@@ -26,9 +27,7 @@ class DSB2018(DatasetReader):
     """Data Science Bowl 2018 stage 1 (BBBC038), the H&E-like part: nuclei.
 
     About a hundred colour images of purple-stained tissue among 664 training images, the rest
-    of which is fluorescence. Sizes vary (many are 256x320 px), resolution is not published:
-
-        0 background    1 nucleus
+    of which is fluorescence. Sizes vary.
 
     Layout:
 
@@ -36,8 +35,8 @@ class DSB2018(DatasetReader):
         stage1_train/<id>/masks/*.png         one nucleus each, 0 and 255
 
     Split: all of it is training; the stages' test sets are not read.
-    Grouping: no slide or patient is published, so every image is its own group; fields of one
-    slide can lie on both sides of a split.
+    Grouping: no slide or patient is published; fields of one slide can lie on both sides of a
+    split.
     Quirks: stained images are not marked; an image counts as stained when its channels differ
     (see `COLOURFUL`). A corrected copy of the masks circulates (github.com/lopuhin/
     kaggle-dsbowl-2018-dataset-fixes); it has the same layout. The union of the masks is the
@@ -54,11 +53,7 @@ class DSB2018(DatasetReader):
     )
     homepage = "https://bbbc.broadinstitute.org/BBBC038"
     sources = ("BBBC038",)
-    obtain = (
-        "get stage1_train.zip from https://bbbc.broadinstitute.org/BBBC038 and unpack it into a "
-        "folder stage1_train there"
-    )
-    folder = "dsb2018"
+    obtain = f"get stage1_train.zip from {homepage} and unpack it into a folder {_TOP} there"
     images = 99
     extent = (320, 256)
     disk_gb = 0.1
@@ -88,17 +83,14 @@ class DSB2018(DatasetReader):
     def records(self, root: Path) -> Iterator[Record]:
         """Sorted by image id; each image is decoded once to see whether it is stained."""
         for folder in subfolders(root / _TOP):
-            images, masks = folder / "images", folder / "masks"
-            path = images / f"{folder.name}.png"
+            path, masks = folder / "images" / f"{folder.name}.png", folder / "masks"
             if not path.is_file():
-                raise LayoutError(f"{relative(root, path)}: no such image")
+                raise layout_error(root, path, "no such image")
             if not masks.is_dir():
-                raise LayoutError(f"{relative(root, masks)}: no such folder of masks")
-            if not is_stained(path):
-                continue
-            nonempty_images(root, masks)
-            source = relative(root, path)
-            yield Record(source, path, {"nuclei": partial(union, masks)}, "train", group=source)
+                raise layout_error(root, masks, "no such folder of masks")
+            if is_stained(path):
+                nonempty_images(root, masks)
+                yield image_record(root, path, {"nuclei": partial(union, masks)})
 
 
 def is_stained(path: Path) -> bool:
@@ -111,20 +103,17 @@ def union(folder: Path) -> Mask:
     """Background and nucleus from a folder of one-nucleus masks.
 
     Raises:
-        LayoutError: masks of different sizes.
+        LayoutError: no mask, or masks of different sizes.
     """
     nuclei: Mask | None = None
     for path in sorted(folder.glob("*.png")):
-        mask = (read_mask(path) > 0).astype(np.uint8)
+        mask = foreground(path)
         if nuclei is None:
             nuclei = mask
-        elif nuclei.shape != mask.shape:
-            raise LayoutError(
-                f"{path}: {mask.shape[1]}x{mask.shape[0]} px, the masks before it have "
-                f"{nuclei.shape[1]}x{nuclei.shape[0]} px"
-            )
-        else:
-            nuclei |= mask
+        if nuclei.shape != mask.shape:
+            sizes = [f"{width}x{height} px" for height, width in (mask.shape, nuclei.shape)]
+            raise LayoutError(f"{path}: {sizes[0]}, the masks before it have {sizes[1]}")
+        nuclei |= mask
     if nuclei is None:
         raise LayoutError(f"{folder}: the folder holds no mask")
     return nuclei

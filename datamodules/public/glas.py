@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.core.errors import LayoutError
-from datamodules.core.records import Mask, Record, Task, TaskKind
-from datamodules.formats.images import list_images, read_mask, write_image
-from datamodules.formats.layout import named, read_table, relative
+from datamodules.core.records import Record, Task, TaskKind
+from datamodules.formats.annotations import foreground
+from datamodules.formats.images import list_images, write_image
+from datamodules.formats.layout import image_record, layout_error, named
+from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import Stain, scene
 
@@ -23,11 +24,7 @@ _NAME = re.compile(r"((train|testA|testB)_\d+)(_anno)?\.bmp")
 class GlaS(DatasetReader):
     """GlaS, the gland segmentation challenge of MICCAI 2015 (Warwick-QU).
 
-    165 fields of colon, mostly 775x522 px, at 0.62 um/px, benign and malignant. One task:
-
-        0 background    1 gland
-
-    Layout:
+    Benign and malignant glands of 16 patients. Layout:
 
         Warwick QU Dataset (Released 2016_07_08)/
             train_1.bmp ... train_85.bmp, testA_1.bmp ... testA_60.bmp, testB_1.bmp ... testB_20.bmp
@@ -35,10 +32,8 @@ class GlaS(DatasetReader):
             Grade.csv            name, patient ID, grades; values with leading spaces
 
     Split: train as published; testA and testB are "test".
-    Grouping: patient ID of Grade.csv, 16 patients. THE OFFICIAL TEST IMAGES COME FROM PATIENTS
-    WHO ARE ALSO IN TRAINING: the test score is that of the challenge, not of new patients.
     Quirks: columns of Grade.csv come in two orders in circulating copies; both are read.
-    Glands are stored as instances; touching ones become one region of gland here.
+    Glands are published as instances; touching ones become one region of gland here.
     """
 
     title = "GlaS gland segmentation"
@@ -51,18 +46,13 @@ class GlaS(DatasetReader):
     )
     homepage = "https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest"
     sources = ("Warwick UHCW colon",)
-    obtain = (
-        "get warwick_qu_dataset_released_2016_07_08.zip from "
-        "https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest and unpack it there"
-    )
-    folder = "glas"
+    obtain = f"get warwick_qu_dataset_released_2016_07_08.zip from {homepage} and unpack it there"
     images = 165
     extent = (775, 522)
     disk_gb = 0.3
     mpp = 0.62
     tasks = (Task("glands", TaskKind.SEGMENTATION, ("background", "gland")),)
     layout = (f"{_TOP}/Grade.csv",)
-    grouping = "patient"
     split_overlap = (
         "the challenge drew its test images from patients who are also in training: the test score "
         "is that of the challenge, not of new patients"
@@ -109,20 +99,11 @@ class GlaS(DatasetReader):
             stem, path = match[1], top / name
             partner = f"{stem}.bmp" if match[3] else f"{stem}_anno.bmp"
             if partner not in files:
-                raise LayoutError(f"{relative(root, path)}: its partner {partner} is missing")
+                raise layout_error(root, path, f"its partner {partner} is missing")
             if match[3]:
                 continue
             if stem not in patients:
-                raise LayoutError(f"{relative(root, path)}: Grade.csv has no row for {stem}")
-            yield Record(
-                source=relative(root, path),
-                image=path,
-                targets={"glands": partial(gland_mask, top / partner)},
-                split="train" if match[2] == "train" else "test",
-                group=f"patient {patients[stem]}",
-            )
-
-
-def gland_mask(path: Path) -> Mask:
-    """Background and gland from a map of gland instances."""
-    return (read_mask(path) > 0).astype(np.uint8)
+                raise layout_error(root, path, f"Grade.csv has no row for {stem}")
+            targets = {"glands": partial(foreground, top / partner)}
+            split = "train" if match[2] == "train" else "test"
+            yield image_record(root, path, targets, split, f"patient {patients[stem]}")

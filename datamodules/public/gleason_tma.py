@@ -10,25 +10,29 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules.core.errors import DatasetNotFoundError, LayoutError
+from datamodules.core.errors import DatasetNotFoundError
 from datamodules.core.records import Record, Task, TaskKind
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import folder_with, named, nonempty_images, relative, subfolders
+from datamodules.formats.layout import (
+    folder_with,
+    image_record,
+    layout_error,
+    named,
+    nonempty_images,
+    subfolders,
+)
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View, resize_image
 from datamodules.synthetic.scene import Stain, scene
 
+CLASSES = ("benign", "gleason_3", "gleason_4", "gleason_5")
 _TRAIN = "train_validation_patches_750"
 _TEST = "test_patches_750"
 _NAME = re.compile(r"(?P<core>.+)_patch_\d+_class_(?P<label>\d+)\.jpg")
 _SPLIT_OF_ARRAY = {
-    "ZT111": "train",
-    "ZT199": "train",
-    "ZT204": "train",
-    "ZT76": "val",
-    "ZT80": "test",
+    **dict.fromkeys(("ZT111", "ZT199", "ZT204"), "train"),
+    **{"ZT76": "val", "ZT80": "test"},
 }
-
 
 _GRADES = ((0.0, 0.1), (0.3, 0.45), (0.55, 0.7), (0.85, 1.0))
 """Malignancy of synthetic tissue by class."""
@@ -46,22 +50,15 @@ class GleasonOptions:
 
 
 class GleasonTMA(DatasetReader):
-    """Gleason TMA (Arvaniti et al.).
+    """Gleason TMA (Arvaniti et al.): patches of prostate cancer tissue microarrays.
 
-    22,752 patches of 750 px (0.23 um/px) from prostate cancer tissue microarrays, made from
-    the published 3100 px spots by the authors' `create_patches.py`.
+    Layout; the file name carries the class:
 
         train_validation_patches_750/<core>/<core>_patch_<NN>_class_<c>.jpg
         test_patches_750/{patho_1,patho_2}/<core>/<core>_patch_<NN>_class_<c>.jpg
 
-    Classes: 0 benign, 1 Gleason 3, 2 Gleason 4, 3 Gleason 5; the file name carries them.
-
-    Split: by array, the first token of the core: train ZT111, ZT199, ZT204; val ZT76;
-    test ZT80 (15,303 / 2,482 / 4,967). Groups: the core, e.g. ZT76_39_A_1_1.
-    Quirk: two pathologists labelled the test array and disagree; option `pathologist`.
-
-    Arvaniti et al.: Automated Gleason grading of prostate cancer tissue microarrays via deep
-    learning, Scientific Reports 8, 12054 (2018), doi:10.1038/s41598-018-30535-1. CC0.
+    Split: by array, the first token of the core (ZT76_39_A_1_1): train ZT111, ZT199, ZT204; val
+    ZT76; test ZT80 (15,303 / 2,482 / 4,967).
     """
 
     title = "Gleason TMA (Arvaniti)"
@@ -75,24 +72,16 @@ class GleasonTMA(DatasetReader):
     homepage = "https://doi.org/10.7910/DVN/OCYCMP"
     sources = ("Arvaniti TMA",)
     obtain = (
-        "fetch the spots and masks of https://doi.org/10.7910/DVN/OCYCMP, run create_patches.py "
-        "of github.com/eiriniar/gleason_CNN on them and put the two patch folders there"
+        f"fetch the spots and masks of {homepage}, run create_patches.py of "
+        "github.com/eiriniar/gleason_CNN on them and put the two patch folders there"
     )
-    folder = "gleason_tma"
     images = 22_752
     extent = (750, 750)
     disk_gb = 4
     mpp = 0.23
-    patch_size = 256
     view = View.WHOLE
     grouping = "core"
-    tasks = (
-        Task(
-            "gleason",
-            TaskKind.CLASSIFICATION,
-            classes=("benign", "gleason_3", "gleason_4", "gleason_5"),
-        ),
-    )
+    tasks = (Task("gleason", TaskKind.CLASSIFICATION, CLASSES),)
     layout = (f"**/{_TRAIN}/*/*", f"**/{_TEST}/*/*/*")
     options_type = GleasonOptions
 
@@ -136,16 +125,9 @@ def _patches(root: Path, folder: Path, splits: tuple[str, ...]) -> Iterator[Reco
         split = _SPLIT_OF_ARRAY.get(core.name.split("_")[0])
         if split not in splits:
             known = ", ".join(a for a, s in _SPLIT_OF_ARRAY.items() if s in splits)
-            raise LayoutError(f"{relative(root, core)}: expected a core of the arrays {known}")
-        expected = f"{core.name}_patch_<NN>_class_<c>.jpg"
+            raise layout_error(root, core, f"expected a core of the arrays {known}")
         for path in nonempty_images(root, core):
-            found = named(_NAME, root, path, expected)
-            if found["core"] != core.name:
-                raise LayoutError(f"{relative(root, path)}: lies in {core.name}, not its core")
-            yield Record(
-                source=relative(root, path),
-                image=path,
-                targets={"gleason": int(found["label"])},
-                split=split,
-                group=core.name,
-            )
+            match = named(_NAME, root, path, f"{core.name}_patch_<NN>_class_<c>.jpg")
+            if match["core"] != core.name:
+                raise layout_error(root, path, f"lies in {core.name}, not its core")
+            yield image_record(root, path, {"gleason": int(match["label"])}, split, core.name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import cv2
@@ -13,7 +15,7 @@ import numpy as np
 from datamodules.core.errors import LayoutError
 from datamodules.core.records import Image, Record, Task, TaskKind
 from datamodules.formats.images import list_images, read_image, write_image
-from datamodules.formats.layout import named, relative, subfolders
+from datamodules.formats.layout import layout_error, named, relative, subfolders
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import Stain, Tissue, scene
@@ -27,37 +29,30 @@ _NAME = re.compile(r"(\d+)_idx5_x(\d+)_y(\d+)_class([01])\.png")
 class IDC(DatasetReader):
     """IDC: patches of whole slides of invasive ductal carcinoma of the breast.
 
-    277,524 patches of 50x50 px (198,738 negative, 78,786 positive) of 279 patients, at 2.5x,
-    about 4 um/px: nuclei are not resolved, tissue architecture is.
-
-        0 non-invasive    1 invasive
+    198,738 negative and 78,786 positive patches of 279 patients, at 2.5x: nuclei are not
+    resolved, tissue architecture is.
 
     Layout:
 
         <patient>/{0,1}/<patient>_idx5_x<X>_y<Y>_class<c>.png
         IDC_regular_ps50_idx5/<patient>/...      the same files once more, in some archives
 
-    Split: none is published here. Grouping: patient.
+    Split: none is published here.
     Quirks: the class is taken from the file name. The archive of Kaggle holds every file twice;
     a file name counts once. Patches at a slide's edge are smaller (32x50 px, say) and are
-    filled up to 50x50 px by mirroring. Few patients may lack one of the two class folders.
+    filled up to 50x50 px by mirroring. A few patients may lack one of the two class folders.
     """
 
     title = "IDC breast histopathology patches"
     organs = ("breast",)
     licence = "CC0 as stated on its Kaggle page"
-    commercial = None
     citation = (
         "Cruz-Roa et al.: Automatic detection of invasive ductal carcinoma in whole slide images "
         "with convolutional neural networks. SPIE Medical Imaging (2014). doi:10.1117/12.2043872"
     )
     homepage = "https://www.kaggle.com/datasets/paultimothymooney/breast-histopathology-images"
     sources = ("IDC Cruz-Roa breast",)
-    obtain = (
-        "get the archive from https://www.kaggle.com/datasets/paultimothymooney/"
-        "breast-histopathology-images (login needed) and unpack it there"
-    )
-    folder = "idc"
+    obtain = f"get the archive from {homepage} (login needed) and unpack it there"
     images = 277_524
     extent = (50, 50)
     disk_gb = 3.2
@@ -85,37 +80,26 @@ class IDC(DatasetReader):
 
     def records(self, root: Path) -> Iterator[Record]:
         """Patient by patient, each file name once, sorted by file name."""
-        tops = [root, root / _NESTED] if (root / _NESTED).is_dir() else [root]
-        patients: dict[str, list[Path]] = {}
-        for top in tops:
-            for folder in subfolders(top):
-                if folder != root / _NESTED:
-                    patients.setdefault(folder.name, []).append(folder)
-        for patient in sorted(patients):
-            files = {
-                path.name: path for folder in patients[patient] for path in _patches(root, folder)
-            }
-            for name in sorted(files):
-                path = files[name]
+        nested = root / _NESTED
+        tops = [root, nested] if nested.is_dir() else [root]
+        folders = [folder for top in tops for folder in subfolders(top) if folder != nested]
+        name_of = attrgetter("name")
+        for patient, places in groupby(sorted(folders, key=name_of), name_of):
+            files = {path.name: path for folder in places for path in _patches(root, folder)}
+            for path in sorted(files.values(), key=name_of):
                 match = named(_NAME, root, path, "<patient>_idx5_x<X>_y<Y>_class<c>.png")
                 if match[1] != patient:
-                    raise LayoutError(
-                        f"{relative(root, path)}: named after patient {match[1]}, "
-                        f"but lies in the folder of {patient}"
-                    )
-                yield Record(
-                    source=relative(root, path),
-                    image=partial(padded, path),
-                    targets={"invasive": int(match[4])},
-                    split="train",
-                    group=patient,
-                )
+                    problem = f"named after patient {match[1]}, but lies in the folder of {patient}"
+                    raise layout_error(root, path, problem)
+                targets = {"invasive": int(match[4])}
+                image = partial(padded, path)
+                yield Record(relative(root, path), image, targets, "train", patient)
 
 
 def _patches(root: Path, folder: Path) -> list[Path]:
     paths = [path for label in subfolders(folder) for path in list_images(label)]
     if not paths:
-        raise LayoutError(f"{relative(root, folder)}: the patient's folder holds no image")
+        raise layout_error(root, folder, "the patient's folder holds no image")
     return paths
 
 

@@ -10,23 +10,16 @@ import numpy as np
 
 from datamodules.core.records import Archive, Record, Task, TaskKind
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import class_images, folder_with, relative
+from datamodules.formats.layout import class_images, folder_with, image_record
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import Stain, Tissue, scene
 
 CLASSES = (
-    "01_TUMOR",
-    "02_STROMA",
-    "03_COMPLEX",
-    "04_LYMPHO",
-    "05_DEBRIS",
-    "06_MUCOSA",
-    "07_ADIPOSE",
-    "08_EMPTY",
-)
+    "01_TUMOR", "02_STROMA", "03_COMPLEX", "04_LYMPHO",
+    "05_DEBRIS", "06_MUCOSA", "07_ADIPOSE", "08_EMPTY",
+)  # fmt: skip
 _SLIDE = re.compile(r"CRC-Prim-HE-\d+")
-
 
 _TISSUES = (
     Tissue.TUMOUR,
@@ -42,18 +35,18 @@ _TISSUES = (
 
 
 class Kather2016(DatasetReader):
-    """Kather-texture-2016: 5,000 patches of 150x150 px at 0.495 um/px, 8 classes of 625.
+    """Kather-texture-2016: 8 classes of 625 patches.
 
-        0 tumour epithelium   2 complex stroma    4 debris   6 adipose
-        1 simple stroma       3 immune cells      5 mucosa   7 background
+    Class 02 is simple stroma, 03 complex stroma, 04 immune cells, 08 background.
 
     Layout:
 
         Kather_texture_2016_image_tiles_5000/<01_TUMOR ... 08_EMPTY>/*.tif
 
-    Split: none is published. Grouping: the slide, CRC-Prim-HE-<NN> in the file name; a name
-    without it is its own group.
-    Quirk: from the same laboratory as NCT-CRC-HE-100K, other years: not unseen after it.
+    Split: none is published. The slide is CRC-Prim-HE-<NN> in the file name; an image without it
+    is its own group.
+    Quirk: from the laboratory of NCT-CRC-HE-100K in other years, so not unseen after training on
+    that.
     """
 
     title = "Kather-texture-2016"
@@ -66,10 +59,7 @@ class Kather2016(DatasetReader):
     )
     homepage = "https://zenodo.org/records/53169"
     sources = ("NCT Heidelberg and UMM Mannheim colon",)
-    archives = (
-        Archive("https://zenodo.org/records/53169/files/Kather_texture_2016_image_tiles_5000.zip"),
-    )
-    folder = "kather2016"
+    archives = (Archive(f"{homepage}/files/Kather_texture_2016_image_tiles_5000.zip"),)
     images = 5_000
     extent = (150, 150)
     disk_gb = 0.4
@@ -100,10 +90,7 @@ class Kather2016(DatasetReader):
 
     def records(self, root: Path) -> Iterator[Record]:
         """Class by class, sorted by file name."""
-        top = folder_with(root, CLASSES[0])
-        for path, label in class_images(root, top, CLASSES):
-            source = relative(root, path)
-            # [K] The pattern of the names is not re-checked, hence the fall-back.
+        for path, label in class_images(root, folder_with(root, CLASSES[0]), CLASSES):
+            # [K] The pattern of the names is not verified, so a name may lack the slide.
             slide = _SLIDE.search(path.name)
-            group = slide.group() if slide else source
-            yield Record(source, path, {"tissue": label}, "train", group)
+            yield image_record(root, path, {"tissue": label}, group=slide[0] if slide else "")

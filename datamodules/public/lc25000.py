@@ -8,15 +8,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from datamodules.core.errors import LayoutError
 from datamodules.core.records import Record, Task, TaskKind
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import named, nonempty_images, read_table, relative
+from datamodules.formats.layout import image_record, layout_error, named, nonempty_images
+from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import scene
 
-CLASSES = ("colon_aca", "colon_n", "lung_aca", "lung_n", "lung_scc")
 PREFIXES = {
     "colon_aca": "colonca",
     "colon_n": "colonn",
@@ -24,17 +23,16 @@ PREFIXES = {
     "lung_n": "lungn",
     "lung_scc": "lungscc",
 }
+CLASSES = tuple(PREFIXES)
 _COPIES = 4  # forged copies of one original; about 20 in the real dataset
 _TOP = "lung_colon_image_set"
 _CLUSTERS = "annotations/{name}/UNI/resize_only/final_clusters.csv"
 
 
 class LC25000(DatasetReader):
-    """LC25000: 25,000 JPEG images of 768x768 px, 5 classes of 5,000, resolution not published.
+    """LC25000: 5,000 JPEG images of each of 5 classes.
 
-        0 colon_aca  colon adenocarcinoma          3 lung_n    benign lung
-        1 colon_n    benign colon                  4 lung_scc  lung squamous cell carcinoma
-        2 lung_aca   lung adenocarcinoma
+    aca is adenocarcinoma, scc squamous cell carcinoma, n benign tissue.
 
     Layout:
 
@@ -48,7 +46,7 @@ class LC25000(DatasetReader):
     Grouping: there are no patient ids, and each class holds only 250 originals, each about 20
     times as rotated and flipped copies. The clusters of the LC25000-clean repository
     (github.com/GeorgeBatch/LC25000-clean, columns cluster_label and img_path) bring the copies
-    together; where a class's CSV lies at the place above, clusters are its groups.
+    together: they are the groups of a class whose CSV lies at the place above.
     WITHOUT IT EVERY IMAGE IS ITS OWN GROUP, COPIES OF ONE ORIGINAL FALL ON BOTH SIDES OF ANY
     SPLIT, AND VALIDATION SCORES MEAN NOTHING. Patients may leak even with it.
     """
@@ -56,7 +54,6 @@ class LC25000(DatasetReader):
     title = "LC25000 lung and colon histopathological images"
     organs = ("lung", "colon")
     licence = "not verified; see the publisher's page"
-    commercial = None
     citation = (
         "Borkowski et al.: Lung and Colon Cancer Histopathological Image Dataset (LC25000). "
         "arXiv 1912.12142 (2019)"
@@ -64,11 +61,9 @@ class LC25000(DatasetReader):
     homepage = "https://github.com/tampapath/lung_colon_image_set"
     sources = ("LC25000",)
     obtain = (
-        "get LC25000 through https://github.com/tampapath/lung_colon_image_set, unpack it so that "
-        "lung_colon_image_set lies in this folder, and copy the folder annotations of "
-        "https://github.com/GeorgeBatch/LC25000-clean beside it"
+        f"get LC25000 through {homepage}, unpack it so that {_TOP} lies in this folder, and "
+        "copy the folder annotations of https://github.com/GeorgeBatch/LC25000-clean beside it"
     )
-    folder = "lc25000"
     images = 25_000
     extent = (768, 768)
     disk_gb = 1.9
@@ -103,25 +98,22 @@ class LC25000(DatasetReader):
 
     def records(self, root: Path) -> Iterator[Record]:
         """Class by class in index order, sorted by file name."""
-        for label, name in enumerate(CLASSES):
+        for label, (name, prefix) in enumerate(PREFIXES.items()):
+            pattern, clusters = re.compile(prefix + r"\d+\.jpeg"), _clusters(root, name)
             organ = name.split("_")[0]
-            pattern = re.compile(PREFIXES[name] + r"\d+\.jpeg")
-            clusters = _clusters(root, name)
             for path in nonempty_images(root, root / _TOP / f"{organ}_image_sets" / name):
-                named(pattern, root, path, f"{PREFIXES[name]}<number>.jpeg")
-                source = relative(root, path)
-                group = source
+                named(pattern, root, path, f"{prefix}<number>.jpeg")
+                group = ""
                 if clusters is not None:
                     if path.name not in clusters:
-                        raise LayoutError(
-                            f"{source}: is not listed in {_CLUSTERS.format(name=name)}"
-                        )
+                        problem = f"not listed in {_CLUSTERS.format(name=name)}"
+                        raise layout_error(root, path, problem)
                     group = f"{name}/{clusters[path.name]}"
-                yield Record(source, path, {"histology": label}, "train", group)
+                yield image_record(root, path, {"histology": label}, group=group)
 
 
 def _clusters(root: Path, name: str) -> dict[str, str] | None:
-    """Cluster by file name; None where the class has no file of clusters."""
+    """Cluster by file name; None for a class without a file of clusters."""
     path = root / _CLUSTERS.format(name=name)
     if not path.is_file():
         return None

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datamodules.core.errors import DatasetNotFoundError, LayoutError
+from datamodules.core.errors import DatasetNotFoundError
 from datamodules.core.records import Boxes, Record, Task, TaskKind
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import read_table, relative
+from datamodules.formats.layout import image_record, layout_error
+from datamodules.formats.tables import read_coco, read_table
 from datamodules.reader import DatasetReader
-from datamodules.store.tiling import Cutter
 from datamodules.synthetic.scene import scene
 
 CLASSES = ("mitotic figure", "hard negative")
 UNLABELLED = range(151, 201)
 """Image ids of the GT450 scanner, which were published without labels."""
+_REPOSITORY = "https://github.com/DeepMicroscopy/MIDOGpp"
 
 _TUMOURS = (
     ("human breast cancer", "breast"),
@@ -45,25 +46,24 @@ class MIDOGppOptions:
 
 
 class MIDOGpp(DatasetReader):
-    """MIDOG++: mitosis detection in 503 labelled regions of seven human and canine tumours.
+    """MIDOG++: mitosis detection in seven human and canine tumours.
 
-    Regions of about 2 mm2 (up to 7215x5412 px, about 0.25 um/px), one per case; 11,937 mitotic
-    figures and 14,349 look-alikes, each a box of 50x50 px around its centre:
+    Labelled regions of about 2 mm2 (up to 7215x5412 px), one per case; 11,937 mitotic figures and
+    14,349 look-alikes, each a box of 50x50 px around its centre.
 
-        0 mitotic figure    1 hard negative ("not mitotic figure" in the JSON)
-
-    Layout (65 GB; the two tables may also lie directly in the folder, as in their repository):
+    Layout (the two tables may also lie directly in the folder, as in their repository):
 
         images/001.tiff ... 553.tiff
         databases/MIDOG++.json              info, licenses, images, categories, annotations
         databases/datasets_xvalidation.csv  Slide;Dataset;Tumor;Scanner;Origin;Species
 
-    Split: train (392) and test (111) as in the CSV. Grouping: one image is one case.
+    Split: train (392) and test (111) as in the CSV. One image is one case.
     Quirks: bbox is [x1, y1, x2, y2], not COCO's width and height. Images 151 to 200 are
     unlabelled and left out. Boxes at the border reach out of the image and are clipped.
-    Look-alikes are a class of their own: they were labelled by the same experts, and telling
-    the two apart is the skill to learn. The field scores mitotic figures only (Task.positive).
-    Objects are rare: at 0.5 um/px and 256 px, 17,847 of 72,046 tiles hold one. Training keeps
+    Look-alikes ("not mitotic figure" in the JSON) are a class of their own: they were labelled by
+    the same experts, and telling the two apart is the skill to learn. Scores count mitotic
+    figures only, as in the field (Task.positive).
+    Objects are rare: at 0.5 µm/px and 256 px, 17,847 of 72,046 tiles hold one. Training keeps
     these and the share `empty_share` of the others, spread evenly; test keeps every tile.
     """
 
@@ -78,11 +78,9 @@ class MIDOGpp(DatasetReader):
     homepage = "https://doi.org/10.6084/m9.figshare.c.6615571.v1"
     sources = ("MIDOG",)
     obtain = (
-        "get the images from https://doi.org/10.6084/m9.figshare.c.6615571.v1 into images/ and "
-        "MIDOG++.json and datasets_xvalidation.csv of https://github.com/DeepMicroscopy/MIDOGpp "
-        "into databases/ there"
+        f"get the images from {homepage} into images/ and MIDOG++.json and "
+        f"datasets_xvalidation.csv of {_REPOSITORY} into databases/ there"
     )
-    folder = "midogpp"
     images = 503
     extent = (5_900, 5_900)
     disk_gb = 65
@@ -90,14 +88,10 @@ class MIDOGpp(DatasetReader):
     tasks = (
         Task("mitosis", TaskKind.DETECTION, CLASSES, positive=CLASSES[0], object_size_um=12.5),
     )
-    # The tables may lie beside the images or in databases/: the reader says which one is missing.
+    # `records` tells which table is missing: these may lie beside the images or in databases/.
     layout = ("images/*.tiff", "**/MIDOG++.json", "**/datasets_xvalidation.csv")
     grouping = "case"
     options_type = MIDOGppOptions
-
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
-        """Tiles, of which training leaves out most of those without any object."""
-        return replace(super().cutter(tasks), empty_share=self.options.empty_share)
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
@@ -132,24 +126,18 @@ class MIDOGpp(DatasetReader):
 
     def records(self, root: Path) -> Iterator[Record]:
         """Labelled images in order of their id."""
-        database = _table(root, "MIDOG++.json")
+        database = read_coco(root, _table(root, "MIDOG++.json"))
         table = _table(root, "datasets_xvalidation.csv")
         rows = read_table(root, table, ("Slide", "Dataset"), delimiter=";")
         splits = {int(row["Slide"]): row["Dataset"] for row in rows}
-        images, objects = _read(root, database)
-        for number, entry in sorted(images.items()):
+        for number, entry in sorted(database.images.items()):
             if number in UNLABELLED:
                 continue
             if number not in splits:
-                raise LayoutError(f"{relative(root, table)}: no row for Slide {number}")
-            path = root / "images" / entry["file_name"]
-            yield Record(
-                source=relative(root, path),
-                image=path,
-                targets={"mitosis": _boxes(objects.get(number, []), entry)},
-                split=splits[number],
-                group=f"case {number:03d}",
-            )
+                raise layout_error(root, table, f"no row for Slide {number}")
+            boxes = _boxes(database.objects.get(number, []), entry)
+            path, group = root / "images" / entry["file_name"], f"case {number:03d}"
+            yield image_record(root, path, {"mitosis": boxes}, splits[number], group)
 
 
 def _table(root: Path, name: str) -> Path:
@@ -157,38 +145,17 @@ def _table(root: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise DatasetNotFoundError(
-        f"{root / 'databases' / name}: no such file; it lies in the folder databases of "
-        "https://github.com/DeepMicroscopy/MIDOGpp"
+        f"{root / 'databases' / name}: no such file; get it from databases/ of {_REPOSITORY}"
     )
 
 
-def _read(
-    root: Path, path: Path
-) -> tuple[dict[int, dict[str, Any]], dict[int, list[tuple[list[float], int]]]]:
-    """Images by id, and the boxes of each with their class."""
-    where = relative(root, path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        categories = {row["id"]: row["name"] for row in data["categories"]}
-        images = {int(row["id"]): row for row in data["images"]}
-        objects: dict[int, list[tuple[list[float], int]]] = {}
-        for row in data["annotations"]:
-            # The JSON says "not mitotic figure" (older ones "Hard negative"), we say what it is.
-            label = int(categories[row["category_id"]] != CLASSES[0])
-            objects.setdefault(int(row["image_id"]), []).append((row["bbox"], label))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise LayoutError(f"{where}: not the JSON of MIDOG++ ({error!r})") from error
-    unknown = sorted(objects.keys() - images.keys())
-    if unknown:
-        raise LayoutError(f"{where}: annotations of image {unknown[0]}, which it does not list")
-    return images, objects
-
-
-def _boxes(objects: list[tuple[list[float], int]], entry: dict[str, Any]) -> Boxes:
+def _boxes(objects: list[tuple[list[float], str]], entry: dict[str, Any]) -> Boxes:
     """Boxes clipped to the image; one entirely outside stays and is refused when checked."""
     xyxy = np.array([box for box, _ in objects], np.float32).reshape(-1, 4)
     edge = np.array([entry["width"], entry["height"]] * 2, np.float32)
-    return Boxes(xyxy.clip(0, edge), np.array([label for _, label in objects], np.int64))
+    # The other category is "not mitotic figure", in older files "Hard negative".
+    labels = [int(name != CLASSES[0]) for _, name in objects]
+    return Boxes(xyxy.clip(0, edge), np.array(labels, np.int64))
 
 
 def _entry(number: int, side: int, tumour: str) -> dict[str, Any]:

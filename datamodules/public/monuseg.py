@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.core.errors import LayoutError
-from datamodules.core.records import Boxes, Mask, Record, Task, TaskKind
+from datamodules.core.records import Boxes, Mask, Record, Targets
+from datamodules.formats.annotations import nucleus_tasks
 from datamodules.formats.images import image_size, write_image
-from datamodules.formats.layout import relative
+from datamodules.formats.layout import image_record, layout_error, paired, relative
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import scene
 
@@ -27,11 +28,8 @@ _MPP = re.compile(rb'MicronsPerPixel="([0-9.]+)"')
 class MoNuSeg(DatasetReader):
     """MoNuSeg 2018, the multi-organ nucleus segmentation challenge.
 
-    37 training and 14 test fields of 1000x1000 px at about 0.25 um/px from TCGA slides of seven
-    organs, lung and brain in the test set only. Two tasks from the same outlines:
-
-        nuclei            0 background, 1 nucleus
-        nuclei_detection  boxes, 0 nucleus
+    37 training and 14 test fields from TCGA slides of seven organs; lung and brain occur in the
+    test set only.
 
     Layout:
 
@@ -39,8 +37,8 @@ class MoNuSeg(DatasetReader):
         MoNuSeg 2018 Training Data/Annotations/<id>.xml      Aperio ImageScope, one Region a nucleus
         MoNuSegTestData/<id>.tif, <id>.xml                   a separate download
 
-    Split: as published, train and test. Grouping: patient, the first 12 characters of <id>.
-    Quirks: um/px stands in each XML and differs a little; vertices lie up to 3 px outside the
+    Split: as published, train and test. The patient is the first 12 characters of <id>.
+    Quirks: µm/px stands in each XML and differs a little; vertices lie up to 3 px outside the
     image and are clipped; outlines may overlap. Touching nuclei become one region of the mask,
     the boxes keep them apart.
     Shares slides of TCGA with PanNuke, BCSS, MoNuSAC, TUPAC16 and others.
@@ -56,26 +54,12 @@ class MoNuSeg(DatasetReader):
     )
     homepage = "https://monuseg.grand-challenge.org"
     sources = ("TCGA",)
-    obtain = (
-        "get training and test data from https://monuseg.grand-challenge.org/Data and unpack both "
-        "archives there"
-    )
-    folder = "monuseg"
+    obtain = f"get training and test data from {homepage}/Data and unpack both archives there"
     images = 51
     extent = (1_000, 1_000)
     disk_gb = 0.2
     mpp = 0.25
-    tasks = (
-        Task("nuclei", TaskKind.SEGMENTATION, ("background", "nucleus")),
-        # 3 um is the 12 px at 40x within which PanNuke's authors count a nucleus as detected.
-        Task(
-            "nuclei_detection",
-            TaskKind.DETECTION,
-            ("nucleus",),
-            object_size_um=8.0,
-            match_distance_um=3.0,
-        ),
-    )
+    tasks = nucleus_tasks(("nucleus",))
     layout = (f"{_TRAIN}/Tissue Images", f"{_TRAIN}/Annotations")
 
     @classmethod
@@ -97,41 +81,26 @@ class MoNuSeg(DatasetReader):
 
     def records(self, root: Path) -> Iterator[Record]:
         """Training images, then test images, sorted by id."""
-        train = root / _TRAIN
-        yield from _pairs(root, train / "Tissue Images", train / "Annotations", "train")
+        parts = [("train", root / _TRAIN / "Tissue Images", root / _TRAIN / "Annotations")]
         if (root / _TEST).is_dir():
-            yield from _pairs(root, root / _TEST, root / _TEST, "test")
-
-
-def _pairs(root: Path, images: Path, annotations: Path, split: str) -> Iterator[Record]:
-    found = {path.stem: path for path in images.glob("*.tif")}
-    outlined = {path.stem: path for path in annotations.glob("*.xml")}
-    for name in sorted(found.keys() ^ outlined.keys()):
-        path, kind = (found[name], "XML") if name in found else (outlined[name], "image")
-        raise LayoutError(f"{relative(root, path)}: its {kind} is missing")
-    if not found:
-        raise LayoutError(f"{relative(root, images)}: the folder holds no .tif image")
-    for name in sorted(found):
-        path, xml = found[name], outlined[name]
-        yield Record(
-            source=relative(root, path),
-            image=path,
-            targets={
-                "nuclei": partial(nuclei_mask, xml, path),
-                "nuclei_detection": partial(nuclei_boxes, xml, path),
-            },
-            split=split,
-            group=name[:12],
-            mpp=_microns(root, xml),
-        )
+            parts.append(("test", root / _TEST, root / _TEST))
+        for split, images, outlined in parts:
+            expected = f"{relative(root, outlined)}/{{}}.xml"
+            for path, xml in paired(root, images.glob("*.tif"), outlined.glob("*.xml"), expected):
+                targets: Targets = {
+                    "nuclei": partial(nuclei_mask, xml, path),
+                    "nuclei_detection": partial(nuclei_boxes, xml, path),
+                }
+                mpp = _microns(root, xml)
+                yield image_record(root, path, targets, split, path.stem[:12], mpp)
 
 
 def _microns(root: Path, xml: Path) -> float:
-    """um per pixel from the head of the file; the rest is parsed when targets are needed."""
+    """µm per pixel from the head of the file; the rest is parsed when targets are needed."""
     with xml.open("rb") as file:
         match = _MPP.search(file.read(1024))
     if match is None:
-        raise LayoutError(f"{relative(root, xml)}: no MicronsPerPixel at its beginning")
+        raise layout_error(root, xml, "no MicronsPerPixel at its beginning")
     return float(match[1])
 
 
@@ -145,19 +114,19 @@ def outlines(xml: Path) -> list[NDArray[np.float64]]:
         tree = ElementTree.parse(xml)
     except ElementTree.ParseError as error:
         raise LayoutError(f"{xml}: not a readable XML file ({error})") from error
-    found = []
+    polygons = []
     for region in tree.iter("Region"):
         vertices = [
             (float(vertex.get("X", "nan")), float(vertex.get("Y", "nan")))
             for vertex in region.iterfind("Vertices/Vertex")
         ]
-        outline = np.array(vertices, np.float64).reshape(-1, 2)
-        if len(outline) < 3 or not np.isfinite(outline).all():
+        polygon = np.array(vertices, np.float64).reshape(-1, 2)
+        if len(polygon) < 3 or not np.isfinite(polygon).all():
             raise LayoutError(
                 f"{xml}: Region {region.get('Id')} has no three vertices with X and Y"
             )
-        found.append(outline)
-    return found
+        polygons.append(polygon)
+    return polygons
 
 
 def nuclei_mask(xml: Path, image: Path) -> Mask:

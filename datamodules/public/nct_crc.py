@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.core.errors import DatasetNotFoundError, LayoutError
+from datamodules.core.errors import DatasetNotFoundError
 from datamodules.core.records import Archive, Record, Task, TaskKind
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import class_images, named, relative
+from datamodules.formats.layout import class_images, image_record, layout_error, named
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import Tissue, scene
@@ -38,11 +38,8 @@ class NCTCRCOptions:
 class NCTCRC(DatasetReader):
     """NCT-CRC-HE-100K (training) and CRC-VAL-HE-7K (validation): tissue of colorectal cancer.
 
-    107,180 patches of 224x224 px at 0.5 um/px, 9 classes:
-
-        0 ADI   adipose               3 LYM  lymphocytes     6 NORM  normal mucosa
-        1 BACK  background            4 MUC  mucus           7 STR   cancer-associated stroma
-        2 DEB   debris                5 MUS  smooth muscle   8 TUM   tumour epithelium
+    ADI adipose, BACK background, DEB debris, LYM lymphocytes, MUC mucus, MUS smooth muscle, NORM
+    normal mucosa, STR cancer-associated stroma, TUM tumour epithelium.
 
     Layout; each of the two top folders may be present alone:
 
@@ -50,14 +47,14 @@ class NCTCRC(DatasetReader):
         NCT-CRC-HE-100K-NONORM/...                                the same, option nonorm
         CRC-VAL-HE-7K/<CLASS>/<CLASS>-TCGA-<8 letters>.tif        7,180 patches, 50 patients
 
-    Split: the 100K are "train", the 7K (other patients) are "val". Where only the 7K are
-    present they are "train", because nothing else could be trained on.
-    Grouping: file names carry no patient, so every image is its own group, and a split inside
-    either part can put one patient on both sides. Between the two parts it cannot.
+    Split: the 100K are "train", the 7K (other patients) are "val"; the 7K alone are "train",
+    because nothing else is left to train on.
+    Grouping: file names carry no patient, so a split inside either part can put one patient on
+    both sides. Between the two parts it cannot.
     Quirks: the 100K are Macenko-normalised; JPEG artefacts, a colour bias per class and
     saturated pixels make classes separable by low-level statistics (arXiv 2409.11546), so
     train with strong colour augmentation or read the NONORM version.
-    Class folders that CRC-VAL-HE-7K lacks are only reported, so that a part of it is usable.
+    Class folders missing from CRC-VAL-HE-7K are only reported, so that a part of it is usable.
     """
 
     title = "NCT-CRC-HE-100K and CRC-VAL-HE-7K"
@@ -71,16 +68,9 @@ class NCTCRC(DatasetReader):
     homepage = "https://zenodo.org/records/1214456"
     sources = ("NCT Heidelberg and UMM Mannheim colon",)
     archives = (
-        Archive(
-            "https://zenodo.org/records/1214456/files/NCT-CRC-HE-100K.zip",
-            "md5:035777cf327776a71a05c95da6d6325f",
-        ),
-        Archive(
-            "https://zenodo.org/records/1214456/files/CRC-VAL-HE-7K.zip",
-            "md5:2fd1651b4f94ebd818ebf90ad2b6ce06",
-        ),
+        Archive(f"{homepage}/files/NCT-CRC-HE-100K.zip", "md5:035777cf327776a71a05c95da6d6325f"),
+        Archive(f"{homepage}/files/CRC-VAL-HE-7K.zip", "md5:2fd1651b4f94ebd818ebf90ad2b6ce06"),
     )
-    folder = "nct_crc"
     images = 107_180
     extent = (224, 224)
     disk_gb = 16.1
@@ -124,8 +114,5 @@ class NCTCRC(DatasetReader):
             for path, label in class_images(root, folder, CLASSES, complete=folder == large):
                 match = named(_NAME, root, path, f"{CLASSES[label]}-<8 letters>.tif")
                 if match[1] != CLASSES[label]:
-                    raise LayoutError(
-                        f"{relative(root, path)}: named {match[1]} but lies in {CLASSES[label]}"
-                    )
-                source = relative(root, path)
-                yield Record(source, path, {"tissue": label}, split, group=source)
+                    raise layout_error(root, path, f"named {match[1]} but lies in {CLASSES[label]}")
+                yield image_record(root, path, {"tissue": label}, split)

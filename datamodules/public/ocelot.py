@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,11 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from datamodules.core.errors import DatasetNotFoundError, LayoutError
+from datamodules.core.errors import DatasetNotFoundError
 from datamodules.core.records import SPLITS, Archive, Boxes, Record, Task, TaskKind
 from datamodules.formats.annotations import Codes, boxes_around
-from datamodules.formats.images import image_size, list_images, write_image
-from datamodules.formats.layout import folder_with, paired, relative
+from datamodules.formats.images import list_images, write_image
+from datamodules.formats.layout import folder_with, image_record, layout_error, paired, relative
+from datamodules.formats.tables import read_json, read_numbers
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import Cutter
 from datamodules.synthetic.scene import NucleusType, Scene, Stain, Tissue, scene
@@ -27,9 +27,9 @@ _CELLS = Task(
     TaskKind.DETECTION,
     ("background cell", "tumor cell"),
     object_size_um=_CELL_UM,
-    match_distance_um=3.0,  # the challenge counts a hit within 15 px of 0.2 um
+    match_distance_um=3.0,  # the challenge counts a hit within 15 px of 0.2 µm
 )
-_TISSUE = Task("tissue", TaskKind.SEGMENTATION, ("background", "cancer"), ignore_index=255)
+_TISSUE = Task("tissue", TaskKind.SEGMENTATION, ("background", "cancer"))
 _CODES = Codes({1: 0, 2: 1, 255: 255})
 
 
@@ -47,20 +47,18 @@ class OCELOTOptions:
 class OCELOT(DatasetReader):
     """OCELOT 2023: pairs of a small field with cells and a large one with tissue around it.
 
-    Both fields have 1024x1024 px; the option `part` says which of them is read:
-
-        cell     cells, boxes: 0 background cell, 1 tumor cell      about 0.2 um/px
-        tissue   tissue, mask: 0 background, 1 cancer               about 0.8 um/px
+    The option `part` selects the field: cell at about 0.2 µm/px with the task `cells`, or tissue
+    at about 0.8 µm/px with the task `tissue`.
 
     Layout, for train, val and test:
 
         images/<split>/{cell,tissue}/<NNN>.jpg
         annotations/<split>/cell/<NNN>.csv        no header, lines "x,y,label", 1 or 2
         annotations/<split>/tissue/<NNN>.png      1 background, 2 cancer, 255 unknown (ignored)
-        metadata.json                             sample_pairs: slide_name, um/px and more
+        metadata.json                             sample_pairs: slide_name, µm/px and more
 
-    Split: as published. Grouping: the slide, slide_name of metadata.json.
-    Quirks: cells are points, here boxes of 8 um. Tissue is not enlarged beyond its own um/px.
+    Split: as published. The slide is slide_name of metadata.json.
+    Quirks: cells are points, here boxes of 8 µm. Tissue is not enlarged beyond its own µm/px.
     To learn from both, name the dataset twice with the two options and one folder.
     """
 
@@ -81,7 +79,6 @@ class OCELOT(DatasetReader):
             "sha256:74f46b79e3c4076ca0012d403629ab1e1e412591faf79a910d4d8bdd92c47920",
         ),
     )
-    folder = "ocelot"
     images = 663
     extent = (1_024, 1_024)
     mpp = 0.2
@@ -135,75 +132,46 @@ class OCELOT(DatasetReader):
     def records(self, root: Path) -> Iterator[Record]:
         """Split by split, sorted by number."""
         top, part = folder_with(root, "metadata.json"), self.options.part
-        pairs = _pairs(root, top / "metadata.json")
-        # [K] Early versions came without the test part: the splits that are there are read.
+        fields = _fields(root, top / "metadata.json", part)
+        # [K] Early versions came without the test part: the splits that exist are read.
         for split in SPLITS:
-            images = top / "images" / split / part
+            images, labels = top / "images" / split / part, top / "annotations" / split / part
             if not images.is_dir():
                 continue
-            labels = top / "annotations" / split / part
             if not labels.is_dir():
                 raise DatasetNotFoundError(f"{labels}: no such folder; its images are there")
-            ending = ".csv" if part == "cell" else ".png"
-            files = sorted(labels.glob(f"*{ending}"))
-            expected = f"{relative(root, labels)}/{{}}{ending}"
-            for path, label in paired(root, list_images(images), files, expected):
-                slide, mpp = _entry(root, top, pairs, path, part)
-                target = partial(_cells, label, path, mpp) if part == "cell" else None
-                yield Record(
-                    source=relative(root, path),
-                    image=path,
-                    targets={"cells": target} if target else {"tissue": partial(_CODES, label)},
-                    split=split,
-                    group=slide,
-                    mpp=mpp,
-                )
+            suffix = ".csv" if part == "cell" else ".png"
+            expected = f"{relative(root, labels)}/{{}}{suffix}"
+            for path, label in paired(
+                root, list_images(images), labels.glob(f"*{suffix}"), expected
+            ):
+                if path.stem not in fields:
+                    problem = f"no entry for {relative(root, path)}"
+                    raise layout_error(root, top / "metadata.json", problem)
+                slide, mpp = fields[path.stem]
+                cells, tissue = partial(_cells, label, path, mpp), partial(_CODES, label)
+                targets = {"cells": cells} if part == "cell" else {"tissue": tissue}
+                yield image_record(root, path, targets, split, slide, mpp)
 
 
-def _pairs(root: Path, path: Path) -> dict[str, Any]:
+def _fields(root: Path, path: Path, part: str) -> dict[str, tuple[str, float]]:
+    """The slide and the µm per pixel of each field."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise LayoutError(f"{relative(root, path)}: not readable as JSON ({error})") from error
-    pairs = data.get("sample_pairs") if isinstance(data, dict) else None
-    if not isinstance(pairs, dict):
-        raise LayoutError(f"{relative(root, path)}: no 'sample_pairs', expected one entry per pair")
-    return pairs
-
-
-def _entry(
-    root: Path, top: Path, pairs: dict[str, Any], path: Path, part: str
-) -> tuple[str, float]:
-    """The slide of a field and its um per pixel."""
-    where = relative(root, top / "metadata.json")
-    try:
-        entry = pairs[path.stem]
-        return str(entry["slide_name"]), float(entry[part]["resized_mpp_x"])
-    except KeyError as error:
-        raise LayoutError(f"{where}: no {error} for {relative(root, path)}") from error
-    except (TypeError, ValueError) as error:
-        raise LayoutError(f"{where}: entry {path.stem} is unreadable ({error})") from error
+        pairs: dict[str, Any] = read_json(root, path)["sample_pairs"]
+        return {
+            name: (str(entry["slide_name"]), float(entry[part]["resized_mpp_x"]))
+            for name, entry in pairs.items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise layout_error(
+            root, path, f"expected sample_pairs with slide_name and resized_mpp_x ({error!r})"
+        ) from error
 
 
 def _cells(table: Path, image: Path, mpp: float) -> Boxes:
     """Boxes around the points of a table, clipped to the image."""
-    points, labels = [], []
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        for number, line in enumerate(csv.reader(file), start=1):
-            try:
-                x, y, label = (float(cell) for cell in line)
-            except ValueError as error:
-                raise LayoutError(
-                    f"{table}, line {number}: '{','.join(line)}', expected x,y,label"
-                ) from error
-            points.append((x, y))
-            labels.append(int(label) - 1)
-    return boxes_around(
-        np.array(points, np.float32),
-        np.array(labels, np.int64),
-        _CELL_UM / mpp,
-        image_size(image),
-    )
+    rows = read_numbers(table, ("x", "y", "label"))
+    return boxes_around(image, rows[:, :2], rows[:, 2].astype(np.int64) - 1, _CELL_UM / mpp)
 
 
 def _points(drawn: Scene) -> str:

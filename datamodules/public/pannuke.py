@@ -11,37 +11,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.core.errors import LayoutError
-from datamodules.core.records import Archive, Boxes, Mask, Record, Task, TaskKind
-from datamodules.formats.annotations import instance_boxes
-from datamodules.formats.arrays import npy_image, open_npy
-from datamodules.formats.layout import folder_with, relative
+from datamodules.core.records import SPLITS, Archive, Boxes, Mask, Record, Targets, Task, TaskKind
+from datamodules.formats.annotations import instance_boxes, nucleus_tasks
+from datamodules.formats.arrays import npy_record, open_npy
+from datamodules.formats.layout import check_rows, folder_with, layout_error
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import Tissue, scene
 
 NUCLEI = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
 TISSUES = (
-    "Adrenal_gland",
-    "Bile-duct",
-    "Bladder",
-    "Breast",
-    "Cervix",
-    "Colon",
-    "Esophagus",
-    "HeadNeck",
-    "Kidney",
-    "Liver",
-    "Lung",
-    "Ovarian",
-    "Pancreatic",
-    "Prostate",
-    "Skin",
-    "Stomach",
-    "Testis",
-    "Thyroid",
-    "Uterus",
-)
+    "Adrenal_gland", "Bile-duct", "Bladder", "Breast", "Cervix", "Colon", "Esophagus", "HeadNeck",
+    "Kidney", "Liver", "Lung", "Ovarian", "Pancreatic", "Prostate", "Skin", "Stomach", "Testis",
+    "Thyroid", "Uterus",
+)  # fmt: skip
 _ORGANS = (
     "adrenal",
     "bile-duct",
@@ -66,7 +49,7 @@ _ORGANS = (
 """Style of synthetic tissue, in the order of `TISSUES`."""
 _SIDE = 256
 _ROTATIONS = {1: (1, 2, 3), 2: (2, 1, 3), 3: (3, 2, 1)}  # train, val, test
-_URL = "https://warwick.ac.uk/fac/cross_fac/tia/data/pannuke/"
+_URL = "https://warwick.ac.uk/fac/cross_fac/tia/data/pannuke"
 
 
 @dataclass
@@ -82,14 +65,7 @@ class PanNukeOptions:
 
 
 class PanNuke(DatasetReader):
-    """PanNuke: 7,901 patches of 256x256 px at 0.25 um/px, 19 tissues.
-
-    Three tasks:
-
-        nuclei            0 background, 1 neoplastic, 2 inflammatory, 3 connective, 4 dead,
-                          5 epithelial
-        nuclei_detection  boxes, 0 neoplastic, 1 inflammatory, 2 connective, 3 dead, 4 epithelial
-        tissue            the 19 tissues in alphabetical order
+    """PanNuke: nuclei of 19 tissues, outlined and typed.
 
     Layout, for the folds 1 to 3:
 
@@ -99,8 +75,7 @@ class PanNuke(DatasetReader):
                                              channel 5 is background, a mask and no instances
 
     Split: by fold, in one of three official rotations (option `rotation`).
-    Grouping: no patient is published, so every image is its own group; a patient can lie in
-    several folds.
+    Grouping: no patient is published; one patient can lie in several folds.
     Quirks: labels are semi-automatic; dead cells are very rare; some images hold no nucleus;
     breast and colon dominate. The arrays of one fold are several GB: rows are read one by one.
     Patches keep their published resolution: their labels belong to the whole patch.
@@ -114,29 +89,16 @@ class PanNuke(DatasetReader):
         "Gamper et al.: PanNuke: an open pan-cancer histology dataset for nuclei instance "
         "segmentation and classification. ECDP 2019. doi:10.1007/978-3-030-23937-4_2"
     )
-    homepage = "https://warwick.ac.uk/fac/cross_fac/tia/data/pannuke"
+    homepage = _URL
     sources = ("PanNuke", "TCGA")
-    archives = tuple(Archive(f"{_URL}fold_{fold}.zip") for fold in (1, 2, 3))
-    folder = "pannuke"
+    archives = tuple(Archive(f"{_URL}/fold_{fold}.zip") for fold in (1, 2, 3))
     images = 7_901
     extent = (256, 256)
     disk_gb = 37
     mpp = 0.25
-    patch_size = _SIDE
     view = View.WHOLE
     grouping = "image"
-    tasks = (
-        Task("nuclei", TaskKind.SEGMENTATION, ("background", *NUCLEI)),
-        # 3 um is the 12 px at 40x within which the authors count a nucleus as detected.
-        Task(
-            "nuclei_detection",
-            TaskKind.DETECTION,
-            NUCLEI,
-            object_size_um=8.0,
-            match_distance_um=3.0,
-        ),
-        Task("tissue", TaskKind.CLASSIFICATION, TISSUES),
-    )
+    tasks = (*nucleus_tasks(NUCLEI), Task("tissue", TaskKind.CLASSIFICATION, TISSUES))
     layout = tuple(f"**/images/fold{fold}/images.npy" for fold in (1, 2, 3))
     options_type = PanNukeOptions
 
@@ -170,49 +132,33 @@ class PanNuke(DatasetReader):
 
     def records(self, root: Path) -> Iterator[Record]:
         """The training fold, the validation fold, the test fold, each in its own order."""
-        splits = ("train", "val", "test")
-        for fold, split in zip(_ROTATIONS[self.options.rotation], splits, strict=True):
+        for fold, split in zip(_ROTATIONS[self.options.rotation], SPLITS, strict=True):
             top = folder_with(root, f"images/fold{fold}/images.npy")
             images = top / f"images/fold{fold}/images.npy"
             masks = top / f"masks/fold{fold}/masks.npy"
-            # [K] The number of images per fold differs between copies: any is taken.
+            # [K] The number of images per fold differs between copies: any is read.
             count = len(open_npy(images, (None, _SIDE, _SIDE, 3)))
-            found = len(open_npy(masks, (None, _SIDE, _SIDE, 6)))
-            if found != count:
-                raise LayoutError(
-                    f"{relative(root, masks)}: {found} masks for {count} images of fold {fold}"
-                )
-            tissues = _tissues(root, images.with_name("types.npy"), count)
-            for row in range(count):
-                source = f"{relative(root, images)}#{row}"
-                yield Record(
-                    source=source,
-                    image=partial(npy_image, images, row),
-                    targets={
-                        "nuclei": partial(type_mask, masks, row),
-                        "nuclei_detection": partial(type_boxes, masks, row),
-                        "tissue": tissues[row],
-                    },
-                    split=split,
-                    group=source,
-                )
+            check_rows(root, masks, len(open_npy(masks, (None, _SIDE, _SIDE, 6))), count)
+            tissues = _tissues(root, images.with_name("types.npy"))
+            check_rows(root, images.with_name("types.npy"), len(tissues), count)
+            for row, tissue in enumerate(tissues):
+                targets: Targets = {
+                    "nuclei": partial(type_mask, masks, row),
+                    "nuclei_detection": partial(type_boxes, masks, row),
+                    "tissue": tissue,
+                }
+                yield npy_record(root, images, row, targets, split)
 
 
-def _tissues(root: Path, path: Path, count: int) -> list[int]:
-    names = open_npy(path, (None,))
-    if len(names) != count:
-        raise LayoutError(f"{relative(root, path)}: {len(names)} tissues for {count} images")
+def _tissues(root: Path, path: Path) -> list[int]:
     # [K] Copies write spaces, underscores and capitals in different ways.
     known = {_plain(name): index for index, name in enumerate(TISSUES)}
-    indices = []
+    names = [str(name) for name in open_npy(path, (None,))]
     for row, name in enumerate(names):
-        if _plain(str(name)) not in known:
-            raise LayoutError(
-                f"{relative(root, path)}#{row}: tissue '{name}', expected one of "
-                f"{', '.join(TISSUES)}"
-            )
-        indices.append(known[_plain(str(name))])
-    return indices
+        if _plain(name) not in known:
+            problem = f"tissue '{name}', expected one of {', '.join(TISSUES)}"
+            raise layout_error(root, path.with_name(f"{path.name}#{row}"), problem)
+    return [known[_plain(name)] for name in names]
 
 
 def _plain(name: str) -> str:
@@ -227,12 +173,11 @@ def type_mask(masks: Path, row: int) -> Mask:
 
 def type_boxes(masks: Path, row: int) -> Boxes:
     """The box around each nucleus, labelled with its channel."""
-    channels = np.moveaxis(_instances(masks, row), 2, 0)
-    found = [instance_boxes(channel)[0] for channel in channels]
-    labels = [np.full(len(boxes), label) for label, boxes in enumerate(found)]
-    return Boxes(np.concatenate(found), np.concatenate(labels).astype(np.int64))
+    boxes = [instance_boxes(ids)[0] for ids in np.moveaxis(_instances(masks, row), 2, 0)]
+    labels = np.repeat(np.arange(len(boxes)), [len(part) for part in boxes])
+    return Boxes(np.concatenate(boxes), labels)
 
 
 def _instances(masks: Path, row: int) -> NDArray[Any]:
-    """Instance ids, (256, 256, 5): the background's channel is left out."""
+    """Instance ids, (256, 256, 5); the background's channel is left out."""
     return np.asarray(open_npy(masks, (None, _SIDE, _SIDE, 6))[row, :, :, : len(NUCLEI)])

@@ -13,7 +13,8 @@ import numpy as np
 from datamodules.core.errors import DatasetNotFoundError, LayoutError
 from datamodules.core.records import Archive, Image, Record, Task, TaskKind
 from datamodules.formats.arrays import hdf5_image, hdf5_rows, hdf5_shape
-from datamodules.formats.layout import read_table
+from datamodules.formats.layout import check_rows
+from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import Stain, Tissue, scene
@@ -33,10 +34,11 @@ _MD5 = {
 
 
 class PCam(DatasetReader):
-    """PatchCamelyon (PCam).
+    """PatchCamelyon (PCam): patches of lymph node sections of CAMELYON16.
 
-    327,680 patches of lymph node sections of CAMELYON16, half of them with metastasis of
-    breast cancer in their centre.
+    Half of them hold a metastasis of breast cancer in their central 32x32 px.
+
+    Layout:
 
         camelyonpatch_level_2_split_{train,valid,test}_x.h5      'x' uint8 (n, 96, 96, 3)
         camelyonpatch_level_2_split_{train,valid,test}_y.h5      'y' uint8 (n, 1, 1, 1)
@@ -45,16 +47,10 @@ class PCam(DatasetReader):
     The publisher compresses each .h5 file (.h5.gz): `datasets download` unpacks them, because a
     compressed file cannot be read at a random position.
 
-    Classes: 0 no_tumor, 1 tumor (the central 32x32 px hold tumour tissue).
-
     Split: official, 262,144 / 32,768 / 32,768, balanced; no slide lies in two of them.
-    Groups: the slide, where the meta tables are there; they are published beside the archives.
-    Without them nothing tells which patches belong together, and each patch is its own group:
+    Grouping: without the meta tables, published beside the archives, each patch is its own group:
     the official split still keeps slides apart, any other split would not.
-    Quirk: patches occur twice within the training part.
-
-    Veeling, Linmans, Winkens, Cohen, Welling: Rotation equivariant CNNs for digital pathology,
-    MICCAI 2018, doi:10.1007/978-3-030-00934-2_24. CC0.
+    Quirk: some patches occur twice within the training part.
     """
 
     title = "PatchCamelyon"
@@ -71,7 +67,6 @@ class PCam(DatasetReader):
         *(Archive(f"{_URL}{_STEM}{k}.h5.gz", content=f"md5:{md5}") for k, md5 in _MD5.items()),
         *(Archive(f"{_URL}{_STEM}{part}_meta.csv") for part in _SPLITS),
     )
-    folder = "pcam"
     images = 327_680
     extent = (96, 96)
     disk_gb = 9.1
@@ -79,10 +74,8 @@ class PCam(DatasetReader):
     patch_size = 96
     view = View.WHOLE
     grouping = "slide"
-    tasks = (
-        Task("tumor", TaskKind.CLASSIFICATION, classes=("no_tumor", "tumor"), positive="tumor"),
-    )
-    # A compressed file matches too: `records` then says that it must be unpacked.
+    tasks = (Task("tumor", TaskKind.CLASSIFICATION, ("no_tumor", "tumor"), positive="tumor"),)
+    # A compressed file matches too: `records` then asks to unpack it.
     layout = tuple(f"{_STEM}{part}_{what}.h5*" for part in _SPLITS for what in ("x", "y"))
 
     @classmethod
@@ -120,20 +113,18 @@ class PCam(DatasetReader):
         for part, split in _SPLITS.items():
             images, labels = (_unpacked(root / f"{_STEM}{part}_{what}.h5") for what in ("x", "y"))
             count = hdf5_shape(images, "x", (None, None, None, 3))[0]
-            # [K] The labels' trailing axes of length 1 are not re-checked: any number is taken.
+            # [K] The trailing axes of length 1 of the labels are not verified: any number is read.
             values = hdf5_rows(labels, "y").ravel()
-            if len(values) != count:
-                raise LayoutError(f"{labels.name}: {len(values)} labels, {images.name} has {count}")
-            groups = _slides(root / f"{_STEM}{part}_meta.csv", count)
+            check_rows(root, labels, len(values), count)
+            meta = root / f"{_STEM}{part}_meta.csv"
+            slides = read_table(root, meta, ("wsi",)) if meta.is_file() else None
+            if slides is not None:
+                check_rows(root, meta, len(slides), count)
             for row, value in enumerate(values):
                 source = f"{images.name}#{row}"
-                yield Record(
-                    source=source,
-                    image=partial(hdf5_image, images, "x", row),
-                    targets={"tumor": int(value)},
-                    split=split,
-                    group=groups[row] if groups else source,
-                )
+                group = source if slides is None else slides[row]["wsi"]
+                image = partial(hdf5_image, images, "x", row)
+                yield Record(source, image, {"tumor": int(value)}, split, group)
 
 
 def _unpacked(path: Path) -> Path:
@@ -143,16 +134,6 @@ def _unpacked(path: Path) -> Path:
     if not path.is_file():
         raise DatasetNotFoundError(f"{path}: no such file; PCam consists of six .h5 files")
     return path
-
-
-def _slides(path: Path, count: int) -> list[str]:
-    """The slide of each patch; empty where the table was not fetched."""
-    if not path.is_file():
-        return []
-    slides = [row["wsi"] for row in read_table(path.parent, path, ("wsi",))]
-    if len(slides) != count:
-        raise LayoutError(f"{path.name}: {len(slides)} rows, expected {count}, one for each patch")
-    return slides
 
 
 def _patch(rng: np.random.Generator, tumour: bool, stain: Stain) -> Image:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from datamodules.core.errors import DatasetNotFoundError, LayoutError
-from datamodules.core.records import Mask, Record, Task, TaskKind
+from datamodules.core.errors import DatasetNotFoundError
+from datamodules.core.records import Mask, Record, Targets, Task, TaskKind
 from datamodules.formats.annotations import Codes
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import folder_with, relative
-from datamodules.formats.xlsx import read_xlsx, write_xlsx
+from datamodules.formats.layout import folder_with, image_record, layout_error
+from datamodules.formats.tables import read_table
+from datamodules.formats.xlsx import write_xlsx
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import Stain, scene
@@ -25,7 +25,6 @@ CLASSES = ("NC", "G3", "G4", "G5", "G4C")
 REGIONS = ("non-cancerous", "G3", "G4", "G5")
 # [K] The codes are those that users of the second release read; any other one is an error.
 _CODES = Codes({0: 0, 3: 1, 4: 2, 5: 3})
-_LABELS = Task("gleason", TaskKind.MULTILABEL, CLASSES)
 
 _GRADES = ((0.0, 0.1), (0.3, 0.42), (0.5, 0.6), (0.87, 1.0), (0.68, 0.8))
 """Malignancy of synthetic tissue by class: the more glands fuse, the more cribriform they are."""
@@ -46,13 +45,10 @@ class SICAPv2Options:
 
 
 class SICAPv2(DatasetReader):
-    """SICAPv2: patches of 512x512 px at 10x (1 um/px) from 155 slides of 95 patients.
+    """SICAPv2: patches at 10x from 155 slides of 95 patients.
 
-    Two tasks:
-
-        gleason   several labels per patch: NC not cancerous, G3, G4, G5 Gleason pattern,
-                  G4C cribriform pattern
-        regions   0 non-cancerous or no tissue, 1 G3, 2 G4, 3 G5
+    A patch has several labels: NC not cancerous, G3, G4, G5 Gleason pattern, G4C cribriform
+    pattern. Region 0 is also where there is no tissue.
 
     Layout:
 
@@ -62,16 +58,14 @@ class SICAPv2(DatasetReader):
         partition/Validation/Val<k>/{Train,Test}.xlsx    the same for k = 1 to 4
 
     Split: test as published; train and val are the published validation fold of option `fold`.
-    Grouping: the slide, the first part of the image name. Which patient a slide belongs to is
-    not in the names.
-    Quirks: images that no table lists are passed over. The first release had its masks as JPEG,
+    Grouping: the slide is the first part of the image name; names do not tell the patient.
+    Quirks: images that no table lists are skipped. The first release had its masks as JPEG,
     which blurs codes: take the second, or the labels alone with `masks: false`.
     """
 
     title = "SICAPv2 prostate Gleason patches"
     organs = ("prostate",)
     licence = "see the publisher's page"
-    commercial = None
     citation = (
         "Silva-Rodriguez et al.: Going deeper through the Gleason scoring scale: an automatic "
         "end-to-end system for histology prostate grading and cribriform pattern detection. "
@@ -81,17 +75,18 @@ class SICAPv2(DatasetReader):
     homepage = "https://data.mendeley.com/datasets/9xxm58dvs3"
     sources = ("SICAP",)
     obtain = (
-        "get the archive from https://data.mendeley.com/datasets/9xxm58dvs3 and unpack it there, "
+        f"get the archive from {homepage} and unpack it there, "
         "so that images, masks and partition lie in it"
     )
-    folder = "sicapv2"
     images = 12_081
     extent = (512, 512)
     mpp = 1.0
-    patch_size = 256
     view = View.WHOLE
     grouping = "slide"
-    tasks = (_LABELS, Task("regions", TaskKind.SEGMENTATION, REGIONS))
+    tasks = (
+        Task("gleason", TaskKind.MULTILABEL, CLASSES),
+        Task("regions", TaskKind.SEGMENTATION, REGIONS),
+    )
     layout = ("**/partition/Test/Test.xlsx", "**/images/*.jpg")
     options_type = SICAPv2Options
 
@@ -119,28 +114,32 @@ class SICAPv2(DatasetReader):
         _tables(root / "partition", lines)
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
-        """Labels and regions, or labels alone where the option says so."""
-        return self.tasks if self.options.masks else (_LABELS,)
+        """Labels and regions, or labels alone where the option asks for it."""
+        return self.tasks if self.options.masks else self.tasks[:1]
 
     def records(self, root: Path) -> Iterator[Record]:
         """The tables of train, val and test, each in its own order."""
         top = folder_with(root, "partition")
-        fold = top / f"partition/Validation/Val{self.options.fold}"
-        tables = (
-            ("train", fold / "Train.xlsx"),
-            ("val", fold / "Test.xlsx"),
-            ("test", top / "partition/Test/Test.xlsx"),
-        )
-        for split, table in tables:
-            for name, labels in _rows(root, table):
-                path, mask = top / "images" / f"{name}.jpg", top / "masks" / f"{name}.png"
-                yield Record(
-                    source=relative(root, path),
-                    image=path,
-                    targets={"gleason": labels, "regions": partial(_regions, mask)},
-                    split=split,
-                    group=name.split("_")[0],
-                )
+        fold = f"Validation/Val{self.options.fold}"
+        tables = {"train": f"{fold}/Train", "val": f"{fold}/Test", "test": "Test/Test"}
+        for split, name in tables.items():
+            table = top / "partition" / f"{name}.xlsx"
+            for row in read_table(root, table, ("image_name", *CLASSES)):
+                if row["image_name"]:
+                    yield _record(root, top, table, row, split)
+
+
+def _record(root: Path, top: Path, table: Path, row: dict[str, str], split: str) -> Record:
+    # [K] Whether names carry their suffix is not verified: both forms are read.
+    name = row["image_name"].removesuffix(".jpg")
+    try:
+        labels = np.array([int(float(row[column])) for column in CLASSES], np.uint8)
+    except (ValueError, OverflowError) as error:
+        problem = f"{name}: expected 0 or 1 for {', '.join(CLASSES)}"
+        raise layout_error(root, table, problem) from error
+    image, mask = top / "images" / f"{name}.jpg", top / "masks" / f"{name}.png"
+    targets: Targets = {"gleason": labels, "regions": partial(_regions, mask)}
+    return image_record(root, image, targets, split, name.split("_")[0])
 
 
 def _regions(path: Path) -> Mask:
@@ -155,29 +154,6 @@ def _regions(path: Path) -> Mask:
             "options.masks=false to read the labels alone"
         )
     return _CODES(path)
-
-
-def _rows(root: Path, path: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Image name without ending, and its labels."""
-    lines = read_xlsx(path)
-    header = [cell.strip() for cell in lines[0]] if lines else []
-    missing = [name for name in ("image_name", *CLASSES) if name not in header]
-    if missing:
-        raise LayoutError(
-            f"{relative(root, path)}: no column '{missing[0]}'; found {', '.join(header) or 'none'}"
-        )
-    for number, line in enumerate(lines[1:], start=2):
-        row = dict(zip(header, (cell.strip() for cell in line), strict=False))
-        if not row.get("image_name"):
-            continue
-        try:
-            labels = np.array([int(float(row[name])) for name in CLASSES], np.uint8)
-        except (KeyError, ValueError, OverflowError) as error:
-            raise LayoutError(
-                f"{relative(root, path)}, line {number}: expected 0 or 1 for {', '.join(CLASSES)}"
-            ) from error
-        # [K] Whether names carry their ending is not re-checked: both are read.
-        yield row["image_name"].removesuffix(".jpg"), labels
 
 
 def _tables(folder: Path, lines: dict[int, list[list[str | int]]]) -> None:

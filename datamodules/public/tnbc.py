@@ -14,22 +14,20 @@ from datamodules.core.records import Archive, Mask, Record, Task, TaskKind
 from datamodules.formats.images import read_image, write_image
 from datamodules.formats.layout import (
     folder_with,
+    image_record,
     named,
     nonempty_images,
     paired,
-    relative,
     subfolders,
 )
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import Stain, scene
 
-_NAME = re.compile(r"(?P<slide>\d+)_\d+\.png")
+_NAME = re.compile(r"\d+_\d+\.png")
 
 
 class TNBC(DatasetReader):
-    """TNBC (Naylor et al.): 50 fields of 512x512 px at 40x (0.25 um/px), 11 patients.
-
-    One task: 0 background, 1 nucleus.
+    """TNBC (Naylor et al.): fields of triple-negative breast cancer of 11 patients at 40x.
 
     Layout:
 
@@ -37,14 +35,13 @@ class TNBC(DatasetReader):
         GT_<XX>/<XX>_<N>.png        nuclei, any value above 0; touching ones are kept apart by
                                     one pixel of background
 
-    Split: none is published. Grouping: the patient XX.
+    Split: none is published.
     Quirk: later versions of the archive add brain tissue as further slides: they are read too.
     """
 
     title = "TNBC nuclei segmentation"
     organs = ("breast",)
     licence = "CC BY 4.0 as told, not verified; see the publisher's page"
-    commercial = None
     citation = (
         "Naylor et al.: Segmentation of nuclei in histopathology images by deep regression of the "
         "distance map. IEEE Transactions on Medical Imaging 38(2) (2019). "
@@ -59,11 +56,9 @@ class TNBC(DatasetReader):
             25_232_361,
         ),
     )
-    folder = "tnbc"
     images = 50
     extent = (512, 512)
     mpp = 0.25
-    grouping = "patient"
     tasks = (Task("nuclei", TaskKind.SEGMENTATION, ("background", "nucleus")),)
     layout = ("**/Slide_*/*.png", "**/GT_*/*.png")
 
@@ -84,28 +79,24 @@ class TNBC(DatasetReader):
     def records(self, root: Path) -> Iterator[Record]:
         """Patient by patient, sorted by file name."""
         top = folder_with(root, "Slide_01")
-        folders = {path.name: path for path in subfolders(top)}
+        folders = {path.name for path in subfolders(top)}
         slides = {name.split("_", 1)[1] for name in folders if name.startswith(("Slide_", "GT_"))}
         for slide in sorted(slides):
-            images, masks = (folders.get(f"{kind}_{slide}") for kind in ("Slide", "GT"))
-            if images is None or masks is None:
-                absent = f"Slide_{slide}" if images is None else f"GT_{slide}"
-                raise DatasetNotFoundError(f"{top}: no folder {absent}, its partner is there")
-            pictures, labels = nonempty_images(root, images), nonempty_images(root, masks)
-            for path, mask in paired(root, pictures, labels, f"{masks.name}/{{}}.png"):
+            for name in (f"Slide_{slide}", f"GT_{slide}"):
+                if name not in folders:
+                    raise DatasetNotFoundError(f"{top}: no folder {name}, its partner is there")
+            images, masks = (
+                nonempty_images(root, top / f"{kind}_{slide}") for kind in ("Slide", "GT")
+            )
+            for path, mask in paired(root, images, masks, f"GT_{slide}/{{}}.png"):
                 named(_NAME, root, path, f"{slide}_<N>.png")
-                yield Record(
-                    source=relative(root, path),
-                    image=path,
-                    targets={"nuclei": partial(nuclei_mask, mask)},
-                    split="train",
-                    group=f"patient {slide}",
-                )
+                targets = {"nuclei": partial(nuclei_mask, mask)}
+                yield image_record(root, path, targets, group=f"patient {slide}")
 
 
 def nuclei_mask(path: Path) -> Mask:
     """Background and nucleus.
 
-    [K] Whether the masks are grey, palette or RGB is not re-checked: what is not black counts.
+    [K] Whether the masks are grey, palette or RGB is not verified: whatever is not black counts.
     """
     return np.asarray(read_image(path).any(axis=2), np.uint8)

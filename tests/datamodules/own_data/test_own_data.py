@@ -144,13 +144,13 @@ def test_masks_and_images_must_pair(forged_copy):
     mask = sorted((module.root / "masks").iterdir())[0]
     image = module.root / "images" / mask.name
     image.rename(image.with_name("other.png"))
+    assert_refused(module, DatasetNotFoundError, f"masks/{mask.name}", "image", "missing")
+    mask.unlink()
     assert_refused(module, LayoutError, "images/other.png", "masks/other.png")
     image.with_name("other.png").unlink()
-    assert_refused(module, LayoutError, f"masks/{mask.name}", "no image")
-    mask.unlink()
     left = sorted((module.root / "images").iterdir())[0]
     write_image(left.with_suffix(".jpg"), read_image(left))
-    assert_refused(module, LayoutError, left.stem, "same stem")
+    assert_refused(module, LayoutError, left.stem, "same name")
 
 
 def test_masks_that_do_not_fit_are_refused(forged_copy):

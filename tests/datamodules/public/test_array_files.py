@@ -86,7 +86,7 @@ def test_pcam_refuses_missing_parts_and_arrays_that_do_not_fit(forged_copy):
     rewrite_hdf5(labels, "y", lambda data: data + 1)
     assert_refused(module, LayoutError, "train_x.h5#1", "class 2")
     rewrite_hdf5(labels, "y", lambda data: data[:-1])
-    assert_refused(module, LayoutError, labels.name, "labels")
+    assert_refused(module, LayoutError, labels.name, "rows")
     rewrite_hdf5(images, "x", lambda data: data[..., :2])
     assert_refused(module, LayoutError, images.name, "shape")
     images.write_bytes(images.read_bytes()[:200])

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from datamodules.core.errors import LayoutError
+from datamodules.core.errors import DatasetNotFoundError, LayoutError
 from datamodules.formats.images import read_image, read_mask, write_image
 from datamodules.public.monuseg import outlines
 from tests.support.readers import assert_refused, darkness, dataset, prepared
@@ -79,10 +79,15 @@ def test_monuseg_refuses_half_a_pair_and_a_broken_annotation(forged_copy):
     xml.write_text(re.sub(r"<Vertices>.*</Vertices>", "<Vertices/>", text, count=1))
     assert_refused(module, LayoutError, xml.name, "Region 1")
     xml.unlink()
-    assert_refused(module, LayoutError, xml.stem + ".tif", "XML is missing")
+    assert_refused(
+        module,
+        LayoutError,
+        xml.stem + ".tif",
+        f"Annotations/{xml.name}",
+    )
     xml.write_text(text)
     (xml.parent.parent / "Tissue Images" / f"{xml.stem}.tif").unlink()
-    assert_refused(module, LayoutError, xml.name, "image is missing")
+    assert_refused(module, DatasetNotFoundError, xml.name, "missing")
 
 
 # ---- DSB 2018 -----------------------------------------------------------------------------

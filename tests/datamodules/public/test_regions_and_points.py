@@ -172,7 +172,7 @@ def test_tupac16_labels_have_the_published_counts(official):
     counts = {}
     for kind in ("mitoses", "nonmitoses"):
         tables = sorted((root / "TUPAC_AL" / f"{kind}_ground_truth").glob("*/*.csv"))
-        counts[kind] = sum(len(read_points(root, table)) for table in tables)
+        counts[kind] = sum(len(read_points(table)) for table in tables)
         assert len(tables) == 656
         assert len({table.parent for table in tables}) == 73
     assert counts == {"mitoses": 1999, "nonmitoses": 10_483}
@@ -187,9 +187,7 @@ def test_tupac16_real_points_have_the_row_first(official, tmp_path):
     for kind in ("mitoses", "nonmitoses"):
         name = f"TUPAC_AL/{kind}_ground_truth/35"  # 35 is higher than wide or the reverse
         shutil.copytree(root / name, tmp_path / "raw" / name)
-    points = [
-        read_points(tmp_path, table) for table in sorted((tmp_path / "raw").rglob("35/01.csv"))
-    ]
+    points = [read_points(table) for table in sorted((tmp_path / "raw").rglob("35/01.csv"))]
     x, y = np.concatenate(points).max(axis=0)
     assert (y, x) == (4055, 5234)
     write_image(tmp_path / "raw/35/01.tif", np.zeros((4100, 5300, 3), np.uint8))

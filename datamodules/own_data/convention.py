@@ -1,0 +1,86 @@
+"""What the conventions for own data share: splits in folders, groups by file name, classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from datamodules.core.errors import ConfigError, LayoutError
+from datamodules.core.records import SPLITS, Task, TaskKind
+from datamodules.formats.layout import layout_error, relative, subfolders
+from datamodules.reader import DatasetReader
+
+
+class Convention(DatasetReader):
+    """A reader of own data: of a convention for files, not of one dataset."""
+
+    organs = ()
+    licence = "yours"
+    grouping = "see option group"
+
+    def splits(self, root: Path) -> list[tuple[str, Path]]:
+        """The folders `train`, `val` and `test`; without these all of `root` is "train"."""
+        if not (root / "train").is_dir():
+            return [("train", root)]
+        for folder in subfolders(root):
+            if folder.name not in SPLITS:
+                problem = f"lies beside 'train'; expected only {', '.join(SPLITS)}"
+                raise layout_error(root, folder, problem)
+        return [(split, root / split) for split in SPLITS if (root / split).is_dir()]
+
+    def group_of(self, root: Path, path: Path) -> str:
+        """The group that a file's name tells by the option `group`; the file itself without it.
+
+        Raises:
+            ConfigError: the option is not a regular expression with exactly one capture group.
+            LayoutError: the expression finds nothing in the name.
+        """
+        text = self.options.group
+        if not text:
+            return relative(root, path)
+        try:
+            pattern = re.compile(text)
+        except re.error as error:
+            problem = f"'{text}' is not a regular expression ({error})"
+            raise self.option_error("group", problem) from error
+        if pattern.groups != 1:
+            raise self.option_error(
+                "group",
+                f"'{text}' has {pattern.groups} capture groups; put the part of the file name "
+                "that tells the patient in one pair of parentheses",
+            )
+        match = pattern.search(path.name)
+        if match is None or not match[1]:
+            raise layout_error(root, path, f"options.group '{text}' finds no group in its name")
+        return match[1]
+
+    def positive_of(self, classes: Sequence[str]) -> str | None:
+        """The class of the option `positive`; None where it is empty.
+
+        Raises:
+            ConfigError: there is no such class.
+        """
+        positive: str = self.options.positive
+        if positive and positive not in classes:
+            problem = f"no class '{positive}'; known: {', '.join(classes)}"
+            raise self.option_error("positive", problem)
+        return positive or None
+
+    def classification(self, name: str, where: str, present: Iterable[str]) -> Task:
+        """The task with the classes of the options, without these with all in the data, sorted.
+
+        Of two classes the last is the positive one unless the options name it.
+
+        Raises:
+            LayoutError: there are fewer than two classes.
+        """
+        classes = tuple(self.options.classes) or tuple(sorted(set(present)))
+        if len(classes) < 2:
+            raise LayoutError(f"{where}: {len(classes)} classes, expected at least two")
+        positive = self.positive_of(classes) or (classes[-1] if len(classes) == 2 else None)
+        return Task(name, TaskKind.CLASSIFICATION, classes, positive=positive)
+
+    def option_error(self, option: str, problem: str) -> ConfigError:
+        """The error to raise for an option that does not fit the data."""
+        return ConfigError(f"data.*.{self.name}.options.{option}: {problem}")
