@@ -47,6 +47,25 @@ def foreground(path: Path) -> Mask:
     return (read_mask(path) > 0).astype(np.uint8)
 
 
+@dataclass
+class RareObjectOptions:
+    """Options of readers of rare objects.
+
+    Attributes:
+        empty_share: share of the training tiles without any object that is kept.
+    """
+
+    empty_share: float = 0.25
+
+
+MITOSIS = Task(
+    *("mitosis", TaskKind.DETECTION, ("mitotic figure", "hard negative")),
+    positive="mitotic figure",
+    object_size_um=12.5,
+)
+"""Scores count mitotic figures only; look-alikes are a class of their own."""
+
+
 def nucleus_tasks(types: tuple[str, ...]) -> tuple[Task, Task]:
     """Segmentation and detection of nuclei of these types, from the same outlines.
 

@@ -22,13 +22,10 @@ from datamodules.formats.layout import relative
 def open_npy(path: Path, shape: tuple[int | None, ...]) -> NDArray[Any]:
     """A NumPy file mapped into memory, not read.
 
-    Args:
-        path: the .npy file.
-        shape: what is expected; None stands for any length.
-
     Raises:
         DatasetNotFoundError: there is no such file.
-        LayoutError: it is no array file, is cut short, or has another shape.
+        LayoutError: it is no array file, is cut short, or has another shape than the expected
+            one, in which None stands for any length.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)

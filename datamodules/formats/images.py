@@ -1,4 +1,4 @@
-"""Reading image and mask files. Every reader goes through here.
+"""Reading image and mask files; all readers use these functions.
 
 Pillow decodes all formats of the public datasets and, unlike faster decoders, refuses a
 truncated file instead of returning grey rows; decoding happens once, when a store is written.
@@ -65,18 +65,16 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files directly in a folder, sorted by name; other files are passed over."""
+    """Image files directly in a folder, sorted by name; other files are skipped."""
     if not folder.is_dir():
         raise DatasetNotFoundError(f"{folder}: no such folder; expected image files in it")
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
 
 
 def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write an image or mask in the format of its suffix; folders are made as needed.
+    """Write an image or mask (height, width[, 3 or 4]) uint8; folders are made as needed.
 
-    Args:
-        path: PNG and TIFF are lossless, JPEG has quality 95.
-        pixels: uint8 (height, width), (height, width, 3) or (height, width, 4).
+    The suffix decides the format: PNG and TIFF are lossless, JPEG has quality 95.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {}

@@ -61,14 +61,8 @@ def class_images(
 ) -> Iterator[tuple[Path, int]]:
     """Images of `folder/<class>/` with the class index, class by class.
 
-    Args:
-        root: the dataset's folder.
-        folder: the folder that holds one folder per class.
-        classes: names of the class folders in index order.
-        complete: whether every class must be there.
-
     Raises:
-        LayoutError: an unknown, empty or missing class folder.
+        LayoutError: an unknown or empty class folder, or one missing where all must be there.
     """
     present = [path.name for path in subfolders(folder)]
     unknown = [name for name in present if name not in classes]
@@ -101,10 +95,6 @@ def folder_with(root: Path, inside: str) -> Path:
 
     Depending on the tool, unpacking an archive adds the publisher's top folder or does not.
 
-    Args:
-        root: the dataset's folder.
-        inside: path of a file or folder of the official layout, relative to the folder sought.
-
     Raises:
         DatasetNotFoundError: neither `root` nor any folder in it holds it.
         LayoutError: several do, so it is unclear which one is meant.
@@ -125,11 +115,7 @@ def paired(
 ) -> list[tuple[Path, Path]]:
     """Images with the annotation of the same stem, sorted by the image's name.
 
-    Args:
-        root: the dataset's folder.
-        images: image files.
-        annotations: mask or table files.
-        expected: where the annotation of an image must lie, with `{}` for the stem.
+    `expected` tells where the annotation of an image must lie, with `{}` for the stem.
 
     Raises:
         LayoutError: an image without annotation, or two files of one stem.

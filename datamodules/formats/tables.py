@@ -22,15 +22,9 @@ def read_table(
 ) -> list[dict[str, str]]:
     """Rows of a CSV or .xlsx file with a header; names and values lose surrounding spaces.
 
-    Args:
-        root: the dataset's folder, for messages.
-        path: the file.
-        columns: columns that must exist, in whatever order.
-        delimiter: what separates the columns of a CSV file.
-
     Raises:
         DatasetNotFoundError: no such file.
-        LayoutError: a column is missing or a row is short.
+        LayoutError: one of `columns` is missing, or a row is short.
     """
     if not path.is_file():
         raise DatasetNotFoundError(f"{path}: no such file; it is part of the published dataset")

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datamodules.core.errors import DatasetNotFoundError
-from datamodules.core.records import Boxes, Record, Task, TaskKind
+from datamodules.core.records import Boxes, Record
+from datamodules.formats.annotations import MITOSIS, RareObjectOptions
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import image_record, layout_error
 from datamodules.formats.tables import read_coco, read_table
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import scene
 
-CLASSES = ("mitotic figure", "hard negative")
 UNLABELLED = range(151, 201)
 """Image ids of the GT450 scanner, which were published without labels."""
 _REPOSITORY = "https://github.com/DeepMicroscopy/MIDOGpp"
@@ -32,17 +31,6 @@ _TUMOURS = (
     ("human melanoma", "skin"),
     ("canine lung cancer", "lung"),
 )
-
-
-@dataclass
-class MIDOGppOptions:
-    """Options of `MIDOGpp`.
-
-    Attributes:
-        empty_share: share of the training tiles without any object that is kept.
-    """
-
-    empty_share: float = 0.25
 
 
 class MIDOGpp(DatasetReader):
@@ -85,13 +73,11 @@ class MIDOGpp(DatasetReader):
     extent = (5_900, 5_900)
     disk_gb = 65
     mpp = 0.25
-    tasks = (
-        Task("mitosis", TaskKind.DETECTION, CLASSES, positive=CLASSES[0], object_size_um=12.5),
-    )
+    tasks = (MITOSIS,)
     # `records` tells which table is missing: these may lie beside the images or in databases/.
     layout = ("images/*.tiff", "**/MIDOG++.json", "**/datasets_xvalidation.csv")
     grouping = "case"
-    options_type = MIDOGppOptions
+    options_type = RareObjectOptions
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
@@ -154,7 +140,7 @@ def _boxes(objects: list[tuple[list[float], str]], entry: dict[str, Any]) -> Box
     xyxy = np.array([box for box, _ in objects], np.float32).reshape(-1, 4)
     edge = np.array([entry["width"], entry["height"]] * 2, np.float32)
     # The other category is "not mitotic figure", in older files "Hard negative".
-    labels = [int(name != CLASSES[0]) for _, name in objects]
+    labels = [int(name != MITOSIS.positive) for _, name in objects]
     return Boxes(xyxy.clip(0, edge), np.array(labels, np.int64))
 
 

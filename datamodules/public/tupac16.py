@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.core.errors import DatasetNotFoundError, LayoutError
-from datamodules.core.records import Record, Task, TaskKind
-from datamodules.formats.annotations import boxes_around
+from datamodules.core.records import Record
+from datamodules.formats.annotations import MITOSIS, RareObjectOptions, boxes_around
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import (
     folder_with,
@@ -26,21 +25,9 @@ from datamodules.formats.tables import read_numbers
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import Stain, scene
 
-CLASSES = ("mitotic figure", "hard negative")
 _FOLDERS = ("mitoses_ground_truth", "nonmitoses_ground_truth")
 _LABELS = "TUPAC_AL"
 _BOX_SIDE = 50  # pixels; the labels are points, MIDOG++ draws boxes of this size around its own
-
-
-@dataclass
-class TUPAC16Options:
-    """Options of `TUPAC16`.
-
-    Attributes:
-        empty_share: share of the training tiles without any object that is kept.
-    """
-
-    empty_share: float = 0.25
 
 
 class TUPAC16(DatasetReader):
@@ -58,8 +45,8 @@ class TUPAC16(DatasetReader):
 
     Cases 01 to 23 are those of AMIDA13, fields of 2000x2000 px; the others are one large field.
     Split: all is "train"; the challenge's test images have no public labels.
-    Quirks: the first number is the row (y). Boxes at the border are clipped. The same two
-    classes and the same thinning of empty tiles (`empty_share`) as for MIDOG++.
+    Quirks: the first number is the row (y). Boxes at the border are clipped. Empty tiles are
+    thinned (`empty_share`) as for MIDOG++.
     """
 
     title = "TUPAC16 mitoses with alternative labels"
@@ -81,12 +68,10 @@ class TUPAC16(DatasetReader):
     extent = (2_000, 2_000)
     disk_gb = 8
     mpp = 0.25
-    tasks = (
-        Task("mitosis", TaskKind.DETECTION, CLASSES, positive=CLASSES[0], object_size_um=12.5),
-    )
+    tasks = (MITOSIS,)
     grouping = "case"
     layout = tuple(f"**/{folder}/*/*.csv" for folder in _FOLDERS)
-    options_type = TUPAC16Options
+    options_type = RareObjectOptions
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
