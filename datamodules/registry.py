@@ -1,4 +1,4 @@
-"""The readers by name. Another package adds one through an entry point.
+"""Readers by name; another package adds one through an entry point.
 
 [project.entry-points."histology.readers"]
 my_dataset = "my_package.my_dataset:MyDataset"
@@ -7,8 +7,7 @@ my_dataset = "my_package.my_dataset:MyDataset"
 from __future__ import annotations
 
 import difflib
-import importlib
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.errors import ConfigError
@@ -17,7 +16,7 @@ from datamodules.reader import DatasetReader
 GROUP = "histology.readers"
 
 READERS = {
-    # what the encoder is trained on
+    # for training the encoder
     "nct_crc": "datamodules.public.nct_crc:NCTCRC",
     "pcam": "datamodules.public.pcam:PCam",
     "lc25000": "datamodules.public.lc25000:LC25000",
@@ -28,7 +27,7 @@ READERS = {
     "tupac16": "datamodules.public.tupac16:TUPAC16",
     "pannuke": "datamodules.public.pannuke:PanNuke",
     "monuseg": "datamodules.public.monuseg:MoNuSeg",
-    # what it never sees
+    # never seen in training
     "bach": "datamodules.public.bach:BACH",
     "idc": "datamodules.public.idc:IDC",
     "breastpathq": "datamodules.public.breastpathq:BreastPathQ",
@@ -47,17 +46,20 @@ READERS = {
     "csv_table": "datamodules.own_data.csv_table:CsvTable",
 }
 CONVENTIONS = ("class_folders", "image_masks", "coco_boxes", "csv_table")
-"""Readers of own data: they describe no public dataset."""
+"""Readers of own data, which describe no public dataset."""
 
 
-def reader_names() -> list[str]:
-    """Names of all readers, those of other packages included."""
-    return [*READERS, *(entry.name for entry in entry_points(group=GROUP))]
+def _entries() -> dict[str, EntryPoint]:
+    """Entry points of all readers by name, those of other packages last."""
+    entries = {name: EntryPoint(name, target, GROUP) for name, target in READERS.items()}
+    for entry in entry_points(group=GROUP):
+        entries.setdefault(entry.name, entry)
+    return entries
 
 
 def public_names() -> list[str]:
     """Names of the readers of public datasets: all but the conventions for own data."""
-    return [name for name in reader_names() if name not in CONVENTIONS]
+    return [name for name in _entries() if name not in CONVENTIONS]
 
 
 def reader(name: str) -> type[DatasetReader]:
@@ -66,19 +68,15 @@ def reader(name: str) -> type[DatasetReader]:
     Raises:
         ConfigError: unknown name, with the nearest known one.
     """
-    if name in READERS:
-        module, attribute = READERS[name].split(":")
-        found: type[DatasetReader] = getattr(importlib.import_module(module), attribute)
-        return found
-    for entry in entry_points(group=GROUP):
-        if entry.name == name:
-            loaded: type[DatasetReader] = entry.load()
-            return loaded
-    near = difflib.get_close_matches(name, reader_names(), 1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(reader_names())}"
-    raise ConfigError(f"no reader is called '{name}'; {hint}")
+    entries = _entries()
+    if name not in entries:
+        near = difflib.get_close_matches(name, entries, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(entries)}"
+        raise ConfigError(f"no reader is called '{name}'; {hint}")
+    loaded: type[DatasetReader] = entries[name].load()
+    return loaded
 
 
 def build(name: str, config: DatasetConfig, data: DataConfig) -> DatasetReader:
-    """The dataset that a configuration entry describes."""
+    """Build the reader of a configuration entry."""
     return reader(config.reader or name)(data, config, name)

@@ -115,7 +115,7 @@ def paired(
 ) -> list[tuple[Path, Path]]:
     """Images with the annotation of the same stem, sorted by the image's name.
 
-    `expected` tells where the annotation of an image must lie, with `{}` for the stem.
+    `expected` is the place of an image's annotation, with `{}` for the stem.
 
     Raises:
         LayoutError: an image without annotation, or two files of one stem.

@@ -22,7 +22,7 @@ class ClassFoldersOptions:
 
     Attributes:
         classes: names of the class folders in index order; all that exist, sorted, where empty.
-        group: regular expression with one capture group that finds patient or slide in a file
+        group: regular expression with one capture group for the patient or slide in a file
             name, e.g. "^(patient\d+)"; every image is its own group where empty.
         positive: with two classes, the one whose F1 is reported; the last where empty.
         mpp: µm per pixel of the images; 0 where unknown.

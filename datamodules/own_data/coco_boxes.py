@@ -28,7 +28,7 @@ class CocoBoxesOptions:
     Attributes:
         classes: names of categories in index order; in order of their ids where empty.
         positive: the class that counts where the others are look-alikes.
-        group: regular expression with one capture group that finds patient or slide in a file
+        group: regular expression with one capture group for the patient or slide in a file
             name, e.g. "^(patient\d+)"; every image is its own group where empty.
         mpp: µm per pixel of the images; 0 where unknown.
         object_size_um: typical diameter of an object in µm.

@@ -13,7 +13,7 @@ from datamodules.reader import DatasetReader
 
 
 class Convention(DatasetReader):
-    """A reader of own data: of a convention for files, not of one dataset."""
+    """A reader of a convention for own data."""
 
     organs = ()
     licence = "yours"
@@ -30,7 +30,7 @@ class Convention(DatasetReader):
         return [(split, root / split) for split in SPLITS if (root / split).is_dir()]
 
     def group_of(self, root: Path, path: Path) -> str:
-        """The group that a file's name tells by the option `group`; the file itself without it.
+        """The part of a file's name that the option `group` captures; without it the file itself.
 
         Raises:
             ConfigError: the option is not a regular expression with exactly one capture group.
@@ -48,7 +48,7 @@ class Convention(DatasetReader):
             raise self.option_error(
                 "group",
                 f"'{text}' has {pattern.groups} capture groups; put the part of the file name "
-                "that tells the patient in one pair of parentheses",
+                "that identifies the patient in one pair of parentheses",
             )
         match = pattern.search(path.name)
         if match is None or not match[1]:
@@ -68,7 +68,7 @@ class Convention(DatasetReader):
         return positive or None
 
     def classification(self, name: str, where: str, present: Iterable[str]) -> Task:
-        """The task with the classes of the options, without these with all in the data, sorted.
+        """The task with the classes of the options or, without these, all in the data, sorted.
 
         Of two classes the last is the positive one unless the options name it.
 

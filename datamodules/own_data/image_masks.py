@@ -23,12 +23,12 @@ class ImageMasksOptions:
 
     Attributes:
         classes: class names in index order, background included.
-        group: regular expression with one capture group that finds patient or slide in a file
+        group: regular expression with one capture group for the patient or slide in a file
             name, e.g. "^(patient\d+)"; every image is its own group where empty.
         mpp: µm per pixel of the images; 0 where unknown.
         ignore_index: mask value without label.
-        foreground: the mask value that means class 1 where masks are black and white (255, say);
-            all other values are background then. 0 takes mask values as class indices.
+        foreground: the mask value that means class 1 in black-and-white masks (usually 255);
+            all other values are then background. 0 reads mask values as class indices.
         view: tile (cut into a grid) or whole (the image's centre square as one patch).
     """
 

@@ -66,7 +66,7 @@ class BreaKHis(DatasetReader):
             SOB_<B|M>_<type>_<year>-<slide>/{40X,100X,200X,400X}/
                 SOB_<B|M>_<type>-<year>-<slide>-<magnification>-<number>.png
 
-    Split: none is used here. The slide's token tells the patient (14-22549AB: 22549AB).
+    Split: none is used here. The slide's token identifies the patient (14-22549AB: 22549AB).
     Patient 13412 occurs among the ductal and the lobular carcinomas and is one group.
     Quirks: a few images are not 460 px high. The centre square is used. All malignant types are
     invasive, and no benign image holds an in-situ carcinoma. The resolution counts as unknown:

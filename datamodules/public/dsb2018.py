@@ -19,8 +19,8 @@ from datamodules.synthetic.scene import scene
 
 _TOP = "stage1_train"
 COLOURFUL = 10.0
-"""Mean difference, in grey levels, of the brightest and darkest channel from which an image is
-stained tissue. Fluorescence is grey (0); the least colourful stained image known has 17.7."""
+"""Mean difference of the brightest and darkest channel, in grey levels, from which an image counts
+as stained tissue. Fluorescence is grey (0); the least colourful stained image known has 17.7."""
 
 
 class DSB2018(DatasetReader):

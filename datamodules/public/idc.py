@@ -39,8 +39,8 @@ class IDC(DatasetReader):
 
     Split: none is published here.
     Quirks: the class is taken from the file name. The archive of Kaggle holds every file twice;
-    a file name counts once. Patches at a slide's edge are smaller (32x50 px, say) and are
-    filled up to 50x50 px by mirroring. A few patients may lack one of the two class folders.
+    a file name is read once. Patches at a slide's edge are smaller (for example 32x50 px) and
+    are filled up to 50x50 px by mirroring. A few patients may lack one of the class folders.
     """
 
     title = "IDC breast histopathology patches"

@@ -74,7 +74,7 @@ class MIDOGpp(DatasetReader):
     disk_gb = 65
     mpp = 0.25
     tasks = (MITOSIS,)
-    # `records` tells which table is missing: these may lie beside the images or in databases/.
+    # The tables may lie beside the images or in databases/; `records` reports a missing one.
     layout = ("images/*.tiff", "**/MIDOG++.json", "**/datasets_xvalidation.csv")
     grouping = "case"
     options_type = RareObjectOptions

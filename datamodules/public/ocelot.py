@@ -21,7 +21,7 @@ from datamodules.reader import DatasetReader
 from datamodules.store.tiling import Cutter
 from datamodules.synthetic.scene import NucleusType, Scene, Stain, Tissue, scene
 
-_CELL_UM = 8.0  # the labels are points; a box of about a nucleus is drawn around each
+_CELL_UM = 8.0  # the labels are points; each gets a box of the size of a nucleus
 _CELLS = Task(
     "cells",
     TaskKind.DETECTION,
@@ -75,7 +75,7 @@ class OCELOT(DatasetReader):
     archives = (
         Archive(
             "https://zenodo.org/records/8417503/files/ocelot2023_v1.0.1.zip",
-            # Not the publisher's own: the one with which torch_em checks this file.
+            # Not published: the checksum that torch_em uses for this file.
             "sha256:74f46b79e3c4076ca0012d403629ab1e1e412591faf79a910d4d8bdd92c47920",
         ),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from datamodules.core.errors import DatasetNotFoundError, LayoutError
+from datamodules.core.errors import LayoutError
 from datamodules.core.records import Archive, Image, Record, Task, TaskKind
 from datamodules.formats.arrays import hdf5_image, hdf5_rows, hdf5_shape
 from datamodules.formats.layout import check_rows
@@ -113,7 +113,7 @@ class PCam(DatasetReader):
         for part, split in _SPLITS.items():
             images, labels = (_unpacked(root / f"{_STEM}{part}_{what}.h5") for what in ("x", "y"))
             count = hdf5_shape(images, "x", (None, None, None, 3))[0]
-            # [K] The trailing axes of length 1 of the labels are not verified: any number is read.
+            # [K] The trailing axes of length 1 of the labels are not verified: any number is valid.
             values = hdf5_rows(labels, "y").ravel()
             check_rows(root, labels, len(values), count)
             meta = root / f"{_STEM}{part}_meta.csv"
@@ -129,10 +129,8 @@ class PCam(DatasetReader):
 
 def _unpacked(path: Path) -> Path:
     packed = path.with_name(path.name + ".gz")
-    if not path.is_file() and packed.is_file():
+    if packed.is_file() and not path.is_file():
         raise LayoutError(f"{packed}: is still compressed; run `gunzip --keep {packed}`")
-    if not path.is_file():
-        raise DatasetNotFoundError(f"{path}: no such file; PCam consists of six .h5 files")
     return path
 
 

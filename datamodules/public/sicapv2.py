@@ -58,7 +58,7 @@ class SICAPv2(DatasetReader):
         partition/Validation/Val<k>/{Train,Test}.xlsx    the same for k = 1 to 4
 
     Split: test as published; train and val are the published validation fold of option `fold`.
-    Grouping: the slide is the first part of the image name; names do not tell the patient.
+    Grouping: the slide is the first part of the image name; names do not identify the patient.
     Quirks: images that no table lists are skipped. The first release had its masks as JPEG,
     which blurs codes: take the second, or the labels alone with `masks: false`.
     """

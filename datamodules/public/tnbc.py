@@ -41,7 +41,7 @@ class TNBC(DatasetReader):
 
     title = "TNBC nuclei segmentation"
     organs = ("breast",)
-    licence = "CC BY 4.0 as told, not verified; see the publisher's page"
+    licence = "CC BY 4.0, not verified; see the publisher's page"
     citation = (
         "Naylor et al.: Segmentation of nuclei in histopathology images by deep regression of the "
         "distance map. IEEE Transactions on Medical Imaging 38(2) (2019). "

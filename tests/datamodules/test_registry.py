@@ -1,4 +1,4 @@
-"""Readers by name: those of other packages, and the lines that the README gives for own data."""
+"""Readers by name: those of other packages, and the README's examples for own data."""
 
 import re
 
@@ -22,7 +22,7 @@ class Private(ClassFolders):
 
 
 def install(folder, name, target):
-    """What an installed package looks like to Python: a module, and its metadata beside it."""
+    """Write what Python sees of an installed package: a module and its metadata."""
     info = folder / "cohort-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: cohort\nVersion: 1.0\n")
@@ -43,7 +43,7 @@ def test_another_package_adds_a_reader_through_its_entry_point(tmp_path, monkeyp
         reader("privat")
 
 
-def test_the_lines_of_the_readme_for_own_data_work_as_they_stand(repository, tmp_path):
+def test_the_examples_for_own_data_in_the_readme_work(repository, tmp_path):
     text = (repository / "README.md").read_text()
     block = re.search(r"## Your own data.*?```yaml\n(.*?)```", text, flags=re.DOTALL)
     entries = OmegaConf.to_container(OmegaConf.create(block[1]))["data"]["train"]

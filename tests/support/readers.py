@@ -29,26 +29,25 @@ def dataset(
     target_mpp: float = 0.5,
     **options: Any,
 ) -> DatasetReader:
-    """A reader at work on the publisher's tree `root`."""
+    """A reader of the published files in `root`."""
     config = DatasetConfig(folder=str(root), patch_size=patch_size, options=options)
     return build(name, config, DataConfig(root="/", stores=str(stores), mpp=target_mpp))
 
 
 def prepared(module: DatasetReader) -> Store:
-    """Its store, written in this process."""
+    """The store of a dataset, written in this process."""
     prepare(module, workers=1)
     return module.store
 
 
 def assert_refused(module: DatasetReader, error: type[UserError], *words: str) -> None:
-    """Preparing ends in this error, which says all these words, and leaves no store behind."""
+    """Preparing raises this error, whose message contains all these words, and leaves no store."""
     with pytest.raises(error) as caught:
         prepare(module, workers=1)
     for word in words:
         assert word in str(caught.value), f"{word!r} is not in: {caught.value}"
     stores = Path(module.data.stores)
-    left = [p.name for p in stores.iterdir() if p.name.endswith((".h5", ".partial"))]
-    assert left == []
+    assert [p.name for p in stores.iterdir() if p.name.endswith((".h5", ".partial"))] == []
 
 
 def darkness(image: Image) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Spreadsheet files: those that libraries write, and our own."""
+"""Spreadsheet files as written by libraries and by this project."""
 
 import zipfile
 
@@ -38,7 +38,7 @@ def test_shared_and_formatted_strings_and_gaps_are_read(tmp_path):
     assert second == ["", "1.5", *[""] * 24, "x"]
 
 
-def test_a_string_that_is_not_there_and_a_file_that_is_no_zip_are_refused(tmp_path):
+def test_a_missing_string_and_a_file_that_is_not_a_zip_are_refused(tmp_path):
     path = tmp_path / "t.xlsx"
     write_shared(path, '<row r="1"><c r="A1" t="s"><v>5</v></c></row>', ["<t>a</t>"])
     with pytest.raises(LayoutError, match=r"t\.xlsx"):

@@ -1,4 +1,4 @@
-"""The two conventions for own data, over real folders and over forged ones."""
+"""Class folders and image masks, on real folders and forged copies."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def test_classes_come_from_the_folders_or_from_the_options(forged, tmp_path):
     assert (task.classes, task.positive) == (("malignant", "benign"), "malignant")
 
 
-def test_own_data_may_bring_published_splits(forged_copy):
+def test_own_data_may_have_published_splits(forged_copy):
     module = forged_copy("class_folders", group=r"^(patient\d+)")
     for part, names in (("train", ("benign", "malignant")), ("val", ("benign", "malignant"))):
         for name in names:
@@ -106,7 +106,7 @@ def test_the_option_view_cuts_images_into_tiles(forged, tmp_path):
         ({"positive": "cancer"}, ["cancer", "malignant"]),
     ],
 )
-def test_options_that_make_no_sense_are_refused(forged_copy, options, words):
+def test_invalid_options_are_refused(forged_copy, options, words):
     assert_refused(forged_copy("class_folders", **options), ConfigError, *words)
 
 
@@ -153,7 +153,7 @@ def test_masks_and_images_must_pair(forged_copy):
     assert_refused(module, LayoutError, left.stem, "same name")
 
 
-def test_masks_that_do_not_fit_are_refused(forged_copy):
+def test_invalid_masks_are_refused(forged_copy):
     module = forged_copy("image_masks")
     mask = sorted((module.root / "masks").iterdir())[0]
     good = read_mask(mask)

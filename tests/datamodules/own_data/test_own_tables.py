@@ -45,7 +45,7 @@ def test_coco_boxes_are_x_y_width_height(tmp_path):
     assert boxes.labels.tolist() == [0, 1]
 
 
-def test_coco_classes_follow_the_options_and_the_groups_the_file_names(tmp_path):
+def test_coco_classes_follow_the_options_and_groups_the_file_names(tmp_path):
     write_coco(tmp_path, [(3, 10, 5, 20, 30)])
     options = {"classes": ["mitosis", "cell"], "positive": "mitosis", "group": r"^(patient\d+)"}
     module = dataset("coco_boxes", tmp_path, tmp_path / "stores", mpp=0.25, **options)
@@ -56,7 +56,7 @@ def test_coco_classes_follow_the_options_and_the_groups_the_file_names(tmp_path)
     assert module.native_mpp() == 0.25
 
 
-def test_coco_rounding_at_the_edge_is_taken_off_but_a_box_outside_is_refused(tmp_path):
+def test_coco_rounding_at_the_edge_is_clipped_but_a_box_outside_is_refused(tmp_path):
     write_coco(tmp_path, [(3, -0.6, 5, 20, 35.4)])
     module = dataset("coco_boxes", tmp_path, tmp_path / "stores")
     (record,) = module.records(tmp_path)
@@ -82,7 +82,7 @@ def test_coco_splits_lie_in_folders_and_share_their_categories(tmp_path):
     assert_refused(module, LayoutError, "val/annotations.json", "nucleus")
 
 
-def test_coco_refuses_what_is_not_consistent(tmp_path):
+def test_coco_refuses_inconsistent_files(tmp_path):
     data = write_coco(tmp_path, [(3, 10, 5, 20, 30)])
     module = dataset("coco_boxes", tmp_path, tmp_path / "stores")
     table = tmp_path / "annotations.json"
@@ -167,6 +167,6 @@ def test_csv_whole_numbers_are_not_guessed(tmp_path):
         (("image,target", "0.png,a", "0.png,b"), {}, LayoutError, ("0.png",)),
     ],
 )
-def test_csv_refuses_lines_that_do_not_fit(tmp_path, lines, options, error, words):
+def test_csv_refuses_invalid_lines(tmp_path, lines, options, error, words):
     write_table(tmp_path, *lines)
     assert_refused(dataset("csv_table", tmp_path, tmp_path / "stores", **options), error, *words)

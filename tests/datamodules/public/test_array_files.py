@@ -33,7 +33,7 @@ def rewrite_npy(path, change):
 # ---- PCam ---------------------------------------------------------------------------------
 
 
-def test_pcam_patches_and_labels_are_those_of_the_arrays(forged, tmp_path):
+def test_pcam_patches_and_labels_match_the_arrays(forged, tmp_path):
     module = dataset("pcam", forged("pcam"), tmp_path)
     store = prepared(module)
     images, labels = [], []
@@ -55,7 +55,7 @@ def test_pcam_groups_by_slide_and_no_slide_lies_in_two_parts(forged, tmp_path):
     assert sum(len(groups) for groups in parts.values()) == len(set().union(*parts.values()))
 
 
-def test_pcam_without_meta_tables_takes_every_patch_for_its_own_group(forged_copy):
+def test_pcam_without_meta_tables_makes_every_patch_its_own_group(forged_copy):
     module = forged_copy("pcam")
     for table in module.root.glob("*_meta.csv"):
         table.unlink()
@@ -64,7 +64,7 @@ def test_pcam_without_meta_tables_takes_every_patch_for_its_own_group(forged_cop
     assert len({record.source for record in records}) == len(records)
 
 
-def test_pcam_still_compressed_is_answered_with_the_command(forged_copy):
+def test_compressed_pcam_files_are_refused_with_the_command_to_unpack_them(forged_copy):
     module = forged_copy("pcam")
     path = module.root / PCAM.format("valid_x.h5")
     with gzip.open(f"{path}.gz", "wb") as file:
@@ -98,7 +98,7 @@ def test_pcam_refuses_missing_parts_and_arrays_that_do_not_fit(forged_copy):
 # ---- PanNuke ------------------------------------------------------------------------------
 
 
-def test_pannuke_masks_types_and_boxes_are_those_of_the_channels(forged, tmp_path):
+def test_pannuke_masks_types_and_boxes_match_the_channels(forged, tmp_path):
     module = dataset("pannuke", forged("pannuke"), tmp_path)
     store = prepared(module)
     count = len(store) // 3
@@ -120,8 +120,8 @@ def test_pannuke_masks_types_and_boxes_are_those_of_the_channels(forged, tmp_pat
         for y, x in [np.nonzero(masks[row, ..., channel] == number)]
     ]
     assert len(expected) > 5
-    found = np.column_stack([boxes.xyxy, boxes.labels])
-    assert sorted(found.tolist()) == sorted(np.array(expected, float).tolist())
+    actual = np.column_stack([boxes.xyxy, boxes.labels])
+    assert sorted(actual.tolist()) == sorted(np.array(expected, float).tolist())
     types = np.load(top / "images/fold1/types.npy")
     assert [TISSUES[i] for i in store.target("tissue")[:count]] == types.tolist()
 
@@ -133,7 +133,7 @@ def test_pannuke_image_without_nuclei_has_no_box_and_only_background(forged, tmp
     assert store.masks("nuclei", [0]).max() == 0
 
 
-def test_pannuke_nuclei_are_darker_than_what_lies_around(forged, tmp_path):
+def test_pannuke_nuclei_are_darker_than_their_surroundings(forged, tmp_path):
     module = dataset("pannuke", forged("pannuke"), tmp_path)
     for record in list(module.records(module.root))[1:4]:
         red, inside = record.image()[..., 0].astype(float), record.targets["nuclei"]() > 0
@@ -147,7 +147,7 @@ def test_pannuke_rotates_its_folds_as_published(forged, tmp_path, rotation, fold
     assert list(order) == list(zip(("train", "val", "test"), folds, strict=True))
 
 
-def test_pannuke_knows_three_rotations_only(forged, tmp_path):
+def test_pannuke_refuses_an_unknown_rotation(forged, tmp_path):
     with pytest.raises(ConfigError, match=r"rotation|options"):
         dataset("pannuke", forged("pannuke"), tmp_path, rotation=4)
 
@@ -191,7 +191,7 @@ def test_pannuke_refuses_unknown_tissues_other_lengths_and_cut_files(forged_copy
     assert_refused(module, DatasetNotFoundError, "fold3")
 
 
-def test_pannuke_refuses_pixels_that_are_no_grey_levels(forged_copy):
+def test_pannuke_refuses_pixels_that_are_not_grey_levels(forged_copy):
     module = forged_copy("pannuke")
     rewrite_npy(module.root / "Fold 1/images/fold1/images.npy", lambda data: data / 255)
     assert_refused(module, ImageError, "images.npy#", "whole numbers")
@@ -200,16 +200,16 @@ def test_pannuke_refuses_pixels_that_are_no_grey_levels(forged_copy):
 # ---- CoNIC --------------------------------------------------------------------------------
 
 
-def test_conic_counts_the_cells_that_its_table_counts(forged, tmp_path):
+def test_conic_cells_match_the_table_of_counts(forged, tmp_path):
     module = dataset("conic", forged("conic"), tmp_path)
     store = prepared(module)
     with (module.root / "counts.csv").open() as file:
         expected = [[int(cell) for cell in line] for line in list(csv.reader(file))[1:]]
-    found = [
+    counts = [
         np.bincount(store.boxes("nuclei_detection", i).labels, minlength=6).tolist()
         for i in range(len(store))
     ]
-    assert found == expected
+    assert counts == expected
     labels = np.load(module.root / "labels.npy")
     np.testing.assert_array_equal(store.masks("nuclei", range(len(store))), labels[..., 1])
 

@@ -1,4 +1,4 @@
-"""Readers of the breast datasets for probes, over real files and over forged ones."""
+"""Readers of the breast datasets for probes, on real files and forged copies."""
 
 import shutil
 from collections import Counter
@@ -52,7 +52,7 @@ def test_idc_counts_a_file_name_once_and_takes_the_class_from_it(forged_copy):
     assert len({path.name for path in module.root.rglob("*.png")}) == len(after)
 
 
-def test_idc_is_read_when_only_the_nested_folder_is_there(forged_copy):
+def test_idc_is_read_when_only_the_nested_folder_exists(forged_copy):
     module = forged_copy("idc")
     for folder in module.root.iterdir():
         if folder.name.isdigit():
@@ -108,7 +108,7 @@ def test_breakhis_refuses_an_unknown_magnification_and_a_contradiction(forged_co
 # ---- BreastPathQ --------------------------------------------------------------------------
 
 
-def test_breastpathq_reads_both_ways_of_writing_a_slide(official):
+def test_breastpathq_reads_slides_written_as_float_or_integer(official):
     module = official("breastpathq", allow_missing=True)
     store = prepared(module)
     assert len(store) == 1
@@ -116,7 +116,7 @@ def test_breastpathq_reads_both_ways_of_writing_a_slide(official):
     assert store.target("cellularity")[0] == pytest.approx(0.97)
 
 
-def test_breastpathq_refuses_labelled_images_that_are_not_there(official):
+def test_breastpathq_refuses_missing_labelled_images(official):
     module = official("breastpathq")
     assert_refused(module, DatasetNotFoundError, "train/99861_1.tif", "allow_missing")
 

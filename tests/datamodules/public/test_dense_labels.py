@@ -1,4 +1,4 @@
-"""Readers of datasets with masks and boxes, over real files and over forged ones."""
+"""Readers of datasets with masks and boxes, on real files and forged copies."""
 
 import re
 import shutil
@@ -34,7 +34,7 @@ def test_monuseg_has_the_official_split_and_patients(official):
     assert {record.mpp for record in records} == {0.252, 0.2468, 0.2485, 0.2462}
 
 
-def test_monuseg_boxes_and_mask_tell_the_same(official):
+def test_monuseg_boxes_and_mask_agree(official):
     module = official("monuseg")
     record = next(module.records(module.root))
     mask, boxes = record.targets["nuclei"](), record.targets["nuclei_detection"]()

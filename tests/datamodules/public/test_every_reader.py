@@ -1,4 +1,4 @@
-"""What holds for every reader, on its forged copy."""
+"""Properties of every reader, on its forged copy."""
 
 import hashlib
 import re
@@ -42,11 +42,11 @@ def test_every_class_of_a_forged_copy_occurs(name, forged):
     store = prepared(module)
     for task in store.tasks:
         if task.kind is TaskKind.CLASSIFICATION:
-            found = np.unique(store.target(task.name))
+            values = np.unique(store.target(task.name))
             if len(task.classes) <= 9:
-                assert found.tolist() == list(range(len(task.classes)))
+                assert values.tolist() == list(range(len(task.classes)))
             else:
-                assert len(found) > 1
+                assert len(values) > 1
         elif task.kind is TaskKind.REGRESSION:
             assert store.target(task.name).std() > 0.05
         elif task.kind is TaskKind.SEGMENTATION:
@@ -64,13 +64,13 @@ def test_forging_again_with_the_same_seed_gives_the_same_bytes(name, forged, tmp
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_missing_folder_is_answered_with_how_to_get_the_data(name, tmp_path):
+def test_a_missing_folder_is_reported_with_how_to_get_the_data(name, tmp_path):
     module = dataset(name, tmp_path / "nowhere", tmp_path / "stores")
     assert_refused(module, DatasetNotFoundError, str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_an_empty_folder_is_answered_with_what_was_looked_for(name, tmp_path):
+def test_an_empty_folder_is_reported_by_its_path(name, tmp_path):
     (tmp_path / "empty").mkdir()
     module = dataset(name, tmp_path / "empty", tmp_path / "stores")
     assert_refused(module, DatasetNotFoundError, str(tmp_path / "empty"))

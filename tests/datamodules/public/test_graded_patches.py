@@ -25,7 +25,7 @@ def test_gleason_splits_by_array_and_groups_by_core(forged, tmp_path):
     assert all(f"_class_{r.targets['gleason']}." in r.source for r in records)
 
 
-def test_gleason_test_labels_are_those_of_the_pathologist_asked_for(forged, tmp_path):
+def test_gleason_test_labels_come_from_the_chosen_pathologist(forged, tmp_path):
     labels = {}
     for pathologist in (1, 2):
         module = dataset("gleason_tma", forged("gleason_tma"), tmp_path, pathologist=pathologist)
@@ -116,7 +116,7 @@ def test_bach_refuses_empty_missing_and_strange_folders_and_names(forged_copy):
 # ---- SICAPv2 ------------------------------------------------------------------------------
 
 
-def test_sicapv2_labels_are_those_of_the_tables(forged, tmp_path):
+def test_sicapv2_labels_match_the_tables(forged, tmp_path):
     module = dataset("sicapv2", forged("sicapv2"), tmp_path)
     store = prepared(module)
     tables = module.root / "partition"
@@ -131,7 +131,7 @@ def test_sicapv2_labels_are_those_of_the_tables(forged, tmp_path):
     assert any(sum(row) == 2 for row in expected)  # cribriform is pattern 4 as well
 
 
-def test_sicapv2_holds_out_the_fold_asked_for_and_always_the_same_test(forged, tmp_path):
+def test_sicapv2_holds_out_the_chosen_fold_and_always_the_same_test(forged, tmp_path):
     seen, tests = [], []
     for fold in (1, 2, 3, 4):
         module = dataset("sicapv2", forged("sicapv2"), tmp_path, fold=fold)
@@ -145,14 +145,14 @@ def test_sicapv2_holds_out_the_fold_asked_for_and_always_the_same_test(forged, t
     assert tests == [tests[0]] * 4
 
 
-def test_sicapv2_regions_are_the_patterns_that_the_labels_name(forged, tmp_path):
+def test_sicapv2_regions_are_the_patterns_of_the_labels(forged, tmp_path):
     module = dataset("sicapv2", forged("sicapv2"), tmp_path, patch_size=512)
     store = prepared(module)
     labels, masks = store.target("gleason"), store.masks("regions", range(len(store)))
     for row in range(len(store)):
-        found = np.unique(masks[row])
+        values = np.unique(masks[row])
         named = [pattern for pattern in (1, 2, 3) if labels[row, pattern]]  # G3, G4, G5
-        assert sorted(set(found.tolist()) - {0}) == named
+        assert sorted(set(values.tolist()) - {0}) == named
     path = module.root / store.source(0).replace("images", "masks").replace(".jpg", ".png")
     codes = np.array([0, 3, 4, 5])  # of regions 0 to 3
     np.testing.assert_array_equal(codes[masks[0]], read_mask(path))

@@ -1,4 +1,4 @@
-"""Readers of datasets with one label an image, over real files and over forged ones."""
+"""Readers of datasets with one label an image, on real files and forged copies."""
 
 import shutil
 from collections import Counter
@@ -12,7 +12,7 @@ from tests.support.readers import assert_refused, dataset, prepared
 # ---- NCT-CRC ------------------------------------------------------------------------------
 
 
-def test_nct_crc_of_validation_files_alone_can_be_trained_on(official):
+def test_nct_crc_validation_files_alone_are_training_data(official):
     module = official("nct_crc")
     records = list(module.records(module.root))
     assert len(records) == 70
@@ -106,7 +106,7 @@ def test_lc25000_is_grouped_by_the_clusters_of_the_cleaned_list(forged, tmp_path
         assert store.group[distance.argmin()] == store.group[row]
 
 
-def test_an_image_that_the_clusters_do_not_list_is_refused(forged_copy):
+def test_an_image_missing_from_the_clusters_is_refused(forged_copy):
     module = forged_copy("lc25000")
     folder = module.root / "lung_colon_image_set/lung_image_sets/lung_scc"
     shutil.copy(next(folder.iterdir()), folder / "lungscc4999.jpeg")

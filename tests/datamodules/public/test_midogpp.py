@@ -1,4 +1,4 @@
-"""MIDOG++ over its real tables and over forged regions."""
+"""MIDOG++ on its real tables and on forged regions."""
 
 import json
 from collections import Counter
@@ -6,7 +6,6 @@ from collections import Counter
 import numpy as np
 
 from datamodules.core.errors import DatasetNotFoundError, LayoutError
-from datamodules.core.records import Boxes
 from datamodules.formats.images import read_image
 from tests.support.readers import assert_refused, darkness, dataset, prepared
 
@@ -24,11 +23,11 @@ def test_midogpp_has_the_published_counts(official):
     assert (sides == 50).all(axis=1).mean() > 0.98
 
 
-def test_midogpp_tables_without_images_are_answered_with_what_is_missing(official):
+def test_midogpp_tables_without_images_are_refused(official):
     assert_refused(official("midogpp"), DatasetNotFoundError, "images/*.tiff", "figshare")
 
 
-def test_midogpp_labelled_image_that_is_not_there_is_refused(forged_copy):
+def test_midogpp_refuses_a_missing_labelled_image(forged_copy):
     module = forged_copy("midogpp")
     (module.root / "images/003.tiff").unlink()
     assert_refused(module, DatasetNotFoundError, "images/003.tiff", "its image is missing")
@@ -98,5 +97,4 @@ def boxes_of(store):
 
 def tiles_without_objects(store, split):
     rows = np.flatnonzero(store.split == split)
-    found: list[Boxes] = [store.boxes("mitosis", int(row)) for row in rows]
-    return sum(not len(boxes) for boxes in found)
+    return sum(not len(store.boxes("mitosis", int(row))) for row in rows)

@@ -18,7 +18,7 @@ from tests.support.readers import assert_refused, dataset, prepared
 # ---- BCSS ---------------------------------------------------------------------------------
 
 
-def test_bcss_codes_are_those_of_the_published_table(real_samples):
+def test_bcss_codes_match_the_published_table(real_samples):
     table = real_samples / "official/bcss/meta/gtruth_codes.tsv"
     with table.open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
@@ -50,7 +50,7 @@ def test_bcss_real_region_is_stored_pixel_by_pixel_with_its_mask(real_samples, t
     assert store.split.tolist() == [1] * 9  # institute A1 validates
 
 
-def test_bcss_groups_codes_into_five_classes_and_ignores_what_is_unlabelled(forged, tmp_path):
+def test_bcss_groups_codes_into_five_classes_and_ignores_unlabelled_pixels(forged, tmp_path):
     grouped = dataset("bcss", forged("bcss"), tmp_path)
     raw = dataset("bcss", forged("bcss"), tmp_path, classes="codes")
     assert grouped.tasks_in(grouped.root)[0].classes == GROUPS
