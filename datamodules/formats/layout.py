@@ -137,7 +137,7 @@ def paired(
 
 def _by_stem(root: Path, paths: Iterable[Path]) -> dict[str, Path]:
     by_stem: dict[str, Path] = {}
-    for path in paths:
+    for path in sorted(paths):
         other = by_stem.setdefault(path.stem, path)
         if other != path:
             problem = f"has the same name as {relative(root, other)}; keep one"

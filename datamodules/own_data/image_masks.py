@@ -84,7 +84,8 @@ class ImageMasks(Convention):
     def records(self, root: Path) -> Iterator[Record]:
         """Split by split, sorted by file name."""
         for split, folder in self.splits(root):
-            images, masks = nonempty_images(root, folder / "images"), list_images(folder / "masks")
+            images = nonempty_images(root, folder / "images")
+            masks = [path for path in list_images(folder / "masks") if path.suffix == ".png"]
             expected = f"{relative(root, folder / 'masks')}/{{}}.png"
             for path, mask in paired(root, images, masks, expected):
                 targets = {"mask": partial(class_mask, mask, self.options.foreground)}

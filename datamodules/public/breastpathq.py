@@ -116,13 +116,14 @@ class BreastPathQ(DatasetReader):
         listed = set()
         for row in read_table(root, table, ("slide", "rid", "y")):
             try:
-                slide, rid, value = (float(row[column]) for column in ("slide", "rid", "y"))
+                slide, rid = (int(float(row[column])) for column in ("slide", "rid"))
+                targets = {"cellularity": float(row["y"])}
             except ValueError as error:
                 raise layout_error(root, table, f"row {row} is not numeric") from error
-            path = folder / f"{int(slide)}_{int(rid)}.tif"
+            path = folder / f"{slide}_{rid}.tif"
             listed.add(path.name)
             if path.name in images:
-                yield image_record(root, path, {"cellularity": value}, split, str(int(slide)))
+                yield image_record(root, path, targets, split, str(slide))
             elif not self.options.allow_missing:
                 raise DatasetNotFoundError(
                     f"{relative(root, path)}: listed in {table.name}, but there is no such "

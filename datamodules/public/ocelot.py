@@ -132,7 +132,7 @@ class OCELOT(DatasetReader):
     def records(self, root: Path) -> Iterator[Record]:
         """Split by split, sorted by number."""
         top, part = folder_with(root, "metadata.json"), self.options.part
-        fields = _fields(root, top / "metadata.json", part)
+        pairs = _pairs(root, top / "metadata.json")
         # [K] Early versions came without the test part: the splits that exist are read.
         for split in SPLITS:
             images, labels = top / "images" / split / part, top / "annotations" / split / part
@@ -145,27 +145,23 @@ class OCELOT(DatasetReader):
             for path, label in paired(
                 root, list_images(images), labels.glob(f"*{suffix}"), expected
             ):
-                if path.stem not in fields:
-                    problem = f"no entry for {relative(root, path)}"
-                    raise layout_error(root, top / "metadata.json", problem)
-                slide, mpp = fields[path.stem]
+                try:
+                    entry = pairs[path.stem]
+                    slide, mpp = str(entry["slide_name"]), float(entry[part]["resized_mpp_x"])
+                except (KeyError, TypeError, ValueError) as error:
+                    problem = f"no usable entry for {relative(root, path)} ({error!r})"
+                    raise layout_error(root, top / "metadata.json", problem) from error
                 cells, tissue = partial(_cells, label, path, mpp), partial(_CODES, label)
                 targets = {"cells": cells} if part == "cell" else {"tissue": tissue}
                 yield image_record(root, path, targets, split, slide, mpp)
 
 
-def _fields(root: Path, path: Path, part: str) -> dict[str, tuple[str, float]]:
-    """The slide and the µm per pixel of each field."""
-    try:
-        pairs: dict[str, Any] = read_json(root, path)["sample_pairs"]
-        return {
-            name: (str(entry["slide_name"]), float(entry[part]["resized_mpp_x"]))
-            for name, entry in pairs.items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise layout_error(
-            root, path, f"expected sample_pairs with slide_name and resized_mpp_x ({error!r})"
-        ) from error
+def _pairs(root: Path, path: Path) -> dict[str, Any]:
+    data = read_json(root, path)
+    pairs = data.get("sample_pairs") if isinstance(data, dict) else None
+    if not isinstance(pairs, dict):
+        raise layout_error(root, path, "no 'sample_pairs', expected one entry per pair")
+    return pairs
 
 
 def _cells(table: Path, image: Path, mpp: float) -> Boxes:

@@ -143,6 +143,9 @@ def test_masks_and_images_must_pair(forged_copy):
     module = forged_copy("image_masks")
     mask = sorted((module.root / "masks").iterdir())[0]
     image = module.root / "images" / mask.name
+    mask.rename(mask.with_suffix(".jpg"))  # would blur class indices
+    assert_refused(module, LayoutError, f"images/{mask.name}", f"masks/{mask.name}")
+    mask.with_suffix(".jpg").rename(mask)
     image.rename(image.with_name("other.png"))
     assert_refused(module, DatasetNotFoundError, f"masks/{mask.name}", "image", "missing")
     mask.unlink()
