@@ -21,7 +21,7 @@ from datamodules.formats.layout import (
 )
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import Cutter, View
-from datamodules.synthetic.scene import Stain, scene
+from datamodules.synthetic.scene import slides
 
 
 @dataclass
@@ -72,15 +72,10 @@ class ClassFolders(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Benign and malignant glands of patients that the file names tell."""
-        patients = max(4, min(20, images // 8))
-        each = -(-max(8, images) // patients)
-        for patient in range(1, patients + 1):
-            malignant, stain = patient % 2, Stain.draw(rng)
-            for number in range(1, each + 1):
-                grade = float(rng.uniform(0.5, 1.0) if malignant else rng.uniform(0.0, 0.2))
-                drawn = scene(rng, 256, 256, 0.5, None, grade, stain=stain, epithelium=0.6)
-                name = "malignant" if malignant else "benign"
-                write_image(root / name / f"patient{patient:02d}_{number}.png", drawn.image)
+        for patient, number, slide in slides(rng, images):
+            name, grade = (("benign", (0.0, 0.2)), ("malignant", (0.5, 1.0)))[patient % 2]
+            drawn = slide.field(256, malignancy=grade, epithelium=0.6)
+            write_image(root / name / f"patient{patient:02d}_{number}.png", drawn.image)
 
     def native_mpp(self) -> float:
         """Um per pixel as the options say."""
