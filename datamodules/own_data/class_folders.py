@@ -13,7 +13,7 @@ from datamodules.formats.images import write_image
 from datamodules.formats.layout import class_images, image_record, subfolders
 from datamodules.own_data.convention import Convention
 from datamodules.store.tiling import View
-from datamodules.synthetic.scene import Stain, scene
+from datamodules.synthetic.scene import slides
 
 
 @dataclass
@@ -60,15 +60,10 @@ class ClassFolders(Convention):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Benign and malignant glands of patients that the file names tell."""
-        patients = max(4, min(20, images // 8))
-        each = -(-max(8, images) // patients)
-        for patient in range(1, patients + 1):
-            malignant, stain = patient % 2, Stain.draw(rng)
-            for number in range(1, each + 1):
-                grade = float(rng.uniform(0.5, 1.0) if malignant else rng.uniform(0.0, 0.2))
-                drawn = scene(rng, 256, 256, 0.5, None, grade, stain=stain, epithelium=0.6)
-                name = "malignant" if malignant else "benign"
-                write_image(root / name / f"patient{patient:02d}_{number}.png", drawn.image)
+        for patient, number, slide in slides(rng, images):
+            name, grade = (("benign", (0.0, 0.2)), ("malignant", (0.5, 1.0)))[patient % 2]
+            drawn = slide.field(256, malignancy=grade, epithelium=0.6)
+            write_image(root / name / f"patient{patient:02d}_{number}.png", drawn.image)
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """One task with the classes of the options or of the existing folders."""

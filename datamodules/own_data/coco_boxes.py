@@ -15,7 +15,8 @@ from datamodules.formats.images import write_image
 from datamodules.formats.layout import image_record, layout_error
 from datamodules.formats.tables import read_coco
 from datamodules.own_data.convention import Convention
-from datamodules.synthetic.scene import NucleusType, Stain, scene
+from datamodules.synthetic.scene import slides
+from datamodules.synthetic.tissues import NucleusType
 
 _TABLE = "annotations.json"
 _ROUNDING = 1.0  # pixels: drawing tools round boxes at the image's edge
@@ -69,27 +70,19 @@ class CocoBoxes(Convention):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Tumour cells and other cells of patients that the file names tell."""
-        patients = max(4, min(20, images // 8))
-        each = -(-max(8, images) // patients)
         entries: list[dict[str, Any]] = []
         notes: list[dict[str, Any]] = []
-        for index in range(patients * each):
-            if index % each == 0:
-                stain, grade = Stain.draw(rng), float(rng.uniform(0.4, 1.0))
-            drawn = scene(rng, 256, 256, malignancy=grade, stain=stain, organ="breast")
-            name = f"patient{index // each + 1:02d}_{index % each + 1}.png"
+        for index, (patient, number, slide) in enumerate(slides(rng, images, ["breast"])):
+            drawn = slide.field(256, malignancy=(0.4, 1.0))
+            name = f"patient{patient:02d}_{number}.png"
             write_image(root / "images" / name, drawn.image)
             entries.append({"id": index, "file_name": name, "width": 256, "height": 256})
-            tumour = (drawn.nucleus_types == NucleusType.NEOPLASTIC).tolist()
-            for (x1, y1, x2, y2), label in zip(drawn.boxes().tolist(), tumour, strict=True):
-                box = [x1, y1, x2 - x1, y2 - y1]
-                notes.append({"image_id": index, "category_id": 2 - label, "bbox": box})
-        names = ((1, "tumour cell"), (2, "other cell"))
-        table = {
-            "images": entries,
-            "categories": [{"id": number, "name": name} for number, name in names],
-            "annotations": [{"id": place, **note} for place, note in enumerate(notes)],
-        }
+            kinds = np.where(drawn.nucleus_types == NucleusType.NEOPLASTIC, 1, 2).tolist()
+            for (x1, y1, x2, y2), kind in zip(drawn.boxes().tolist(), kinds, strict=True):
+                note = {"category_id": kind, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+                notes.append({"id": len(notes), "image_id": index, **note})
+        categories = [{"id": 1, "name": "tumour cell"}, {"id": 2, "name": "other cell"}]
+        table = {"images": entries, "categories": categories, "annotations": notes}
         (root / _TABLE).write_text(json.dumps(table))
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:

@@ -15,7 +15,7 @@ from datamodules.formats.images import write_image
 from datamodules.formats.tables import read_table
 from datamodules.own_data.convention import Convention
 from datamodules.store.tiling import View
-from datamodules.synthetic.scene import Stain, scene
+from datamodules.synthetic.scene import append_rows, slides
 
 _TABLE = "table.csv"
 
@@ -69,21 +69,14 @@ class CsvTable(Convention):
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
-        """Share of tumour cells in patches of patients; the last patients are for the test."""
-        patients = max(4, min(20, images // 8))
-        each = -(-max(8, images) // patients)
-        lines = ["image,target,split,group"]
-        for patient in range(patients):
-            stain, split = Stain.draw(rng), "test" if patient >= patients * 3 // 4 else "train"
-            for number in range(each):
-                grade, share = float(rng.uniform(0.3, 1.0)), float(rng.uniform(0.05, 1.0))
-                drawn = scene(
-                    rng, 256, 256, 0.5, None, grade, 0, 0, stain, "breast", epithelium=share
-                )
-                name = f"images/{patient:02d}_{number}.png"
-                write_image(root / name, drawn.image)
-                lines.append(f"{name},{drawn.cellularity:.3f},{split},patient {patient}")
-        (root / _TABLE).write_text("\n".join(lines) + "\n")
+        """Share of tumour cells in patches of patients; every fourth patient is for the test."""
+        append_rows(root / _TABLE, ("image", "target", "split", "group"))
+        for patient, number, slide in slides(rng, images, ["breast"]):
+            drawn = slide.field(256, malignancy=(0.3, 1.0), epithelium=(0.05, 1.0))
+            name, split = f"images/{patient:02d}_{number}.png", "train" if patient % 4 else "test"
+            write_image(root / name, drawn.image)
+            row = (name, f"{drawn.cellularity:.3f}", split, f"patient {patient}")
+            append_rows(root / _TABLE, row)
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """One task of the kind that options and table determine."""

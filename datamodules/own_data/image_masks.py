@@ -14,7 +14,7 @@ from datamodules.formats.images import list_images, read_mask, write_image
 from datamodules.formats.layout import image_record, nonempty_images, paired, relative
 from datamodules.own_data.convention import Convention
 from datamodules.store.tiling import View
-from datamodules.synthetic.scene import Stain, scene
+from datamodules.synthetic.scene import slides
 
 
 @dataclass
@@ -62,16 +62,11 @@ class ImageMasks(Convention):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Glands of patients that the file names tell."""
-        patients = max(4, min(20, images // 8))
-        each = -(-max(8, images) // patients)
-        for patient in range(1, patients + 1):
-            stain, grade = Stain.draw(rng), float(rng.uniform(0.0, 0.6))
-            for number in range(1, each + 1):
-                drawn = scene(rng, 256, 256, malignancy=grade, stain=stain, organ="colon")
-                stem = f"patient{patient:02d}_{number}"
-                write_image(root / "images" / f"{stem}.png", drawn.image)
-                glands = (drawn.glands > 0).astype(np.uint8)
-                write_image(root / "masks" / f"{stem}.png", glands)
+        for patient, number, slide in slides(rng, images):
+            drawn = slide.field(256, malignancy=(0.0, 0.6))
+            name = f"patient{patient:02d}_{number}.png"
+            write_image(root / "images" / name, drawn.image)
+            write_image(root / "masks" / name, (drawn.glands > 0).astype(np.uint8))
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """One task with the classes of the options."""

@@ -15,7 +15,7 @@ from datamodules.formats.images import write_image
 from datamodules.formats.layout import class_images, folder_with, image_record, layout_error, named
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
-from datamodules.synthetic.scene import Stain, scene
+from datamodules.synthetic.scene import append_rows, slides
 
 CLASSES = ("Benign", "InSitu", "Invasive", "Normal")
 _PREFIXES = {"Benign": "b", "InSitu": "is", "Invasive": "iv", "Normal": "n"}
@@ -88,19 +88,14 @@ class BACH(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Smaller fields, 768x576 px, with numbers from all over the list, and a Thumbs.db."""
-        count = min(_PER_CLASS, max(3, images // len(CLASSES)))
-        photos, lines = root / "ICIAR2018_BACH_Challenge" / "Photos", []
-        for name in CLASSES:
-            stain = Stain.draw(rng)
-            for index in range(count):
-                if index % 2 == 0:
-                    stain = Stain.draw(rng)
-                grade, share = float(rng.uniform(*_GRADES[name])), float(rng.uniform(0.4, 0.8))
-                drawn = scene(rng, 576, 768, cls.mpp, None, grade, 0, 0, stain, "breast", share)
-                file = f"{_PREFIXES[name]}{1 + index * _PER_CLASS // count:03d}.tif"
+        photos = root / "ICIAR2018_BACH_Challenge" / "Photos"
+        for name, grade in _GRADES.items():
+            fields = slides(rng, images // 4, ["breast"], cls.mpp, each=2, least=2)
+            for place, (_, _, slide) in enumerate(fields):
+                file = f"{_PREFIXES[name]}{1 + 37 * place % _PER_CLASS:03d}.tif"
+                drawn = slide.field(576, 768, malignancy=grade, epithelium=(0.4, 0.8))
                 write_image(photos / name / file, drawn.image)
-                lines.append(f"{file},{name}\n")
-        (photos / "microscopy_ground_truth.csv").write_text("".join(lines))
+                append_rows(photos / "microscopy_ground_truth.csv", (file, name))
         (photos / CLASSES[0] / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:

@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 
-from datamodules.core.records import Image, Mask, Record, Task, TaskKind
+from datamodules.core.records import Record, Task, TaskKind
 from datamodules.formats.annotations import Codes
 from datamodules.formats.images import list_images, write_image
 from datamodules.formats.layout import folder_with, image_record, named, paired
 from datamodules.reader import DatasetReader
-from datamodules.synthetic.scene import Scene, Stain, Tissue, scene
+from datamodules.synthetic.scene import slides
+from datamodules.synthetic.tissues import Tissue
 
 CODES = (
     "outside_roi", "tumor", "stroma", "lymphocytic_infiltrate", "necrosis_or_debris",
@@ -107,22 +107,15 @@ class BCSS(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Regions of 800x640 px, each for four images; corners lie outside of the region."""
-        institutes = ("AR", "OL", "D8", "BH", "A2", "AC")
+        beside = (Tissue.LYMPHOID, Tissue.DEBRIS)
         table = np.array([_CODE_OF_TISSUE[tissue] for tissue in Tissue], np.uint8)
-        for number in range(max(6, images // 4)):
-            stain, grade = Stain.draw(rng), float(rng.uniform(0.5, 1.0))
-            share = float(rng.uniform(0.3, 0.6))
-            drawn = scene(rng, 640, 800, cls.mpp, None, grade, 0, 0, stain, "breast", share)
-            image, mask = drawn.image.copy(), table[drawn.regions]
-            for tissue in (Tissue.DEBRIS, Tissue.LYMPHOID):
-                _spot(rng, image, mask, scene(rng, 240, 240, cls.mpp, tissue, grade, stain=stain))
-                mask[mask == 255] = _CODE_OF_TISSUE[tissue]
-            corner = np.array([[0, 0], [int(rng.integers(100, 250)), 0], [0, 100]], np.int32)
-            cv2.fillPoly(mask, [corner], (0,))
+        for index, _, slide in slides(rng, images // 4, ["breast"], cls.mpp, each=1, least=6):
+            drawn = slide.field(640, 800, None, (0.5, 1.0), (0.3, 0.6), beside=beside)
+            mask = np.where(np.tri(640, 800, -560), np.uint8(0), table[drawn.regions])
             mask[:40, -40:] = 7
-            patient = f"TCGA-{institutes[number % len(institutes)]}-A{number:03d}"
-            name = f"{patient}-DX1_xmin{1000 + number}_ymin{2000 + number}_MPP-0.2500.png"
-            write_image(root / "rgbs_colorNormalized" / name, image)
+            patient = f"TCGA-{('AR', 'OL', 'D8', 'BH', 'A2', 'AC')[index % 6]}-A{index:03d}"
+            name = f"{patient}-DX1_xmin{1000 + index}_ymin{2000 + index}_MPP-0.2500.png"
+            write_image(root / "rgbs_colorNormalized" / name, drawn.image)
             write_image(root / "masks" / name, mask)
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
@@ -144,17 +137,3 @@ class BCSS(DatasetReader):
 def split_of(institute: str) -> str:
     """Split of an institute, the second token of a TCGA barcode."""
     return _SPLIT_OF_INSTITUTE.get(institute, "train")
-
-
-def _spot(rng: np.random.Generator, image: Image, mask: Mask, drawn: Scene) -> None:
-    """Put an ellipse of another tissue somewhere into a region; its mask becomes 255."""
-    height, width = drawn.image.shape[:2]
-    axes = (int(rng.integers(60, width // 2)), int(rng.integers(60, height // 2)))
-    inside = np.zeros((height, width), np.uint8)
-    cv2.ellipse(inside, (width // 2, height // 2), axes, 0.0, 0.0, 360.0, 1, -1)
-    y, x = (
-        int(rng.integers(0, full - part))
-        for full, part in zip(mask.shape, inside.shape, strict=True)
-    )
-    image[y : y + height, x : x + width][inside > 0] = drawn.image[inside > 0]
-    mask[y : y + height, x : x + width][inside > 0] = 255

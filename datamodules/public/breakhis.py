@@ -21,7 +21,7 @@ from datamodules.formats.layout import (
 )
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
-from datamodules.synthetic.scene import Stain, scene
+from datamodules.synthetic.scene import slides
 
 CLASSES = ("benign", "malignant")
 _TOP = "BreaKHis_v1/histology_slides/breast"
@@ -41,6 +41,8 @@ _TYPES = {
         "papillary_carcinoma": "PC",
     },
 }
+_GRADES = ((0.0, 0.2), (0.5, 1.0))
+"""Malignancy of synthetic tissue by class."""
 
 
 @dataclass
@@ -97,15 +99,15 @@ class BreaKHis(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """400X only; slide 13412 lies under two carcinomas, one image is 456 px high."""
-        slides = max(3, min(20, images // 12))  # per class
-        each = max(2, round(images / slides / 2))
         for label, name in enumerate(CLASSES):
-            subtypes = list(_TYPES[name].items())
-            for index in range(slides):
-                subtype, code = subtypes[index % 4]
-                slide = "13412" if label and index < 2 else f"{2100 + 37 * index + label}"
-                top = root / _TOP / name / "SOB" / subtype
-                _forge_slide(top, rng, f"SOB_{'BM'[label]}_{code}", f"14-{slide}", each)
+            for index, number, slide in slides(rng, images // 2, ["breast"], 0.2, each=6, least=3):
+                subtype, code = list(_TYPES[name].items())[index % 4]
+                case = "13412" if label and index < 2 else f"{2100 + 37 * index + label}"
+                height, grade = 456 if label == index == number else 460, _GRADES[label]
+                drawn = slide.field(height, 700, malignancy=grade, epithelium=(0.4, 0.8))
+                stem = f"SOB_{'BM'[label]}_{code}"
+                folder = root / _TOP / name / "SOB" / subtype / f"{stem}_14-{case}" / "400X"
+                write_image(folder / f"{stem}-14-{case}-400-{number + 1:03d}.png", drawn.image)
 
     def records(self, root: Path) -> Iterator[Record]:
         """Benign, then malignant, subtype by subtype, sorted."""
@@ -126,17 +128,3 @@ def _slides(root: Path, folder: Path) -> Iterator[Path]:
         if not slides:
             raise layout_error(root, subtype, "the folder holds no slide")
         yield from slides
-
-
-def _forge_slide(top: Path, rng: np.random.Generator, code: str, slide: str, images: int) -> None:
-    """Fields of one slide; the first of slide 14-2100 is 456 px high instead of 460."""
-    stain = Stain.draw(rng)
-    for number in range(1, images + 1):
-        grade = float(rng.uniform(0.5, 1.0) if "_M_" in code else rng.uniform(0.0, 0.2))
-        share = float(rng.uniform(0.4, 0.8))  # the label speaks of the epithelium
-        height = 456 if (slide, number) == ("14-2100", 1) else 460
-        drawn = scene(
-            rng, height, 700, 0.2, None, grade, stain=stain, organ="breast", epithelium=share
-        )
-        file = f"{code}-{slide}-400-{number:03d}.png"
-        write_image(top / f"{code}_{slide}" / "400X" / file, drawn.image)

@@ -17,7 +17,7 @@ from datamodules.formats.layout import image_record, layout_error, named, relati
 from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
-from datamodules.synthetic.scene import Stain, scene
+from datamodules.synthetic.scene import append_rows, slides
 
 log = logging.getLogger(__name__)
 
@@ -78,32 +78,16 @@ class BreastPathQ(DatasetReader):
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
-        """Patches of slides, those of the last fifth for validation; a quarter hold no tumour."""
-        slides = max(5, min(69, images // 8))
-        each = -(-max(10, images) // slides)
-        tables = {folder: ["slide,rid,y"] for folder in _TABLES}
-        for index in range(slides):
-            slide, stain = 99788 + 3 * index, Stain.draw(rng)
-            folder = "validation" if index >= slides - max(1, slides // 5) else "train"
-            for rid in range(1, each + 1):
-                grade = 0.0 if rng.random() < 0.25 else float(rng.uniform(0.3, 1.0))
-                share = float(rng.uniform(0.05, 1.0))
-                drawn = scene(
-                    rng,
-                    512,
-                    512,
-                    cls.mpp,
-                    None,
-                    grade,
-                    stain=stain,
-                    organ="breast",
-                    epithelium=share,
-                )
-                write_image(root / _TOP / folder / f"{slide}_{rid}.tif", drawn.image)
-                written = f"{slide}.0" if folder == "train" else f"{slide}"
-                tables[folder].append(f"{written},{rid},{round(drawn.cellularity * 20) / 20:g}")
-        for folder, rows in tables.items():
-            (root / _TOP / _TABLES[folder]).write_text("\n".join(rows) + "\n")
+        """Patches of slides, every fifth of them for validation; a quarter hold no tumour."""
+        for table in _TABLES.values():
+            append_rows(root / _TOP / table, ("slide", "rid", "y"))
+        for index, rid, slide in slides(rng, images, ["breast"], cls.mpp, least=5):
+            part, end = ("validation", "") if index % 5 == 4 else ("train", ".0")
+            grade, name = (0.3, 1.0) if rng.random() < 0.75 else 0.0, 99788 + 3 * index
+            drawn = slide.field(512, malignancy=grade, epithelium=(0.05, 1.0))
+            write_image(root / _TOP / part / f"{name}_{rid}.tif", drawn.image)
+            label = f"{round(drawn.cellularity * 20) / 20:g}"
+            append_rows(root / _TOP / _TABLES[part], (f"{name}{end}", rid, label))
 
     def records(self, root: Path) -> Iterator[Record]:
         """Training, then validation, in the order of the tables."""

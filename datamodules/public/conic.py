@@ -19,7 +19,8 @@ from datamodules.formats.layout import check_rows, folder_with, layout_error
 from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
-from datamodules.synthetic.scene import NucleusType, Scene, Stain, scene
+from datamodules.synthetic.scene import Scene, append_rows, slides
+from datamodules.synthetic.tissues import NucleusType
 
 NUCLEI = ("neutrophil", "epithelial", "lymphocyte", "plasma", "eosinophil", "connective")
 _SIDE = 256
@@ -78,28 +79,22 @@ class CoNIC(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Patches of source images of three cohorts, four each."""
-        table = np.array([_CLASS_OF_TYPE[kind] for kind in NucleusType] + [0], np.uint16)
-        pixels, labels, names, counts = [], [], ["patch_info"], [",".join(NUCLEI)]
-        for source in range(max(3, images // 4)):
-            stain, grade = Stain.draw(rng), float(rng.uniform(0.0, 1.0))
+        table = np.array([*(_CLASS_OF_TYPE[kind] for kind in NucleusType), 0], np.uint16)
+        pixels, labels = [], []
+        append_rows(root / "patch_info.csv", ["patch_info"])
+        append_rows(root / "counts.csv", NUCLEI)
+        for source, number, slide in slides(rng, max(12, images), mpp=cls.mpp, each=4, least=3):
+            drawn = slide.field(_SIDE, malignancy=(0.0, 1.0))
+            classes = table[np.append(drawn.nucleus_types, len(NucleusType))]
+            immune = np.flatnonzero(classes == 3)
+            classes[immune[0::4]], classes[immune[1::4]] = 4, 5
+            pixels.append(_stained(drawn, classes))
+            labels.append(np.stack([drawn.nuclei, classes[drawn.nuclei - 1]], axis=-1))
             cohort = ("consep", "dpath", "glas")[source % 3]
-            for number in range(4):
-                drawn = scene(rng, _SIDE, _SIDE, cls.mpp, None, grade, stain=stain, organ="colon")
-                kinds = np.append(drawn.nucleus_types, len(NucleusType))
-                classes = table[kinds]
-                immune = np.flatnonzero(kinds == NucleusType.INFLAMMATORY)
-                classes[immune[0::4]], classes[immune[1::4]] = 4, 5
-                pixels.append(_stained(drawn, classes))
-                labels.append(
-                    np.stack([drawn.nuclei.astype(np.uint16), classes[drawn.nuclei - 1]], axis=-1)
-                )
-                names.append(f"{cohort}_{source + 1}-{number:04d}")
-                cells = np.bincount(classes[:-1], minlength=len(NUCLEI) + 1)[1:]
-                counts.append(",".join(str(cell) for cell in cells.tolist()))
+            append_rows(root / "patch_info.csv", [f"{cohort}_{source + 1}-{number:04d}"])
+            append_rows(root / "counts.csv", np.bincount(classes, minlength=len(NUCLEI) + 1)[1:])
         np.save(root / "images.npy", np.array(pixels, np.uint8))
         np.save(root / "labels.npy", np.array(labels, np.uint16))
-        (root / "patch_info.csv").write_text("\n".join(names) + "\n")
-        (root / "counts.csv").write_text("\n".join(counts) + "\n")
 
     def records(self, root: Path) -> Iterator[Record]:
         """One record per row of the arrays."""

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datamodules.core.errors import LayoutError
 from datamodules.core.records import Mask, Record, Task, TaskKind
@@ -15,7 +14,7 @@ from datamodules.formats.annotations import foreground
 from datamodules.formats.images import read_image, write_image
 from datamodules.formats.layout import image_record, layout_error, nonempty_images, subfolders
 from datamodules.reader import DatasetReader
-from datamodules.synthetic.scene import scene
+from datamodules.synthetic.scene import slides
 
 _TOP = "stage1_train"
 COLOURFUL = 10.0
@@ -64,21 +63,18 @@ class DSB2018(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """RGBA fields with one mask a nucleus; every eighth is grey fluorescence, to be skipped."""
-        for number in range(max(4, images)):
-            organ = str(rng.choice(["breast", "colon", "liver", "kidney", "bladder"]))
-            height, width = (256, 320) if number % 3 else (256, 256)
-            grade = float(rng.uniform(0.0, 1.0))
-            # Larger nuclei than at the usual 0.5 um/px: fewer of them, as in the real images.
-            drawn = scene(rng, height, width, 0.3, malignancy=grade, organ=organ)
-            image = drawn.image
-            if number % 8 == 7:
-                image = np.repeat(255 - image.min(axis=2, keepdims=True), 3, axis=2)
-            opaque = np.full((height, width, 1), 255, np.uint8)
-            name = rng.bytes(32).hex()
-            folder = root / _TOP / name
-            rgba = np.concatenate([image, opaque], axis=2)
-            write_image(folder / "images" / f"{name}.png", rgba)
-            _write_masks(folder / "masks", drawn.nuclei, rng)
+        organs = ("breast", "colon", "liver", "kidney", "bladder")
+        # Larger nuclei than at the usual 0.5 µm/px: fewer of them, as in the real images.
+        for index, _, slide in slides(rng, images, organs, 0.3, each=1):
+            folder = root / _TOP / rng.bytes(32).hex()
+            drawn = slide.field(256, 320 if index % 3 else 256, malignancy=(0.0, 1.0))
+            grey = 255 - drawn.image.min(axis=2, keepdims=True).repeat(3, axis=2)
+            image = grey if index % 8 == 7 else drawn.image
+            rgba = np.pad(image, ((0, 0), (0, 0), (0, 1)), constant_values=255)
+            write_image(folder / "images" / f"{folder.name}.png", rgba)
+            for number in range(1, len(drawn.nucleus_types) + 1):
+                mask = (drawn.nuclei == number).astype(np.uint8) * 255
+                write_image(folder / "masks" / f"{rng.bytes(32).hex()}.png", mask)
 
     def records(self, root: Path) -> Iterator[Record]:
         """Sorted by image id; each image is decoded once to see whether it is stained."""
@@ -117,10 +113,3 @@ def union(folder: Path) -> Mask:
     if nuclei is None:
         raise LayoutError(f"{folder}: the folder holds no mask")
     return nuclei
-
-
-def _write_masks(folder: Path, nuclei: NDArray[np.int32], rng: np.random.Generator) -> None:
-    """One file a nucleus; a field without any gets one empty mask."""
-    for number in range(1, max(1, int(nuclei.max())) + 1):
-        mask = np.where(nuclei == number, 255, 0).astype(np.uint8)
-        write_image(folder / f"{rng.bytes(32).hex()}.png", mask)

@@ -15,7 +15,7 @@ from datamodules.formats.images import list_images, write_image
 from datamodules.formats.layout import image_record, layout_error, named
 from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
-from datamodules.synthetic.scene import Stain, scene
+from datamodules.synthetic.scene import append_rows, slides
 
 _TOP = "Warwick QU Dataset (Released 2016_07_08)"
 _NAME = re.compile(r"((train|testA|testB)_\d+)(_anno)?\.bmp")
@@ -61,30 +61,19 @@ class GlaS(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Fields of two official sizes, each for six images; test shares patients with training."""
-        count = max(6, images // 6)
-        patients = max(3, min(16, count // 2))
-        stains = [Stain.draw(rng) for _ in range(patients)]
-        rows = ["name,patient ID, grade (GlaS), grade (Sirinukunwattana et al. 2015)"]
-        numbers = dict.fromkeys(("train", "testA", "testB"), 0)
-        for index in range(count):
-            part = {3: "testA", 5: "testB"}.get(index % 6, "train")
-            numbers[part] += 1
-            name, patient = f"{part}_{numbers[part]}", index // 2 % patients
-            malignant = bool(patient % 2)
-            grade = float(rng.uniform(0.4, 0.8) if malignant else rng.uniform(0.0, 0.2))
-            height, width = (442, 581) if index % 5 == 4 else (522, 775)
-            stain = stains[patient]
-            drawn = scene(rng, height, width, cls.mpp, malignancy=grade, stain=stain, organ="colon")
+        columns = ("name", "patient ID", " grade (GlaS)", " grade (Sirinukunwattana et al. 2015)")
+        append_rows(root / _TOP / "Grade.csv", columns)
+        fields = slides(rng, max(6, images // 6), mpp=cls.mpp, each=2, least=3)
+        for index, (patient, _, slide) in enumerate(fields):
+            name = (
+                f"{('train', 'train', 'train', 'testA', 'train', 'testB')[index % 6]}_{index + 1}"
+            )
+            word, grade = ((" benign", (0.0, 0.2)), (" malignant", (0.4, 0.8)))[patient % 2]
+            drawn = slide.field(*((442, 581) if index % 5 == 4 else (522, 775)), malignancy=grade)
             write_image(root / _TOP / f"{name}.bmp", drawn.image)
             glands = np.where(drawn.glands > 0, (drawn.glands - 1) % 255 + 1, 0).astype(np.uint8)
             write_image(root / _TOP / f"{name}_anno.bmp", glands)
-            words = (" malignant", " moderately differentiated")
-            rows.append(
-                ",".join(
-                    (name, f" {patient + 1}", *(words if malignant else (" benign", " healthy")))
-                )
-            )
-        (root / _TOP / "Grade.csv").write_text("\n".join(rows) + "\n")
+            append_rows(root / _TOP / "Grade.csv", (name, f" {patient + 1}", word, word))
 
     def records(self, root: Path) -> Iterator[Record]:
         """Sorted by file name: testA, testB, train."""

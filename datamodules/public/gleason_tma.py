@@ -23,7 +23,7 @@ from datamodules.formats.layout import (
 )
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View, resize_image
-from datamodules.synthetic.scene import Stain, scene
+from datamodules.synthetic.scene import slides
 
 CLASSES = ("benign", "gleason_3", "gleason_4", "gleason_5")
 _TRAIN = "train_validation_patches_750"
@@ -88,27 +88,17 @@ class GleasonTMA(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Cores of all five arrays; the second pathologist reads every other patch one higher."""
-        cores = max(10, images // 8)
-        each = max(2, images // cores)
-        for core in range(cores):
-            array = list(_SPLIT_OF_ARRAY)[core % len(_SPLIT_OF_ARRAY)]
-            name, stain = f"{array}_{core + 1}_A_1_1", Stain.draw(rng)
-            for number in range(each):
-                label = (core + number) % len(_GRADES)
-                grade = float(rng.uniform(*_GRADES[label]))
-                share = float(rng.uniform(0.4, 0.9))  # the label speaks of the epithelium
-                drawn = scene(
-                    rng, 375, 375, 2 * cls.mpp, None, grade, 0, 0, stain, "prostate", share
-                )
-                image = resize_image(drawn.image, (750, 750))
-                other = min(3, label + 1) if number % 2 else label
-                places = [(f"{_TRAIN}/{name}", label)]
-                if _SPLIT_OF_ARRAY[array] == "test":
-                    places = [(f"{_TEST}/patho_{k}/{name}", c) for k, c in ((1, label), (2, other))]
-                for folder, written in places:
-                    write_image(
-                        root / folder / f"{name}_patch_{number:02d}_class_{written}.jpg", image
-                    )
+        for core, number, slide in slides(rng, images, ["prostate"], 2 * cls.mpp, least=10):
+            array, label = list(_SPLIT_OF_ARRAY)[core % 5], (core + number) % len(_GRADES)
+            drawn = slide.field(375, malignancy=_GRADES[label], epithelium=(0.4, 0.9))
+            places = {_TRAIN: label}
+            if _SPLIT_OF_ARRAY[array] == "test":
+                other = min(3, label + number % 2)
+                places = {f"{_TEST}/patho_1": label, f"{_TEST}/patho_2": other}
+            for folder, grade in places.items():
+                name = f"{array}_{core + 1}_A_1_1"
+                path = root / folder / name / f"{name}_patch_{number:02d}_class_{grade}.jpg"
+                write_image(path, resize_image(drawn.image, (750, 750)))
 
     def records(self, root: Path) -> Iterator[Record]:
         """One record per patch, core by core."""

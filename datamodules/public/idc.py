@@ -18,7 +18,8 @@ from datamodules.formats.images import list_images, read_image, write_image
 from datamodules.formats.layout import layout_error, named, relative, subfolders
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
-from datamodules.synthetic.scene import Stain, Tissue, scene
+from datamodules.synthetic.scene import slides
+from datamodules.synthetic.tissues import Tissue
 
 SIDE = 50
 CLASSES = ("non-invasive", "invasive")
@@ -65,18 +66,15 @@ class IDC(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Patients with both classes, an edge patch each; the first patient lies there twice."""
-        patients = max(4, min(60, images // 10))
-        each = -(-max(8, images) // patients)
-        for index in range(patients):
-            patient, stain = str(8800 + 17 * index), Stain.draw(rng)
-            for number in range(each):
-                label = number % 2
-                drawn = _patch(rng, label, stain)
-                image = drawn[:32] if number == each - 1 else drawn
-                x, y = 51 + 50 * (number % 20), 1 + 50 * (number // 20)
-                name = f"{patient}/{label}/{patient}_idx5_x{x}_y{y}_class{label}.png"
-                for top in (root, root / _NESTED) if index == 0 else (root,):
-                    write_image(top / name, image)
+        for index, number, slide in slides(rng, images, ["breast"], 4.0, each=10):
+            label, height = number % 2, 32 if number == index % 2 else SIDE
+            plain = (None, Tissue.STROMA, Tissue.ADIPOSE, None)[rng.integers(4)]
+            grade, share = ((0.5, 1.0), (0.5, 1.0)) if label else (0.0, None)
+            drawn = slide.field(height, SIDE, None if label else plain, grade, share)
+            patient, x, y = 8800 + 17 * index, 51 + 50 * (number % 20), 1 + 50 * (number // 20)
+            name = f"{patient}/{label}/{patient}_idx5_x{x}_y{y}_class{label}.png"
+            for top in (root, root / _NESTED) if index == 0 else (root,):
+                write_image(top / name, drawn.image)
 
     def records(self, root: Path) -> Iterator[Record]:
         """Patient by patient, each file name once, sorted by file name."""
@@ -115,14 +113,3 @@ def padded(path: Path) -> Image:
         raise LayoutError(f"{path}: {image.shape[1]}x{image.shape[0]} px, expected at most 50x50")
     mirrored = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REFLECT)
     return np.asarray(mirrored, np.uint8)
-
-
-def _patch(rng: np.random.Generator, label: int, stain: Stain) -> Image:
-    """Carcinoma, or what else a breast consists of."""
-    if label:
-        grade, share = float(rng.uniform(0.5, 1.0)), float(rng.uniform(0.5, 1.0))
-        return scene(
-            rng, SIDE, SIDE, 4.0, malignancy=grade, stain=stain, organ="breast", epithelium=share
-        ).image
-    tissue = (None, Tissue.STROMA, Tissue.ADIPOSE, None)[int(rng.integers(4))]
-    return scene(rng, SIDE, SIDE, 4.0, tissue=tissue, stain=stain, organ="breast").image

@@ -13,7 +13,8 @@ from datamodules.formats.images import write_image
 from datamodules.formats.layout import class_images, folder_with, image_record
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
-from datamodules.synthetic.scene import Stain, Tissue, scene
+from datamodules.synthetic.scene import slides
+from datamodules.synthetic.tissues import Tissue
 
 CLASSES = (
     "01_TUMOR", "02_STROMA", "03_COMPLEX", "04_LYMPHO",
@@ -72,20 +73,14 @@ class Kather2016(DatasetReader):
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
-        """Patches of up to ten slides, every class on each."""
-        count = max(4, images // len(CLASSES))
-        stains = [Stain.draw(rng) for _ in range(min(10, count))]
+        """Patches of slides, every class on each."""
         top = root / "Kather_texture_2016_image_tiles_5000"
-        for label, (name, tissue) in enumerate(zip(CLASSES, _TISSUES, strict=True)):
-            for number in range(count):
-                slide = number % len(stains)
-                grade, share = (None, None) if tissue else (float(rng.uniform(0.5, 1.0)), 0.2)
-                drawn = scene(
-                    rng, 150, 150, cls.mpp, tissue, grade, 0, 0, stains[slide], epithelium=share
-                )
-                code = f"{0x1000 + 0x400 * label + number:X}"
-                place = f"Row_{1 + 150 * (number // 33)}_Col_{1 + 150 * (number % 33)}"
-                file = f"{code}_CRC-Prim-HE-{slide + 1:02d}_{number:03d}.tif_{place}.tif"
+        for index, _, slide in slides(rng, images // len(CLASSES), mpp=cls.mpp, each=1):
+            for label, (name, tissue) in enumerate(zip(CLASSES, _TISSUES, strict=True)):
+                share = 0.2 if tissue is None else None
+                drawn = slide.field(150, tissue=tissue, malignancy=(0.5, 1.0), epithelium=share)
+                code = f"{0x1000 + 0x400 * label + index:X}"
+                file = f"{code}_CRC-Prim-HE-{index + 1:02d}_001.tif_Row_1_Col_{1 + 150 * index}.tif"
                 write_image(top / name / file, drawn.image)
 
     def records(self, root: Path) -> Iterator[Record]:

@@ -14,7 +14,7 @@ from datamodules.formats.layout import image_record, layout_error, named, nonemp
 from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
-from datamodules.synthetic.scene import scene
+from datamodules.synthetic.scene import append_rows, slides
 
 PREFIXES = {
     "colon_aca": "colonca",
@@ -77,24 +77,17 @@ class LC25000(DatasetReader):
         """Originals and their turned and mirrored copies, with the clusters that name them."""
         originals = max(2, round(images / len(CLASSES) / _COPIES))
         for name in CLASSES:
-            numbers = iter(rng.permutation(originals * _COPIES) + 1)
-            lines = ["cluster_label,img_path"]
-            organ = {"lung_scc": "head-neck"}.get(name, name.split("_")[0])
-            for cluster in range(originals):
-                grade = 0.0 if name.endswith("_n") else float(rng.uniform(0.5, 1.0))
-                share = float(rng.uniform(0.4, 0.9))  # the label speaks of the epithelium
-                image = scene(
-                    rng, 768, 768, 0.4, malignancy=grade, organ=organ, epithelium=share
-                ).image
+            organ, table = name.split("_")[0], root / _CLUSTERS.format(name=name)
+            append_rows(table, ("cluster_label", "img_path"))
+            style = "head-neck" if name == "lung_scc" else organ
+            for cluster, _, slide in slides(rng, originals, [style], 0.4, each=1, least=2):
+                grade = 0.0 if name.endswith("_n") else (0.5, 1.0)
+                image = slide.field(768, malignancy=grade, epithelium=(0.4, 0.9)).image
                 for copy in range(_COPIES):
-                    file = f"{PREFIXES[name]}{next(numbers)}.jpeg"
+                    file = f"{PREFIXES[name]}{copy * originals + cluster + 1}.jpeg"
                     turned = np.rot90(image if copy % 2 else image[:, ::-1], copy)
-                    folder = root / _TOP / f"{name.split('_')[0]}_image_sets" / name
-                    write_image(folder / file, np.ascontiguousarray(turned))
-                    lines.append(f"{cluster},./LC25000/{name}/{file}")
-            table = root / _CLUSTERS.format(name=name)
-            table.parent.mkdir(parents=True)
-            table.write_text("\n".join(lines) + "\n")
+                    write_image(root / _TOP / f"{organ}_image_sets" / name / file, turned.copy())
+                    append_rows(table, (cluster, f"./LC25000/{name}/{file}"))
 
     def records(self, root: Path) -> Iterator[Record]:
         """Class by class in index order, sorted by file name."""

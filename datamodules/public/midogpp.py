@@ -16,12 +16,13 @@ from datamodules.formats.images import write_image
 from datamodules.formats.layout import image_record, layout_error
 from datamodules.formats.tables import read_coco, read_table
 from datamodules.reader import DatasetReader
-from datamodules.synthetic.scene import scene
+from datamodules.synthetic.scene import append_rows, slides
 
 UNLABELLED = range(151, 201)
 """Image ids of the GT450 scanner, which were published without labels."""
 _REPOSITORY = "https://github.com/DeepMicroscopy/MIDOGpp"
 
+_SIDE = 800  # of a forged region in pixels
 _TUMOURS = (
     ("human breast cancer", "breast"),
     ("canine soft tissue sarcoma", "soft-tissue"),
@@ -82,33 +83,35 @@ class MIDOGpp(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Small regions with both tables; a region counts as four images, being cut into tiles."""
-        count, side = max(6, images // 4), 800
-        entries: list[dict[str, Any]] = []
+        table, names = (
+            root / "databases/datasets_xvalidation.csv",
+            (MITOSIS.classes[0], f"not {MITOSIS.classes[0]}"),
+        )
+        append_rows(table, ["Slide;Dataset;Tumor;Scanner;Origin;Species"])
+        entries = [_entry(151, _TUMOURS[0][0])]  # listed, but neither labelled nor there
         notes: list[dict[str, Any]] = []
-        rows = ["Slide;Dataset;Tumor;Scanner;Origin;Species"]
-        for index in range(count):
-            number = index + 1 if index < 150 else index + 51
-            tumour, organ = _TUMOURS[index % len(_TUMOURS)]
-            mitoses, mimics = (int(n) for n in rng.integers((1, 1), (6, 7)))
-            drawn = scene(rng, side, side, cls.mpp, None, 0.8, mitoses, mimics, organ=organ)
+        organs = [organ for _, organ in _TUMOURS]
+        for index, _, slide in slides(rng, images // 4, organs, cls.mpp, each=1, least=6):
+            number, tumour = index + 1 + 50 * (index >= 150), _TUMOURS[index % len(_TUMOURS)][0]
+            counts = rng.integers(1, (6, 7)).tolist()
+            drawn = slide.field(_SIDE, malignancy=0.8, mitoses=counts[0], lookalikes=counts[1])
             write_image(root / "images" / f"{number:03d}.tiff", drawn.image)
-            entries.append(_entry(number, side, tumour))
-            for label, points in ((1, drawn.mitoses), (2, drawn.lookalikes)):
+            entries.append(_entry(number, tumour))
+            for label, points in enumerate((drawn.mitoses, drawn.lookalikes), start=1):
                 for x, y in points.round().astype(int).tolist():
-                    box = [x - 25, y - 25, x + 25, y + 25]
-                    notes.append({"bbox": box, "category_id": label, "image_id": number})
-            part = "test" if index % 5 == 4 else "train"
-            rows.append(f"{number};{part};{tumour};Hamamatsu XR;UMC Utrecht;{tumour.split()[0]}")
-        entries.append(_entry(151, side, _TUMOURS[0][0]))  # listed, but neither labelled nor there
-        names = ((1, "mitotic figure"), (2, "not mitotic figure"))
-        database = {
-            "images": entries,
-            "categories": [{"id": number, "name": name} for number, name in names],
-            "annotations": [{**note, "id": place} for place, note in enumerate(notes, start=1)],
-        }
-        (root / "databases").mkdir()
-        (root / "databases" / "MIDOG++.json").write_text(json.dumps(database))
-        (root / "databases" / "datasets_xvalidation.csv").write_text("\n".join(rows) + "\n")
+                    note = {"bbox": [x - 25, y - 25, x + 25, y + 25], "category_id": label}
+                    notes.append({"id": len(notes) + 1, "image_id": number, **note})
+            row = (
+                number,
+                "train" if index % 5 < 4 else "test",
+                tumour,
+                "Hamamatsu XR",
+                "UMC Utrecht",
+            )
+            append_rows(table, (*row, tumour.split()[0]), separator=";")
+        categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+        database = {"images": entries, "categories": categories, "annotations": notes}
+        table.with_name("MIDOG++.json").write_text(json.dumps(database))
 
     def records(self, root: Path) -> Iterator[Record]:
         """Labelled images in order of their id."""
@@ -144,7 +147,7 @@ def _boxes(objects: list[tuple[list[float], str]], entry: dict[str, Any]) -> Box
     return Boxes(xyxy.clip(0, edge), np.array(labels, np.int64))
 
 
-def _entry(number: int, side: int, tumour: str) -> dict[str, Any]:
+def _entry(number: int, tumour: str) -> dict[str, Any]:
     """An item of the JSON's list of images."""
     name = f"{number:03d}.tiff"
-    return {"id": number, "file_name": name, "width": side, "height": side, "tumor_type": tumour}
+    return {"id": number, "file_name": name, "width": _SIDE, "height": _SIDE, "tumor_type": tumour}

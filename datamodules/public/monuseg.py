@@ -18,7 +18,7 @@ from datamodules.formats.annotations import nucleus_tasks
 from datamodules.formats.images import image_size, write_image
 from datamodules.formats.layout import image_record, layout_error, paired, relative
 from datamodules.reader import DatasetReader
-from datamodules.synthetic.scene import scene
+from datamodules.synthetic.scene import Scene, append_rows, slides
 
 _TRAIN = "MoNuSeg 2018 Training Data"
 _TEST = "MoNuSegTestData"
@@ -65,19 +65,13 @@ class MoNuSeg(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Fields of 1000x1000 px; a field counts as six images, being cut into many tiles."""
-        count = max(4, images // 6)
-        for number in range(count):
-            mpp = float(rng.choice([0.252, 0.2468]))
-            organ = str(rng.choice(cls.organs))
-            grade = float(rng.uniform(0.0, 1.0))
-            drawn = scene(rng, 1000, 1000, mpp, malignancy=grade, organ=organ)
-            name = f"TCGA-{'ABCEGH'[number % 6]}{number % 10}-{1000 + number}-01Z-00-DX1"
-            train = number < count - max(1, count // 4)
-            images_at = root / (f"{_TRAIN}/Tissue Images" if train else _TEST)
-            xml_at = root / (f"{_TRAIN}/Annotations" if train else _TEST)
-            write_image(images_at / f"{name}.tif", drawn.image)
-            xml_at.mkdir(parents=True, exist_ok=True)
-            (xml_at / f"{name}.xml").write_text(_aperio(drawn.polygons(), mpp))
+        for index, _, slide in slides(rng, images // 6, cls.organs, 0.2468, each=1):
+            drawn = slide.field(1000, malignancy=(0.0, 1.0))
+            name = f"TCGA-{'ABCEGH'[index % 6]}{index % 10}-{1000 + index}-01Z-00-DX1"
+            folders = (f"{_TRAIN}/Tissue Images", f"{_TRAIN}/Annotations")
+            pictures, outlines = (_TEST, _TEST) if index % 4 == 3 else folders
+            write_image(root / pictures / f"{name}.tif", drawn.image)
+            append_rows(root / outlines / f"{name}.xml", [_aperio(drawn, slide.mpp)])
 
     def records(self, root: Path) -> Iterator[Record]:
         """Training images, then test images, sorted by id."""
@@ -147,14 +141,17 @@ def nuclei_boxes(xml: Path, image: Path) -> Boxes:
     return Boxes(xyxy[inside].astype(np.float32), np.zeros(int(inside.sum()), np.int64))
 
 
-def _aperio(polygons: list[NDArray[np.float64]], mpp: float) -> str:
+def _aperio(drawn: Scene, mpp: float) -> str:
     """Aperio XML of nuclei; like the real ones, those at the border reach out of the image."""
     regions = []
-    for number, polygon in enumerate(polygons, start=1):
-        outline = np.where(polygon == 0, -2.0, polygon + 0.5)
-        vertices = "".join(f'<Vertex X="{x:.6f}" Y="{y:.6f}"/>' for x, y in outline.tolist())
-        regions.append(f'<Region Id="{number}"><Vertices>{vertices}</Vertices></Region>')
+    for number, (x1, y1, x2, y2) in enumerate(drawn.boxes().astype(int).tolist(), start=1):
+        mask = (drawn.nuclei[y1:y2, x1:x2] == number).astype(np.uint8)
+        pieces, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        outline = max(pieces, key=len).reshape(-1, 2) + np.array([x1, y1])
+        vertices = np.where(outline == 0, -2.0, outline + 0.5).tolist()
+        text = "".join(f'<Vertex X="{x:.6f}" Y="{y:.6f}"/>' for x, y in vertices)
+        regions.append(f'<Region Id="{number}"><Vertices>{text}</Vertices></Region>')
     return (
         f'<Annotations MicronsPerPixel="{mpp:.6f}">\n<Annotation Id="1" Name="">\n'
-        f"<Regions>\n{chr(10).join(regions)}\n</Regions>\n</Annotation>\n</Annotations>\n"
+        f"<Regions>\n{chr(10).join(regions)}\n</Regions>\n</Annotation>\n</Annotations>"
     )

@@ -16,7 +16,8 @@ from datamodules.formats.images import write_image
 from datamodules.formats.layout import class_images, image_record, layout_error, named
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
-from datamodules.synthetic.scene import Tissue, scene
+from datamodules.synthetic.scene import slides
+from datamodules.synthetic.tissues import Tissue
 
 log = logging.getLogger(__name__)
 
@@ -85,15 +86,13 @@ class NCTCRC(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Both parts, every class in each; every image has a stain of its own."""
-        count = max(3, round(images / len(CLASSES)))
-        held_out = max(1, count // 5)
         for name, tissue in zip(CLASSES, Tissue, strict=True):
-            for number in range(count):
+            grade = (0.35, 1.0) if tissue is Tissue.TUMOUR else 0.0
+            for index, _, slide in slides(rng, images // 9, mpp=cls.mpp, each=1, least=3):
                 code = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), 8))
-                part, middle = ("NCT-CRC-HE-100K", "")
-                if number >= count - held_out:
-                    part, middle = ("CRC-VAL-HE-7K", "TCGA-")
-                drawn = scene(rng, 224, 224, cls.mpp, tissue=tissue, organ="colon")
+                held_out = index % 5 == 2
+                part, middle = ("CRC-VAL-HE-7K", "TCGA-") if held_out else ("NCT-CRC-HE-100K", "")
+                drawn = slide.field(224, tissue=tissue, malignancy=grade)
                 write_image(root / part / name / f"{name}-{middle}{code}.tif", drawn.image)
 
     def records(self, root: Path) -> Iterator[Record]:

@@ -19,7 +19,8 @@ from datamodules.formats.layout import folder_with, image_record, layout_error, 
 from datamodules.formats.tables import read_json, read_numbers
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import Cutter
-from datamodules.synthetic.scene import NucleusType, Scene, Stain, Tissue, scene
+from datamodules.synthetic.scene import Scene, append_rows, slides
+from datamodules.synthetic.tissues import NucleusType, Tissue
 
 _CELL_UM = 8.0  # the labels are points; each gets a box of the size of a nucleus
 _CELLS = Task(
@@ -90,32 +91,24 @@ class OCELOT(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Pairs of fields, each for four images; the two of a pair share slide and stain only."""
-        count, pairs = max(6, images // 4), {}
-        stains = [Stain.draw(rng) for _ in range(-(-count // 2))]
         organs = ("bladder", "uterus", "head-neck", "kidney", "prostate", "stomach")
-        for index in range(count):
-            slide, name, organ = index // 2, f"{index + 1:03d}", organs[index // 2 % len(organs)]
-            split = {1: "val", 2: "test"}.get(slide % 5, "train")
-            grade = float(rng.uniform(0.5, 1.0))
-            tissue, cell = (
-                scene(rng, side, side, mpp, None, grade, 0, 0, stains[slide], organ)
-                for side, mpp in ((512, 4 * cls.mpp), (768, cls.mpp))
-            )
-            mask = np.where(tissue.regions == Tissue.TUMOUR.index, 2, 1).astype(np.uint8)
-            mask[-60:, -60:] = 255
-            labels = root / "annotations" / split
-            write_image(labels / "tissue" / f"{name}.png", mask)
-            (labels / "cell").mkdir(exist_ok=True)
-            (labels / "cell" / f"{name}.csv").write_text(_points(cell))
-            for part, drawn in (("tissue", tissue), ("cell", cell)):
+        pairs: dict[str, dict[str, Any]] = {}
+        fields = slides(rng, max(6, images // 4), organs, cls.mpp, each=2, least=3)
+        for index, (number, _, slide) in enumerate(fields):
+            name, split = f"{index + 1:03d}", {1: "val", 2: "test"}.get(number % 5, "train")
+            case = f"TCGA-{number:02d}-{1000 + number}-01Z-00-DX1"
+            pairs[name] = {"slide_name": case, "organ": slide.organ, "subset": split}
+            for part, side, mpp in (("tissue", 512, 4 * cls.mpp), ("cell", 768, cls.mpp)):
+                drawn = replace(slide, mpp=mpp).field(side, malignancy=(0.5, 1.0))
                 write_image(root / "images" / split / part / f"{name}.jpg", drawn.image)
-            pairs[name] = {
-                "slide_name": f"TCGA-{slide:02d}-{1000 + slide}-01Z-00-DX1",
-                "cell": {"resized_mpp_x": cls.mpp, "resized_mpp_y": cls.mpp},
-                "tissue": {"resized_mpp_x": 4 * cls.mpp, "resized_mpp_y": 4 * cls.mpp},
-                "organ": organ,
-                "subset": split,
-            }
+                pairs[name][part] = {"resized_mpp_x": mpp, "resized_mpp_y": mpp}
+                labels = root / "annotations" / split / part / name
+                if part == "tissue":
+                    mask = np.where(drawn.regions == Tissue.TUMOUR, 2, 1).astype(np.uint8)
+                    mask[-60:, -60:] = 255
+                    write_image(labels.with_suffix(".png"), mask)
+                else:
+                    append_rows(labels.with_suffix(".csv"), *_points(drawn))
         (root / "metadata.json").write_text(json.dumps({"sample_pairs": pairs}))
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
@@ -170,12 +163,9 @@ def _cells(table: Path, image: Path, mpp: float) -> Boxes:
     return boxes_around(image, rows[:, :2], rows[:, 2].astype(np.int64) - 1, _CELL_UM / mpp)
 
 
-def _points(drawn: Scene) -> str:
-    """Lines of a label file: the middle of each nucleus, 2 where it is a tumour cell."""
-    boxes = drawn.boxes()
-    middles = ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(int)
+def _points(drawn: Scene) -> list[list[int]]:
+    """Rows of a label file: the middle of each nucleus, and 2 where it is a tumour cell."""
+    middles = (drawn.boxes()[:, :2] + drawn.boxes()[:, 2:]) // 2
     tumour = (drawn.nucleus_types == NucleusType.NEOPLASTIC) + 1
-    return "".join(
-        f"{x},{y},{label}\n"
-        for (x, y), label in zip(middles.tolist(), tumour.tolist(), strict=True)
-    )
+    rows: list[list[int]] = np.column_stack([middles, tumour]).astype(int).tolist()
+    return rows

@@ -17,7 +17,9 @@ from datamodules.formats.arrays import npy_record, open_npy
 from datamodules.formats.layout import check_rows, folder_with, layout_error
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
-from datamodules.synthetic.scene import Tissue, scene
+from datamodules.synthetic.scene import Slide
+from datamodules.synthetic.stain import Stain
+from datamodules.synthetic.tissues import Tissue
 
 NUCLEI = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
 TISSUES = (
@@ -26,25 +28,9 @@ TISSUES = (
     "Thyroid", "Uterus",
 )  # fmt: skip
 _ORGANS = (
-    "adrenal",
-    "bile-duct",
-    "bladder",
-    "breast",
-    "cervix",
-    "colon",
-    "esophagus",
-    "head-neck",
-    "kidney",
-    "liver",
-    "lung",
-    "ovary",
-    "pancreas",
-    "prostate",
-    "skin",
-    "stomach",
-    "testis",
-    "thyroid",
-    "uterus",
+    *("adrenal", "bile-duct", "bladder", "breast", "cervix", "colon", "esophagus", "head-neck"),
+    *("kidney", "liver", "lung", "ovary", "pancreas", "prostate", "skin", "stomach", "testis"),
+    *("thyroid", "uterus"),
 )
 """Style of synthetic tissue, in the order of `TISSUES`."""
 _SIDE = 256
@@ -105,30 +91,23 @@ class PanNuke(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Three folds in 64-bit floats as published, 5 MB an image; the first has no nucleus."""
-        count, place = max(4, images // 3), 0
+        count = max(4, images // 3)
         for fold in (1, 2, 3):
-            top, types = root / f"Fold {fold}", []
-            paths = (top / f"images/fold{fold}/images.npy", top / f"masks/fold{fold}/masks.npy")
-            for path in paths:
+            arrays, organs = [], [(fold * count + row) % len(TISSUES) for row in range(count)]
+            for part, channels in (("images", 3), ("masks", len(NUCLEI) + 1)):
+                path = root / f"Fold {fold}/{part}/fold{fold}/{part}.npy"
                 path.parent.mkdir(parents=True)
-            size = (count, _SIDE, _SIDE)
-            pixels, masks = (
-                np.lib.format.open_memmap(path, "w+", np.float64, (*size, channels))
-                for path, channels in zip(paths, (3, len(NUCLEI) + 1), strict=True)
-            )
-            for row in range(count):
-                organ, place = _ORGANS[place % len(_ORGANS)], place + 1
-                types.append(TISSUES[_ORGANS.index(organ)])
-                blank = Tissue.BACKGROUND if row == 0 else None
-                grade = float(rng.choice([0.0, rng.uniform(0.4, 1.0)]))
-                drawn = scene(rng, _SIDE, _SIDE, cls.mpp, blank, grade, organ=organ)
-                nuclei = np.zeros_like(drawn.nuclei) if blank else drawn.nuclei
-                kind = np.append(drawn.nucleus_types, 0)[nuclei - 1]
-                pixels[row] = drawn.image
-                for channel in range(len(NUCLEI)):
-                    masks[row, ..., channel] = np.where(kind == channel, nuclei, 0)
-                masks[row, ..., len(NUCLEI)] = nuclei == 0
-            np.save(paths[0].with_name("types.npy"), np.array(types))
+                shape = (count, _SIDE, _SIDE, channels)
+                arrays.append(np.lib.format.open_memmap(path, "w+", np.float64, shape))
+            np.save(root / f"Fold {fold}/images/fold{fold}/types.npy", [TISSUES[o] for o in organs])
+            for row, organ in enumerate(organs):
+                blank, grade = (None if row else Tissue.BACKGROUND), (0.4, 1.0) if row % 2 else 0.0
+                slide = Slide(rng, _ORGANS[organ], cls.mpp, Stain.draw(rng))
+                drawn = slide.field(_SIDE, tissue=blank, malignancy=grade)
+                kind = np.append(drawn.nucleus_types, len(NUCLEI))[drawn.nuclei - 1, None]
+                ids = np.maximum(drawn.nuclei, 1)[..., None]  # background is marked with 1
+                arrays[0][row] = drawn.image
+                arrays[1][row] = np.where(kind == np.arange(len(NUCLEI) + 1), ids, 0)
 
     def records(self, root: Path) -> Iterator[Record]:
         """The training fold, the validation fold, the test fold, each in its own order."""

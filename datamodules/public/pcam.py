@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,13 +10,14 @@ import h5py
 import numpy as np
 
 from datamodules.core.errors import LayoutError
-from datamodules.core.records import Archive, Image, Record, Task, TaskKind
+from datamodules.core.records import Archive, Record, Task, TaskKind
 from datamodules.formats.arrays import hdf5_image, hdf5_rows, hdf5_shape
 from datamodules.formats.layout import check_rows
 from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
-from datamodules.synthetic.scene import Stain, Tissue, scene
+from datamodules.synthetic.scene import append_rows, slides
+from datamodules.synthetic.tissues import Tissue
 
 _STEM = "camelyonpatch_level_2_split_"
 _SPLITS = {"train": "train", "valid": "val", "test": "test"}
@@ -81,32 +81,23 @@ class PCam(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Six HDF5 files with meta tables; one training patch occurs twice."""
-        counts = {"train": max(8, images * 7 // 10), "valid": max(4, images * 3 // 20)}
-        counts["test"] = counts["valid"]
-        slide = 0
-        for part, count in counts.items():
-            slides = max(2, count // 10)
-            stains = [Stain.draw(rng) for _ in range(slides)]
-            patches, lines = [], []
-            for row in range(count):
-                tumour = bool(row % 2)
-                which = row // 2 % slides
-                patches.append(_patch(rng, tumour, stains[which]))
-                name = f"camelyon16_train_tumor_{slide + which:03d}"
-                lines.append([row, 384 * row, 96 * row, tumour, tumour, name])
-            slide += slides
-            if part == "train":
-                patches[-1], lines[-1] = patches[1], [count - 1, *lines[1][1:]]
-            labels = [[[[line[4]]]] for line in lines]
+        for part, share in (("train", 0.7), ("valid", 0.15), ("test", 0.15)):
+            patches, stem = [], f"{_STEM}{part}"
+            columns = ("", "coord_y", "coord_x", "tumor_patch", "center_tumor_patch", "wsi")
+            append_rows(root / f"{stem}_meta.csv", columns)
+            fields = slides(rng, max(8, round(images * share)), ["lymph-node"], cls.mpp, least=2)
+            for row, (index, number, slide) in enumerate(fields):
+                tissue = (Tissue.LYMPHOID, Tissue.TUMOUR, None, Tissue.TUMOUR)[row % 4]
+                grade = (0.5, 1.0) if row % 2 else 0.0
+                patches.append(slide.field(96, tissue=tissue, malignancy=grade).image)
+                place = (row, 384 * row, 96 * number, row % 2 == 1, row % 2 == 1)
+                case = f"camelyon16_{part}_tumor_{index:03d}"
+                append_rows(root / f"{stem}_meta.csv", (*place, case))
+            patches[3] = patches[1 if part == "train" else 3]
+            labels = (np.arange(len(patches)) % 2).reshape(-1, 1, 1, 1)
             for what, data in (("x", patches), ("y", labels)):
-                with h5py.File(root / f"{_STEM}{part}_{what}.h5", "w") as file:
+                with h5py.File(root / f"{stem}_{what}.h5", "w") as file:
                     file[what] = np.array(data, np.uint8)
-            with (root / f"{_STEM}{part}_meta.csv").open("w", newline="") as table:
-                writer = csv.writer(table)
-                writer.writerow(
-                    ["", "coord_y", "coord_x", "tumor_patch", "center_tumor_patch", "wsi"]
-                )
-                writer.writerows(lines)
 
     def records(self, root: Path) -> Iterator[Record]:
         """One record per patch, split by split."""
@@ -132,11 +123,3 @@ def _unpacked(path: Path) -> Path:
     if packed.is_file() and not path.is_file():
         raise LayoutError(f"{packed}: is still compressed; run `gunzip --keep {packed}`")
     return path
-
-
-def _patch(rng: np.random.Generator, tumour: bool, stain: Stain) -> Image:
-    """A metastasis, or lymphoid and other benign tissue."""
-    grade = float(rng.uniform(0.5, 1.0)) if tumour else 0.0
-    plain = Tissue.LYMPHOID if rng.random() < 0.6 else None
-    tissue = Tissue.TUMOUR if tumour else plain
-    return scene(rng, 96, 96, PCam.mpp, tissue, grade, stain=stain, organ="lymph-node").image

@@ -19,7 +19,7 @@ from datamodules.formats.tables import read_table
 from datamodules.formats.xlsx import write_xlsx
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
-from datamodules.synthetic.scene import Stain, scene
+from datamodules.synthetic.scene import slides
 
 CLASSES = ("NC", "G3", "G4", "G5", "G4C")
 REGIONS = ("non-cancerous", "G3", "G4", "G5")
@@ -93,25 +93,18 @@ class SICAPv2(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Patches of 512x512 px of slides; every sixth slide is for the test."""
-        slides = max(6, images // 6)
-        each = max(2, images // slides)
-        lines: dict[int, list[list[str | int]]] = {}
-        for slide in range(slides):
-            name, stain = f"16B{slide:07d}", Stain.draw(rng)
-            for number in range(each):
-                label = (slide + number) % len(CLASSES)
-                grade, share = float(rng.uniform(*_GRADES[label])), float(rng.uniform(0.4, 0.9))
-                drawn = scene(rng, 512, 512, cls.mpp, None, grade, 0, 0, stain, "prostate", share)
-                file = f"{name}_Block_Region_1_{number}_0_xini_{512 * number}_yini_0.jpg"
-                write_image(root / "images" / file, drawn.image)
-                pattern = (0, 3, 4, 5, 4)[label]
-                mask = np.where(drawn.glands > 0, pattern, 0).astype(np.uint8)
-                write_image(root / "masks" / Path(file).with_suffix(".png"), mask)
-                flags = [int(place == label) for place in range(len(CLASSES))]
-                flags[CLASSES.index("G4")] |= flags[CLASSES.index("G4C")]
-                fold = 0 if slide % 6 == 5 else _FOLDS[slide % len(_FOLDS)]
-                lines.setdefault(fold, []).append([file, *flags])
-        _tables(root / "partition", lines)
+        rows: dict[int, list[list[str | int]]] = {}
+        for index, number, slide in slides(rng, images, ["prostate"], cls.mpp, each=6, least=6):
+            label = (index + number) % len(CLASSES)
+            drawn = slide.field(512, malignancy=_GRADES[label], epithelium=(0.4, 0.9))
+            file = f"16B{index:07d}_Block_Region_1_{number}_0_xini_{512 * number}_yini_0"
+            write_image(root / "images" / f"{file}.jpg", drawn.image)
+            mask = np.where(drawn.glands > 0, (0, 3, 4, 5, 4)[label], 0).astype(np.uint8)
+            write_image(root / "masks" / f"{file}.png", mask)
+            flags = [int(CLASSES[label].startswith(name)) for name in CLASSES]  # G4C is G4 as well
+            fold = 0 if index % 6 == 5 else _FOLDS[index % len(_FOLDS)]
+            rows.setdefault(fold, []).append([f"{file}.jpg", *flags])
+        _tables(root / "partition", rows)
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """Labels and regions, or labels alone where the option asks for it."""

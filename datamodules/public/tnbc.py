@@ -21,7 +21,7 @@ from datamodules.formats.layout import (
     subfolders,
 )
 from datamodules.reader import DatasetReader
-from datamodules.synthetic.scene import Stain, scene
+from datamodules.synthetic.scene import slides
 
 _NAME = re.compile(r"\d+_\d+\.png")
 
@@ -64,17 +64,13 @@ class TNBC(DatasetReader):
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
-        """Fields of 512x512 px of up to eleven patients."""
-        patients = max(3, min(11, images // 4))
-        each = -(-max(6, images) // patients)
-        for patient in range(1, patients + 1):
-            stain, grade = Stain.draw(rng), float(rng.uniform(0.4, 1.0))
-            for number in range(1, each + 1):
-                drawn = scene(rng, 512, 512, cls.mpp, None, grade, stain=stain, organ="breast")
-                name = f"{patient:02d}_{number}.png"
-                write_image(root / f"Slide_{patient:02d}" / name, drawn.image)
-                nuclei = np.where(drawn.nuclei > 0, 255, 0).astype(np.uint8)
-                write_image(root / f"GT_{patient:02d}" / name, nuclei)
+        """Fields of 512x512 px of patients, about four each."""
+        for patient, number, slide in slides(rng, images, ["breast"], cls.mpp, each=4, least=3):
+            drawn = slide.field(512, malignancy=(0.4, 1.0))
+            name = f"{patient + 1:02d}_{number + 1}.png"
+            write_image(root / f"Slide_{patient + 1:02d}" / name, drawn.image)
+            nuclei = (drawn.nuclei > 0).astype(np.uint8) * 255
+            write_image(root / f"GT_{patient + 1:02d}" / name, nuclei)
 
     def records(self, root: Path) -> Iterator[Record]:
         """Patient by patient, sorted by file name."""

@@ -23,7 +23,7 @@ from datamodules.formats.layout import (
 )
 from datamodules.formats.tables import read_numbers
 from datamodules.reader import DatasetReader
-from datamodules.synthetic.scene import Stain, scene
+from datamodules.synthetic.scene import append_rows, slides
 
 _FOLDERS = ("mitoses_ground_truth", "nonmitoses_ground_truth")
 _LABELS = "TUPAC_AL"
@@ -76,21 +76,18 @@ class TUPAC16(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Fields of 640x640 px, each for four images, three a case; the last holds nothing."""
-        fields = max(6, images // 4)
-        stains = [Stain.draw(rng) for _ in range(-(-fields // 3))]
-        for index in range(fields):
-            case, name = f"{index // 3 + 1:02d}", f"{index % 3 + 1:02d}"
-            counts = (int(rng.integers(1, 5)), int(rng.integers(1, 6)))
-            if index == fields - 1:
-                counts = (0, 0)
-            drawn = scene(rng, 640, 640, cls.mpp, None, 0.8, *counts, stains[index // 3], "breast")
-            part = root / f"mitoses_image_data_part_{1 + (index // 3) % 3}"
-            write_image(part / case / f"{name}.tif", drawn.image)
+        fields = list(slides(rng, max(6, images // 4), ["breast"], cls.mpp, each=3, least=2))
+        for case, number, slide in fields:
+            counts = rng.integers(1, (5, 6)) * ((case, number) != fields[-1][:2])
+            drawn = slide.field(640, malignancy=0.8, mitoses=counts[0], lookalikes=counts[1])
+            name, part = (
+                f"{case + 1:02d}/{number + 1:02d}",
+                f"mitoses_image_data_part_{1 + case % 3}",
+            )
+            write_image(root / part / f"{name}.tif", drawn.image)
             for folder, points in zip(_FOLDERS, (drawn.mitoses, drawn.lookalikes), strict=True):
-                table = root / _LABELS / folder / case / f"{name}.csv"
-                table.parent.mkdir(parents=True, exist_ok=True)
-                lines = [f"{row},{column}\n" for column, row in points.astype(int).tolist()]
-                table.write_text("".join(lines))
+                rows = points[:, ::-1].astype(int).tolist()
+                append_rows(root / _LABELS / folder / f"{name}.csv", *rows)
 
     def records(self, root: Path) -> Iterator[Record]:
         """Case by case, field by field."""

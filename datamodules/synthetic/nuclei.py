@@ -1,186 +1,183 @@
-"""Kinds of nuclei: size, shape and chromatin, and what malignancy does to them.
+"""Nuclei of a synthetic field: their kinds, where they lie, and what malignancy does to them.
 
-Benign nuclei measure 6 to 8 um and resemble each other. Malignant ones reach 9 to 14 um, differ
+Benign nuclei measure 6 to 8 µm and resemble each other. Malignant ones reach 9 to 14 µm, differ
 in size (anisokaryosis) and outline, and carry more chromatin, coarser, often with a nucleolus.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
+import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from datamodules.synthetic.noise import FloatPoints
-from datamodules.synthetic.tissues import NucleusType, OrganStyle
+from datamodules.synthetic.canvas import Ids, Points
+from datamodules.synthetic.plan import LUMEN, Gland, Plan
+from datamodules.synthetic.tissues import NucleusType, Tissue
 
-
-@dataclass(frozen=True)
-class Nuclei:
-    """Nuclei of a field, one row each.
-
-    Attributes:
-        centres: x, y in um, shape (n, 2).
-        half_length, half_width: half axes in um.
-        angle: direction of the long axis in radians.
-        folding: waviness of the outline (see `blobs`).
-        kinds: `NucleusType`.
-        chromatin: amount of hematoxylin.
-        clumping: how much chromatin varies within the nucleus.
-        membrane: extra hematoxylin along the edge.
-        nucleolus: radius in um, 0 for none.
-    """
-
-    centres: FloatPoints
-    half_length: FloatPoints
-    half_width: FloatPoints
-    angle: FloatPoints
-    folding: FloatPoints
-    kinds: NDArray[np.uint8]
-    chromatin: FloatPoints
-    clumping: FloatPoints
-    membrane: FloatPoints
-    nucleolus: FloatPoints
-
-    def __len__(self) -> int:
-        return len(self.kinds)
-
-    def take(self, rows: NDArray[np.intp]) -> Nuclei:
-        """These rows, in this order."""
-        return Nuclei(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-    @classmethod
-    def joined(cls, groups: list[Nuclei]) -> Nuclei:
-        """All rows of several groups."""
-        return cls(
-            **{f.name: np.concatenate([getattr(g, f.name) for g in groups]) for f in fields(cls)}
-        )
+NUCLEUS = np.dtype(
+    [
+        ("type", np.uint8),  # `NucleusType`
+        ("centre", float, 2),  # x, y in µm
+        ("axes", float, 2),  # half length and half width in µm
+        ("angle", float),  # of the length in radians
+        ("folding", float),  # see `Canvas.outlines`
+        ("chromatin", float),  # amount of hematoxylin
+        ("clumping", float),  # how much chromatin varies within the nucleus
+        ("membrane", float),  # extra hematoxylin along the edge
+        ("nucleolus", float),  # radius in µm, 0 for none
+    ]
+)
+Nuclei = NDArray[np.void]
+"""Nuclei of a field, one row of `NUCLEUS` each."""
+_NONE = np.zeros((0, 2))
 
 
-def epithelial(
+# Radius in µm, length to width, spread (of size, shape and chromatin), and then as in NUCLEUS
+# folding, chromatin, clumping, membrane; last, the share of nuclei with a nucleolus.
+_BENIGN = np.array([3.4, 1.15, 0.08, 0.03, 0.53, 0.14, 0.17, 0.1])
+_MALIGNANT = np.array([5.85, 1.3, 0.22, 0.105, 0.70, 0.24, 0.25, 0.7])
+_LYMPHOCYTE = np.array([2.75, 1.12, 0.12, 0.03, 0.78, 0.16, 0.10, 0.0])
+_SPINDLE = np.array([2.95, 4.2, 0.20, 0.05, 0.58, 0.08, 0.10, 0.0])
+_DEAD = np.array([1.8, 1.15, 0.26, 0.10, 0.75, 0.04, 0.0, 0.0])
+_PLATE = np.array([3.08, 2.6, 0.08, 0.15, 1.60, 0.18, -0.35, 0.0])
+_CLUMP = np.array([4.0, 1.2, 0.08, 0.15, 1.60, 0.18, -0.35, 0.0])
+_PYKNOTIC = np.array([3.1, 1.2, 0.11, 0.05, 1.25, 0.03, 0.05, 0.0])
+
+
+def _nuclei(
     rng: np.random.Generator,
-    style: OrganStyle,
-    centres: FloatPoints,
-    angle: FloatPoints,
-    tumour: NDArray[np.bool_],
-    malignancy: FloatPoints,
+    nucleus_type: ArrayLike,
+    kind: Points,
+    centres: Points,
+    angle: Points | None = None,
 ) -> Nuclei:
-    """Nuclei of glands and nests; `tumour` and `malignancy` have one value per nucleus."""
+    """Nuclei at these centres, of one kind or each of its own, (n, traits)."""
     count = len(centres)
-    change = np.where(tumour, malignancy, 0.0)
-    radius = style.nucleus_um + np.where(tumour, 0.35, 0.0) + 2.1 * change
-    radius = radius * _vary(rng, count, 0.06 + 0.16 * change)
-    columnar = style.columnar + (1.30 - style.columnar) * change**2
-    stretch = np.sqrt(columnar * _vary(rng, count, 0.08 + 0.10 * change))
-    pale = rng.random(count) < 0.15 + 0.35 * change * rng.random()
-    chromatin = (0.55 + 0.22 * change) * _vary(rng, count, 0.10 + 0.16 * change)
-    return Nuclei(
-        centres=centres,
-        half_length=radius * stretch,
-        half_width=radius / stretch,
-        angle=angle + rng.normal(0.0, 0.12 + 0.8 * change**2),
-        folding=0.03 + 0.075 * change,
-        kinds=np.where(tumour, NucleusType.NEOPLASTIC, NucleusType.EPITHELIAL).astype(np.uint8),
-        chromatin=np.where(pale, 0.66 * chromatin, chromatin),
-        clumping=0.13 + 0.10 * change + 0.05 * pale,
-        membrane=0.15 + 0.15 * pale + 0.05 * change,
-        nucleolus=np.where(rng.random(count) < 0.10 + 0.6 * change, 0.55 + 0.75 * change, 0.0),
-    )
+    radius, elongation, spread, *traits, nucleoli = np.broadcast_to(kind, (count, kind.shape[-1])).T
+    size, shape, shade = np.exp(rng.normal(0.0, spread, (3, count)))
+    length, width = radius * size * np.sqrt([elongation * shape, 1 / (elongation * shape)])
+    nuclei = np.zeros(count, NUCLEUS)
+    nuclei["type"], nuclei["centre"] = nucleus_type, centres
+    nuclei["axes"] = np.stack([length, width], axis=1)
+    nuclei["angle"] = rng.uniform(0.0, np.pi, count) if angle is None else angle
+    for name, trait in zip(("folding", "chromatin", "clumping", "membrane"), traits, strict=True):
+        nuclei[name] = trait
+    nuclei["chromatin"] *= shade
+    nuclei["nucleolus"] = 0.2 * radius * (rng.random(count) < nucleoli)
+    return nuclei
 
 
-def lymphoid(rng: np.random.Generator, centres: FloatPoints) -> Nuclei:
-    """Lymphocytes and plasma cells: small, round, dark."""
-    count = len(centres)
-    radius = 2.75 * _vary(rng, count, 0.10)
-    return Nuclei(
-        centres=centres,
-        half_length=radius * 1.06,
-        half_width=radius / 1.06,
-        angle=rng.uniform(0.0, np.pi, count),
-        folding=np.full(count, 0.03),
-        kinds=np.full(count, NucleusType.INFLAMMATORY, np.uint8),
-        chromatin=0.78 * _vary(rng, count, 0.14),
-        clumping=np.full(count, 0.16),
-        membrane=np.full(count, 0.10),
-        nucleolus=np.zeros(count),
-    )
+def populate(plan: Plan, mitoses: Points, lookalikes: Points) -> Nuclei:
+    """All nuclei that a field may hold, before collisions are sorted out.
+
+    Mitotic figures (a plate seen from its edge, or a ragged clump) come first, then their
+    look-alikes: shrunken dead nuclei, very dark, round and smooth.
+    """
+    rng = plan.canvas.rng
+    figures = np.where(rng.random((len(mitoses), 1)) < 0.6, _PLATE, _CLUMP)
+    groups = [
+        _nuclei(rng, NucleusType.NEOPLASTIC, figures, mitoses),
+        _nuclei(rng, NucleusType.DEAD, _PYKNOTIC, lookalikes),
+        *(_lining(plan, number) for number in range(1, len(plan.glands) + 1)),
+    ]
+    if plan.glands:
+        groups.append(_sheets(plan))
+    return np.concatenate([*groups, *_others(plan)])
 
 
-def spindle(
-    rng: np.random.Generator, centres: FloatPoints, angle: FloatPoints, plump: float
-) -> Nuclei:
-    """Fibroblasts and muscle cells along their fibres; `plump` 1 is thin, 2 twice as wide."""
-    count = len(centres)
-    return Nuclei(
-        centres=centres,
-        half_length=6.0 * _vary(rng, count, 0.22),
-        half_width=1.25 * plump * _vary(rng, count, 0.22),
-        angle=angle + rng.normal(0.0, 0.14, count),
-        folding=np.full(count, 0.05),
-        kinds=np.full(count, NucleusType.CONNECTIVE, np.uint8),
-        chromatin=0.58 * _vary(rng, count, 0.20),
-        clumping=np.full(count, 0.08),
-        membrane=np.full(count, 0.10),
-        nucleolus=np.zeros(count),
-    )
+def _others(plan: Plan) -> list[Nuclei]:
+    """Spindle cells along fibres, lymphocytes, and what is left of cells in necrosis."""
+    rng, canvas = plan.canvas.rng, plan.canvas
+    spindles = 0.07 * plan.organ.spindles * (1.0 + 0.6 * plan.malignancy)
+    strays = 0.07 * plan.organ.lymphocytes * rng.uniform(0.3, 1.7)
+    lymphocyte = NucleusType.INFLAMMATORY, _LYMPHOCYTE
+    spindle = NucleusType.CONNECTIVE, _SPINDLE
+    present, groups = np.bincount(plan.regions.ravel(), minlength=len(Tissue)), []
+    for tissue, pitch, share, kind, follows in (
+        (Tissue.LYMPHOID, rng.uniform(6.0, 9.0), 1.0, lymphocyte, None),
+        (Tissue.MUCUS, 55.0, 1.0, lymphocyte, None),
+        (Tissue.DEBRIS, 9.0, 1.0, (NucleusType.DEAD, _DEAD), None),
+        (Tissue.STROMA, 9.0, strays, lymphocyte, None),
+        (Tissue.STROMA, 9.0, spindles, spindle, plan.fibres[1]),
+        (Tissue.MUSCLE, 9.0, 0.13, spindle, plan.fibres[1]),
+        (Tissue.ADIPOSE, 5.0, 0.07, spindle, plan.walls_um),
+    ):
+        points = plan.within(tissue, canvas.scatter(pitch, 0.7) if present[tissue] else _NONE)
+        if tissue is Tissue.ADIPOSE:
+            points = points[plan.walls_um[canvas.indices(points)] < 1.0]
+        if share < 1.0 and len(points):  # in clusters
+            clusters = np.exp(0.8 * canvas.noise(45.0)[canvas.indices(points)]) / 1.38
+            points = points[rng.random(len(points)) < share * clusters]
+        angle = None
+        if follows is not None and len(points):
+            x, y = (cv2.Sobel(follows, cv2.CV_32F, *way) for way in ((1, 0), (0, 1)))
+            where = canvas.indices(points)
+            angle = np.arctan2(-x[where], y[where]) + rng.normal(0.0, 0.14, len(points))
+        groups.append(_nuclei(rng, *kind, points, angle))
+    return groups
 
 
-def dead(rng: np.random.Generator, centres: FloatPoints) -> Nuclei:
-    """Pyknotic nuclei and fragments in necrosis: small, smudged, of any darkness."""
-    count = len(centres)
-    radius = rng.uniform(1.1, 2.7, count)
-    return Nuclei(
-        centres=centres,
-        half_length=radius * rng.uniform(1.0, 1.3, count),
-        half_width=radius,
-        angle=rng.uniform(0.0, np.pi, count),
-        folding=np.full(count, 0.10),
-        kinds=np.full(count, NucleusType.DEAD, np.uint8),
-        chromatin=rng.uniform(0.45, 1.10, count),
-        clumping=np.full(count, 0.04),
-        membrane=np.zeros(count),
-        nucleolus=np.zeros(count),
-    )
+def _epithelial(plan: Plan, glands: list[Gland], centres: Points, angle: Points) -> Nuclei:
+    """Nuclei of glands and nests, each with the gland that it belongs to."""
+    grade = np.array([gland.malignancy for gland in glands])[:, None]
+    types = [NucleusType.NEOPLASTIC if gland.tumour else NucleusType.EPITHELIAL for gland in glands]
+    turned = angle + plan.canvas.rng.normal(0.0, 0.12 + 0.8 * grade[:, 0] ** 2)
+    kinds = _BENIGN + grade * (_MALIGNANT - _BENIGN)
+    kinds[:, 1] += (1.0 - grade[:, 0]) * (plan.organ.columnar - _BENIGN[1])
+    return _nuclei(plan.canvas.rng, types, kinds, centres, turned)
 
 
-def mitotic(rng: np.random.Generator, centres: FloatPoints) -> Nuclei:
-    """Mitotic figures: a plate seen from its edge, or a ragged clump; no membrane."""
-    count = len(centres)
-    plate = rng.random(count) < 0.6
-    length = np.where(plate, rng.uniform(4.2, 5.8, count), rng.uniform(3.9, 4.9, count))
-    width = np.where(plate, rng.uniform(1.6, 2.2, count), length * rng.uniform(0.72, 0.95, count))
-    return Nuclei(
-        centres=centres,
-        half_length=length,
-        half_width=width,
-        angle=rng.uniform(0.0, np.pi, count),
-        folding=np.full(count, 0.15),
-        kinds=np.full(count, NucleusType.NEOPLASTIC, np.uint8),
-        chromatin=1.60 * _vary(rng, count, 0.08),
-        clumping=np.full(count, 0.18),
-        membrane=np.full(count, -0.35),
-        nucleolus=np.zeros(count),
-    )
+def _lining(plan: Plan, number: int) -> Nuclei:
+    """Rows of nuclei below the outline of a gland with one lumen; more rows when malignant."""
+    rng, gland = plan.canvas.rng, plan.glands[number - 1]
+    if gland.growth != "lined":
+        return np.zeros(0, NUCLEUS)
+    radius = _BENIGN[0] + gland.malignancy * (_MALIGNANT[0] - _BENIGN[0])
+    stretch = plan.organ.columnar**0.5
+    rows = min(1.8 + 1.8 * gland.malignancy, gland.height_um / radius / 1.6 - 0.5)
+    depths, corners = [], []
+    for row in range(max(1, round(rows))):
+        depth = radius * stretch * (1.0 + 1.75 * row) + 1.2
+        count = max(3, int(2.8 * stretch * (gland.radius.mean() - 0.5 * depth) / radius))
+        turn = np.arange(count) + rng.uniform(-0.2, 0.2, count)
+        corners.append((turn * len(gland.outline) / count).astype(np.intp))
+        depths.append(rng.normal(depth, 0.5 + 1.4 * gland.malignancy, count))
+    corner = np.concatenate(corners)
+    centres = gland.below(corner, np.concatenate(depths))
+    where = plan.canvas.indices(centres)
+    inside = (plan.ids[where] == number) & (plan.holes[where] != LUMEN)
+    glands = [gland] * int(inside.sum())
+    return _epithelial(plan, glands, centres[inside], gland.angle(corner)[inside])
 
 
-def pyknotic(rng: np.random.Generator, centres: FloatPoints) -> Nuclei:
-    """What is mistaken for a mitosis: a shrunken nucleus, very dark, round and smooth."""
-    count = len(centres)
-    radius = rng.uniform(2.3, 3.6, count)
-    return Nuclei(
-        centres=centres,
-        half_length=radius * rng.uniform(1.0, 1.45, count),
-        half_width=radius,
-        angle=rng.uniform(0.0, np.pi, count),
-        folding=rng.uniform(0.01, 0.09, count),
-        kinds=np.full(count, NucleusType.DEAD, np.uint8),
-        chromatin=1.25 * _vary(rng, count, 0.10),
-        clumping=np.full(count, 0.03),
-        membrane=np.full(count, 0.05),
-        nucleolus=np.zeros(count),
-    )
+def _sheets(plan: Plan) -> Nuclei:
+    """Nuclei that fill solid and cribriform epithelium."""
+    rng, worst = plan.canvas.rng, max(gland.malignancy for gland in plan.glands)
+    points = plan.canvas.scatter((3.7 + 2.1 * worst) * (rng.uniform(2.9, 3.3) - 0.5 * worst), 0.75)
+    where = plan.canvas.indices(points)
+    filled = np.array([False, *(gland.growth != "lined" for gland in plan.glands)])
+    inside = filled[plan.ids[where]] & (plan.holes[where] == 0)
+    glands = [plan.glands[number - 1] for number in plan.ids[where][inside]]
+    return _epithelial(plan, glands, points[inside], rng.uniform(0.0, np.pi, len(glands)))
 
 
-def _vary(rng: np.random.Generator, count: int, spread: float | FloatPoints) -> FloatPoints:
-    """Log-normal factors around 1."""
-    return np.exp(rng.standard_normal(count) * spread)
+def draw_nuclei(plan: Plan, nuclei: Nuclei, foremost: int) -> Ids:
+    """Draw nuclei in their order, leaving out those that would cover an earlier one.
+
+    The `foremost` first (mitoses) are drawn in full, over what crept onto their edge.
+
+    Returns:
+        The row of the nucleus, counted from 1, of every pixel; neighbours may touch.
+    """
+    canvas, ids = plan.canvas, np.zeros(plan.canvas.shape, np.int32)
+    outlines = canvas.outlines(nuclei["centre"], nuclei["axes"], nuclei["angle"], nuclei["folding"])
+    probes = np.concatenate([nuclei["centre"][:, None], outlines[:, ::4]], axis=1)
+    rows, columns = canvas.indices(probes.reshape(-1, 2))
+    spots = (rows * canvas.width + columns).reshape(len(nuclei), 5)
+    taken = ids.reshape(-1)
+    for row, spot in enumerate(spots):
+        if not taken[spot].any():
+            canvas.fill(ids, outlines[row : row + 1], row + 1)
+    for row in range(foremost):
+        canvas.fill(ids, outlines[row : row + 1], row + 1)
+    return ids

@@ -1,204 +1,179 @@
-"""Synthetic H&E tissue with exact ground truth.
+"""Synthetic H&E slides, from which fields of view with exact ground truth are drawn.
 
-`scene` draws one small field of view: nuclei with their types, glands, tissue regions, mitoses and
-their look-alikes, all known to the pixel. Readers forge small copies of public datasets from it,
-so that a machine without data can run everything. Malignancy changes nuclei (larger, darker,
-uneven, crowded) and architecture (glands fuse and dissolve) in every task alike: what one task
-teaches, another can use.
+Readers forge small copies of public datasets from them, so that a machine without data can run
+everything. Malignancy changes nuclei (larger, darker, uneven, crowded) and architecture (glands
+fuse and dissolve) in every task alike, so that one task teaches what another can use.
 
-It reminds of tissue and is none: no result on it says anything about real slides.
+The fields resemble tissue and are none: no result on them means anything for real slides.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.core.errors import ConfigError
-from datamodules.synthetic.fibres import Terrain
-from datamodules.synthetic.layout import lay_out
-from datamodules.synthetic.mitoses import mitosis_counts, place_mitoses
-from datamodules.synthetic.noise import Grid
-from datamodules.synthetic.nuclei import Nuclei, mitotic, pyknotic
+from datamodules.formats.annotations import instance_boxes
+from datamodules.synthetic.canvas import Canvas, Points, renumbered, separate
+from datamodules.synthetic.nuclei import draw_nuclei, populate
 from datamodules.synthetic.painting import paint
-from datamodules.synthetic.placement import draw_nuclei, populate
-from datamodules.synthetic.shapes import tidy
+from datamodules.synthetic.plan import LUMEN, Plan, lay_out
 from datamodules.synthetic.stain import Stain
-from datamodules.synthetic.texture import Ground
-from datamodules.synthetic.tissues import ORGANS, NucleusType, OrganStyle, Tissue, organ_style
+from datamodules.synthetic.tissues import ORGANS, Tissue
 
-__all__ = ["ORGANS", "NucleusType", "OrganStyle", "Scene", "Stain", "Tissue", "scene"]
+Range = float | tuple[float, float]
+"""A value, or the lowest and the highest value to draw it from."""
 
-COARSEST_UM = 1.0
-"""Coarser fields are painted at this pixel size or below and then averaged down."""
+_COARSEST_UM = 1.0  # coarser fields are painted at this pixel size or below and averaged down
+_EMPTY = (Tissue.ADIPOSE, Tissue.BACKGROUND, Tissue.MUCUS)
 
 
 @dataclass(frozen=True)
 class Scene:
     """One field of view and what is in it.
 
-    Pixel coordinates are continuous: pixel `i` covers `[i, i + 1)`.
-
     Attributes:
         image: uint8 (height, width, 3), RGB.
-        mpp: pixel size in um.
         nuclei: int32 (height, width), 0 for background, instances from 1 without a gap; each is
-            one connected piece and no two share an edge, unless `mpp` is coarser than 1.
+            one connected piece and no two share an edge, unless pixels are larger than 1 µm.
         nucleus_types: uint8 (n,), `NucleusType` of instance `i + 1`.
         glands: int32 (height, width), the same for glands and tumour nests, with their lumina.
-        regions: uint8 (height, width), `Tissue.code`; glands are NORMAL or TUMOUR.
-        mitoses: float32 (m, 2), x, y of mitotic figures in pixels.
+        regions: uint8 (height, width), `Tissue`; glands are NORMAL or TUMOUR.
+        mitoses: float32 (m, 2), x, y of mitotic figures in pixels; pixel `i` is `[i, i + 1)`.
         lookalikes: float32 (k, 2), x, y of dark bodies that are not mitoses.
-        malignancy: 0 to 1.
         cellularity: share of the field taken by tumour cells, 0 to 1.
     """
 
     image: NDArray[np.uint8]
-    mpp: float
     nuclei: NDArray[np.int32]
     nucleus_types: NDArray[np.uint8]
     glands: NDArray[np.int32]
     regions: NDArray[np.uint8]
     mitoses: NDArray[np.float32]
     lookalikes: NDArray[np.float32]
-    malignancy: float
     cellularity: float
 
     def boxes(self) -> NDArray[np.float32]:
         """Bounding box of each nucleus, float32 (n, 4), x1, y1, x2, y2 in pixels."""
-        return _extents(self.nuclei, len(self.nucleus_types)).astype(np.float32)
-
-    def polygons(self) -> list[NDArray[np.float64]]:
-        """Outline of each nucleus, (k, 2) vertices x, y with k >= 3.
-
-        Vertices are the centres of the outermost pixels, counted from 0 as `cv2.fillPoly` does
-        (subtract 0.5 from continuous coordinates); filling them with their outline gives the
-        instance back.
-        """
-        outlines = []
-        for number, (x1, y1, x2, y2) in enumerate(
-            _extents(self.nuclei, len(self.nucleus_types)).tolist(), start=1
-        ):
-            mask = (self.nuclei[y1:y2, x1:x2] == number).astype(np.uint8)
-            found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-            outline = max(found, key=len).reshape(-1, 2) + np.array([x1, y1], np.float64)
-            missing = max(0, 3 - len(outline))
-            outlines.append(np.concatenate([outline, np.repeat(outline[-1:], missing, axis=0)]))
-        return outlines
+        return instance_boxes(self.nuclei)[0]
 
 
-def scene(
-    rng: np.random.Generator,
-    height: int,
-    width: int,
-    mpp: float = 0.5,
-    tissue: Tissue | None = None,
-    malignancy: float | None = None,
-    mitoses: int | None = None,
-    lookalikes: int | None = None,
-    stain: Stain | None = None,
-    organ: str = "colon",
-    epithelium: float | None = None,
-) -> Scene:
-    """Draw one field of view. The same state of `rng` gives the same bytes.
+@dataclass(frozen=True)
+class Slide:
+    """A slide from which fields of view are drawn. The same state of `rng` gives the same bytes.
 
-    Args:
+    Attributes:
         rng: the only source of randomness.
-        height: rows of the image.
-        width: columns of the image.
-        mpp: pixel size in um, from 0.1 to 16.
-        tissue: fill the field with one tissue; None mixes epithelium, stroma and others.
-        malignancy: 0 (benign) to 1 (highest grade). None is 0, for TUMOUR 0.35 to 1 at random.
-        mitoses: how many; None draws a number that grows with tumour area and malignancy.
-        lookalikes: the same for dark bodies that are not mitoses.
-        stain: the slide's colour; None draws one.
         organ: a key of `ORGANS`.
-        epithelium: wished share of a mixed field taken by glands or tumour; None is random.
-
-    Raises:
-        ConfigError: unknown organ, a value out of range, or no room for so many mitoses.
+        mpp: pixel size in µm.
+        stain: the slide's colour.
     """
-    style = organ_style(organ)
-    if malignancy is None:
-        malignancy = float(rng.uniform(0.35, 1.0)) if tissue is Tissue.TUMOUR else 0.0
-    _check(height, width, mpp, malignancy, epithelium)
-    stain = Stain.draw(rng) if stain is None else stain
-    factor = max(1, math.ceil(mpp / COARSEST_UM))
-    grid = Grid(height * factor, width * factor, mpp / factor)
-    regions, glands = lay_out(rng, grid, style, tissue, malignancy, epithelium)
-    terrain = Terrain.draw(rng, grid, fat=bool((regions == Tissue.ADIPOSE.code).any()))
-    counts = mitosis_counts(rng, grid, regions, malignancy, mitoses, lookalikes)
-    figures, mimics = place_mitoses(rng, grid, regions, glands.holes, *counts)
-    groups = [mitotic(rng, figures), pyknotic(rng, mimics)]
-    groups += populate(rng, grid, style, regions, glands, terrain, malignancy)
-    drawn, cells = draw_nuclei(rng, grid, groups, foremost=sum(counts))
-    drawn, kept = tidy(drawn, least_px=max(3, round(3.0 / grid.mpp**2)))
-    cells = cells.take(kept)
-    ground = Ground.of(grid, terrain, drawn, malignancy)
-    amounts = paint(rng, ground, regions, glands, drawn, cells, figures, mimics)
-    image = stain.develop(rng, *amounts)
-    if factor > 1:
-        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
-    middle = slice(factor // 2, None, factor)
-    nuclei, seen = _renumbered(drawn[middle, middle])
-    gland_ids, _ = tidy(glands.ids, least_px=1)
-    return Scene(
-        image=image.astype(np.uint8, copy=False),
-        mpp=mpp,
-        nuclei=nuclei,
-        nucleus_types=cells.kinds[seen],
-        glands=_renumbered(gland_ids[middle, middle])[0],
-        regions=np.ascontiguousarray(regions[middle, middle]),
-        mitoses=(figures / mpp).astype(np.float32),
-        lookalikes=(mimics / mpp).astype(np.float32),
-        malignancy=malignancy,
-        cellularity=_cellularity(grid, regions, glands.holes, cells),
-    )
+
+    rng: np.random.Generator
+    organ: str = "colon"
+    mpp: float = 0.5
+    stain: Stain = Stain()  # noqa: RUF009 - it is frozen
+
+    def field(
+        self,
+        height: int,
+        width: int | None = None,
+        tissue: Tissue | None = None,
+        malignancy: Range = 0.0,
+        epithelium: Range | None = None,
+        mitoses: int | None = None,
+        lookalikes: int | None = None,
+        beside: Collection[Tissue] = (),
+    ) -> Scene:
+        """Draw a field of view.
+
+        Args:
+            height: rows of the image.
+            width: columns of the image; None is a square.
+            tissue: fills the field; None mixes epithelium, stroma and others.
+            malignancy: 0 (benign) to 1 (highest grade).
+            epithelium: wished share of the field for glands or tumour, 0 to 1; None leaves it to
+                chance in a mixed field and fills a NORMAL or TUMOUR one.
+            mitoses: how many; None draws a number that grows with tumour area and malignancy.
+            lookalikes: the same for dark bodies that are not mitoses.
+            beside: tissues that are sure to lie in a mixed field.
+        """
+        rng, sides = self.rng, (height, height if width is None else width)
+        grade, share = (
+            rng.uniform(*value) if isinstance(value, tuple) else value
+            for value in (malignancy, epithelium)
+        )
+        factor = max(1, math.ceil(self.mpp / _COARSEST_UM))
+        canvas = Canvas(rng, sides[0] * factor, sides[1] * factor, self.mpp / factor)
+        plan = lay_out(canvas, ORGANS[self.organ], tissue, beside, grade or 0.0, share)
+        bodies, dividing = _dark_bodies(plan, mitoses, lookalikes)
+        nuclei = populate(plan, bodies[:dividing], bodies[dividing:])
+        drawn = draw_nuclei(plan, nuclei, foremost=len(bodies))
+        drawn = separate(drawn, least_px=max(3, round(3.0 / canvas.mpp**2)))
+        image = self.stain.develop(rng, paint(plan, drawn, nuclei, bodies[:dividing]))
+        if factor > 1:
+            image = np.asarray(cv2.resize(image, sides[::-1], interpolation=cv2.INTER_AREA))
+        middle = slice(factor // 2, None, factor)
+        instances, present = renumbered(drawn[middle, middle])
+        points = (bodies / self.mpp).astype(np.float32)
+        return Scene(
+            image=image,
+            nuclei=instances,
+            nucleus_types=nuclei["type"][present - 1],
+            glands=renumbered(separate(plan.ids, least_px=1)[middle, middle])[0],
+            regions=np.ascontiguousarray(plan.regions[middle, middle]),
+            mitoses=points[:dividing],
+            lookalikes=points[dividing:],
+            cellularity=float(((plan.regions == Tissue.TUMOUR) & (plan.holes != LUMEN)).mean()),
+        )
 
 
-def _check(
-    height: int, width: int, mpp: float, malignancy: float, epithelium: float | None
-) -> None:
-    """Refuse values outside their range."""
-    for name, value, low, high in (
-        ("height", height, 8, 16384),
-        ("width", width, 8, 16384),
-        ("mpp", mpp, 0.1, 16.0),
-        ("malignancy", malignancy, 0.0, 1.0),
-        ("epithelium", 0.0 if epithelium is None else epithelium, 0.0, 1.0),
-    ):
-        if not low <= value <= high:
-            raise ConfigError(f"Synthetic tissue: {name}={value} must be within {low} and {high}.")
+def slides(
+    rng: np.random.Generator,
+    images: int,
+    organs: Sequence[str] = ("colon",),
+    mpp: float = 0.5,
+    each: int = 8,
+    least: int = 4,
+) -> Iterator[tuple[int, int, Slide]]:
+    """About `images` fields, with `each` of them on a slide and `least` slides, organ by organ.
+
+    Yields:
+        Index of the slide, index of the field on it, and the slide.
+    """
+    count = max(least, images // each)
+    for index in range(count):
+        slide = Slide(rng, organs[index % len(organs)], mpp, Stain.draw(rng))
+        for number in range(-(-max(images, least * min(each, 2)) // count)):
+            yield index, number, slide
 
 
-def _renumbered(ids: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
-    """Instances numbered from 1 without a gap, and the index (from 0) each had before."""
-    present = np.bincount(ids.ravel()) > 0
-    present[0] = False
-    number = np.cumsum(present).astype(np.int32) * present
-    return number.astype(np.int32)[ids], np.flatnonzero(present) - 1
+def append_rows(path: Path, *rows: Iterable[object], separator: str = ",") -> None:
+    """Append rows to a table, which is made with its folders where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(separator.join(map(str, row)) + "\n" for row in rows)
 
 
-def _extents(ids: NDArray[np.int32], count: int) -> NDArray[np.int64]:
-    """x1, y1, x2, y2 of every instance, the far sides exclusive."""
-    rows, columns = np.nonzero(ids)
-    owner = ids[rows, columns] - 1
-    extents = np.empty((count, 4), np.int64)
-    extents[:, :2], extents[:, 2:] = np.iinfo(np.int64).max, 0
-    np.minimum.at(extents[:, 0], owner, columns)
-    np.minimum.at(extents[:, 1], owner, rows)
-    np.maximum.at(extents[:, 2], owner, columns + 1)
-    np.maximum.at(extents[:, 3], owner, rows + 1)
-    return extents
+def _dark_bodies(plan: Plan, mitoses: int | None, lookalikes: int | None) -> tuple[Points, int]:
+    """Positions in µm of mitoses and then look-alikes, and the number of mitoses.
 
-
-def _cellularity(
-    grid: Grid, regions: NDArray[np.uint8], holes: NDArray[np.uint8], cells: Nuclei
-) -> float:
-    """Share of the field covered by tumour cells: tumour without its lumina."""
-    tumour = (regions == Tissue.TUMOUR.code) & (holes == 0)
-    return float(tumour.mean())
+    They lie apart, in solid tumour where there is some. A field holds no more than it has room for.
+    """
+    canvas, size = plan.canvas, plan.canvas.size_um
+    tumour_mm2 = (plan.regions == Tissue.TUMOUR).mean() * size.prod() / 1e6
+    rates = 60.0 * plan.malignancy**2, 10.0 + 50.0 * plan.malignancy
+    drawn = canvas.rng.poisson([rate * tumour_mm2 for rate in rates])
+    dividing = int(drawn[0]) if mitoses is None else mitoses
+    count = dividing + (int(drawn[1]) if lookalikes is None else lookalikes)
+    points = canvas.scatter(15.0, 0.4)
+    points = points[((points > 4.0) & (points < size - 4.0)).all(axis=1)]
+    where = canvas.indices(points)
+    rank = canvas.rng.random(len(points)) + (plan.regions[where] == Tissue.TUMOUR)
+    rank -= (plan.holes[where] == LUMEN) | np.isin(plan.regions[where], _EMPTY)
+    return points[np.argsort(-rank)[:count]], min(dividing, len(points))

@@ -17,7 +17,7 @@ from datamodules.prepare import prepare
 from datamodules.reader import DatasetReader
 from datamodules.registry import build
 from datamodules.store.reader import Store
-from datamodules.synthetic.scene import scene
+from datamodules.synthetic.scene import Slide
 
 SIDE = 96
 TURNS = {
@@ -44,7 +44,7 @@ class Named(DatasetReader):
 
 
 def tissue(seed: int, side: int = SIDE) -> np.ndarray:
-    return scene(np.random.default_rng(seed), side, side, 1.0).image
+    return Slide(np.random.default_rng(seed), mpp=1.0).field(side).image
 
 
 def turned(image: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
