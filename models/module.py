@@ -13,15 +13,15 @@ from torch import Tensor
 from datamodules.stream.batch import MultiTaskBatch
 from models.config import ModelConfig, OptimConfig
 from models.distributed import ranks
-from models.metrics.collection import Scoreboard
+from models.metrics.task_metrics import TaskMetrics
 from models.network.heads import Prediction
 from models.network.losses import LossTerm, reduce
-from models.network.multitask_network import MultiTaskModel
+from models.network.multitask_network import MultiTaskNetwork
 from models.tasks import TaskSpec
-from models.training import serialization as plain
 from models.training.loss_weighting import LossWeights, check_training, joint_direction
 from models.training.optimizer import parameter_groups, schedule
 from models.training.running_loss import RunningLoss, StepLoss, count_over_ranks
+from models.training.serialization import from_dict, to_dict
 from models.training.stain_jitter import jitter_stain
 
 __all__ = ["MultiTaskModule", "TaskSpec"]
@@ -30,8 +30,8 @@ __all__ = ["MultiTaskModule", "TaskSpec"]
 class MultiTaskModule(pl.LightningModule):
     """The encoder with a head for every task, its losses, metrics and optimiser.
 
-    Settings may come as dataclasses or as the plain dictionaries that a checkpoint holds, so that
-    checkpoints load with `weights_only=True`.
+    Settings are dataclasses, or the plain dictionaries of a checkpoint, which thus loads with
+    `weights_only=True`.
 
     Args:
         specs: all tasks of the run.
@@ -40,8 +40,14 @@ class MultiTaskModule(pl.LightningModule):
         image_size: side of the network input in pixels.
         micro_batches_per_round: micro-batches that together hold every task once; the gradient
             of a round is then the same for every number of tasks per micro-batch.
-        stain_strength: of the HED jitter of training images; 0 turns it off.
-        seed: of everything random on the device.
+        stain_strength: strength of the HED jitter of training images; 0 turns it off.
+        seed: seed of everything random on the device.
+
+    Attributes:
+        model: the network.
+        losses: loss of each task of the last micro-batch by key, with its graph.
+        step_losses: losses of the current optimizer step.
+        scores: metrics of the stages "val" and "test".
     """
 
     def __init__(
@@ -55,17 +61,17 @@ class MultiTaskModule(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.specs = [plain.read(TaskSpec, spec) for spec in specs]
-        self.settings = plain.read(ModelConfig, model)
-        self.optim = plain.read(OptimConfig, optim)
+        self.specs = [from_dict(TaskSpec, spec) for spec in specs]
+        self.settings = from_dict(ModelConfig, model)
+        self.optim = from_dict(OptimConfig, optim)
         self.micro_batches_per_round = micro_batches_per_round
         self.stain_strength = stain_strength
         self.seed = seed
         self.save_hyperparameters(
             {
-                "specs": [plain.write(spec) for spec in self.specs],
-                "model": plain.write(self.settings),
-                "optim": plain.write(self.optim),
+                "specs": [to_dict(spec) for spec in self.specs],
+                "model": to_dict(self.settings),
+                "optim": to_dict(self.optim),
                 "image_size": image_size,
                 "micro_batches_per_round": micro_batches_per_round,
                 "stain_strength": stain_strength,
@@ -73,13 +79,13 @@ class MultiTaskModule(pl.LightningModule):
             },
             logger=False,
         )
-        self.model = MultiTaskModel(self.specs, self.settings, image_size)
+        self.model = MultiTaskNetwork(self.specs, self.settings, image_size)
         self.loss_weights = LossWeights(self.specs, self.optim.balancing)
         self.direction = joint_direction(
             self.optim.balancing, micro_batches_per_round, self.settings.compile
         )
         self.scores = torch.nn.ModuleDict(
-            {"val": Scoreboard(self.specs), "test": Scoreboard(self.specs, final=True)}
+            {"val": TaskMetrics(self.specs), "test": TaskMetrics(self.specs, final=True)}
         )
         self.running = RunningLoss([spec.key for spec in self.specs])
         self.losses: dict[str, Tensor] = {}
@@ -87,7 +93,7 @@ class MultiTaskModule(pl.LightningModule):
 
     @classmethod
     def from_checkpoint(cls, path: str) -> MultiTaskModule:
-        """Load a checkpoint without fetching pretrained weights first."""
+        """Load a checkpoint without downloading pretrained weights first."""
         saved = torch.load(path, map_location="cpu", weights_only=True)
         settings = dict(saved["hyper_parameters"])
         settings["model"] = {**settings["model"], "weights": "random"}
@@ -100,7 +106,7 @@ class MultiTaskModule(pl.LightningModule):
     def transfer_batch_to_device(
         self, batch: MultiTaskBatch, device: torch.device, dataloader_idx: int
     ) -> MultiTaskBatch:
-        """Copy without waiting: the loader pinned the memory."""
+        """Copy asynchronously: the loader pinned the memory."""
         return batch.to(device, non_blocking=True)
 
     def on_after_batch_transfer(self, batch: MultiTaskBatch, dataloader_idx: int) -> MultiTaskBatch:
@@ -110,9 +116,9 @@ class MultiTaskModule(pl.LightningModule):
         )
 
     def prepare_images(self, images: Tensor, step: int = 0) -> Tensor:
-        """From uint8 (n, height, width, 3) to normalised float (n, 3, height, width).
+        """Turn (n, height, width, 3) uint8 into normalised (n, 3, height, width) float32.
 
-        In training everything random on the device follows from (seed, rank, step), so a resumed
+        In training (seed, rank, step) determine everything random on the device, so a resumed
         run repeats exactly.
         """
         x = images.float().div_(255)
@@ -130,7 +136,7 @@ class MultiTaskModule(pl.LightningModule):
     # -- steps --------------------------------------------------------------------------------
 
     def training_step(self, batch: MultiTaskBatch, batch_idx: int) -> Tensor:
-        """Loss of one micro-batch, and a row in the log where one is due."""
+        """Return the loss of one micro-batch, and log a row where one is due."""
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.step_losses = []
         loss = self.micro_batch_loss(batch)
@@ -138,13 +144,12 @@ class MultiTaskModule(pl.LightningModule):
         return loss
 
     def micro_batch_loss(self, batch: MultiTaskBatch) -> Tensor:
-        """Weighted loss of all tasks of a micro-batch, whose images are prepared.
+        """Return the weighted loss of all tasks of a micro-batch, whose images are prepared.
 
-        Scaled by micro-batches per round: after Lightning's division by the number of accumulated
-        micro-batches, what remains is the weighted mean over tasks. `losses` keeps each task's
-        own, with its graph, until the next micro-batch.
+        It is scaled by the micro-batches per round, so that Lightning's division by the number of
+        accumulated micro-batches gives the weighted mean over tasks.
         """
-        outputs, nothing = self.model(batch.images, batch.parts)
+        outputs, anchor = self.model(batch.images, batch.parts)
         terms: dict[str, list[LossTerm]] = {}
         for part in batch.parts:
             for spec in self.model.tasks_of(part):
@@ -157,28 +162,27 @@ class MultiTaskModule(pl.LightningModule):
                 loss = self.losses[spec.key].detach()
                 self.running.add(spec.key, loss)
                 self.step_losses.append(StepLoss(spec, part.index, loss))
-        total: Tensor = nothing + self.loss_weights(self.losses)
+        total: Tensor = anchor + self.loss_weights(self.losses)
         return total * self.micro_batches_per_round
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Backward through the weighted mean, or as the joint direction wants it."""
+        """Backpropagate the weighted mean, or the losses apart for a joint direction."""
         if self.direction is None:
             super().backward(loss, *args, **kwargs)
             return
-        self.direction.backward(
-            self.loss_weights.relative(self.losses), *self.model.shared_and_own()
-        )
+        losses = self.loss_weights.relative(self.losses)
+        self.direction.backward(losses, *self.model.trained_parameters())
 
     def validation_step(self, batch: MultiTaskBatch, batch_idx: int) -> None:
         """Score the images that count."""
         self._score("val", batch)
 
     def test_step(self, batch: MultiTaskBatch, batch_idx: int) -> None:
-        """As in validation, with COCO's average precision for detection."""
+        """Score as in validation, with COCO's average precision for detection."""
         self._score("test", batch)
 
     def predict_step(self, batch: MultiTaskBatch, batch_idx: int = 0) -> dict[str, Prediction]:
-        """Predictions by task key ("dataset/task")."""
+        """Return predictions by task key ("dataset/task")."""
         outputs, _ = self.model(batch.images, batch.parts)
         return {
             spec.key: self.model.head(spec).predict(outputs[spec.key])
@@ -187,11 +191,11 @@ class MultiTaskModule(pl.LightningModule):
         }
 
     def on_validation_epoch_end(self) -> None:
-        """Log every metric, and one number for all tasks."""
+        """Log every metric, and their summary over tasks."""
         self._log_scores("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log every metric, and one number for all tasks."""
+        """Log every metric, and their summary over tasks."""
         self._log_scores("test")
 
     def _score(self, stage: str, batch: MultiTaskBatch) -> None:
@@ -206,7 +210,7 @@ class MultiTaskModule(pl.LightningModule):
     def _log_losses(self, batch_idx: int) -> None:
         """Log means over the steps since the last row, when a row is due.
 
-        Lightning alone would log the closing micro-batch of a step and lose the tasks of others.
+        Lightning alone would log only the tasks of the last micro-batch of a step.
         """
         trainer: Any = self.trainer
         closes = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
@@ -224,20 +228,20 @@ class MultiTaskModule(pl.LightningModule):
 
     def _log_scores(self, stage: str) -> None:
         scores, summary = self.scores[stage].collect()  # type: ignore[operator]
-        # The ranks agree already; Lightning wants to be told.
+        # The ranks agree already, but Lightning warns without sync_dist.
         for key, value in scores.items():
             self.log(f"{stage}/{key}", value, sync_dist=True)
         if summary is not None:
             self.log(f"{stage}/summary", summary, sync_dist=True)
 
     def on_fit_start(self) -> None:
-        """Refuse a balancing that this trainer cannot give."""
+        """Check that the trainer supports the balancing of losses."""
         check_training(self.optim.balancing, self, self.trainer)
 
     # -- optimiser ----------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        """AdamW with linear warm-up, then cosine or constant, per optimizer step."""
+        """Return AdamW with linear warm-up, then cosine or constant, per optimizer step."""
         fused = self.device.type == "cuda" and str(self.trainer.precision) != "16-mixed"
         groups = parameter_groups(self.model, self.optim)
         learned = list(self.loss_weights.parameters())

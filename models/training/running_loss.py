@@ -15,7 +15,7 @@ from models.tasks import TaskSpec
 
 @dataclass(frozen=True)
 class StepLoss:
-    """The loss of one task on one micro-batch of the running optimizer step.
+    """The loss of one task on one micro-batch of the current optimizer step.
 
     Attributes:
         spec: the task.
@@ -29,37 +29,36 @@ class StepLoss:
 
 
 class RunningLoss:
-    """Mean loss of each task since it was last asked for; nothing waits for the device.
+    """Mean loss of each task since the last call of `take`; does not wait for the device.
 
     Args:
         keys: all tasks, the same on every rank.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self.keys = list(keys)
-        self._seen: dict[str, list[Tensor]] = {key: [] for key in self.keys}
+        self._losses: dict[str, list[Tensor]] = {key: [] for key in keys}
 
     def add(self, key: str, loss: Tensor) -> None:
-        """Note a loss."""
-        self._seen[key].append(loss)
+        """Add a loss."""
+        self._losses[key].append(loss)
 
     def take(self, device: torch.device) -> dict[str, float]:
-        """Means over micro-batches and ranks of the tasks that were seen; forgets them.
+        """Return means over micro-batches and ranks, of tasks with any loss, and reset.
 
-        Losses that are not finite are left out: whoever guards the run tells of them.
+        Losses that are not finite are left out: the callback NonFiniteGuard reports them.
         """
         rows = []
-        for losses in self._seen.values():
+        for losses in self._losses.values():
             values = torch.stack(losses) if losses else torch.zeros(0, device=device)
             finite = values.isfinite()
             rows.append(torch.stack([values.where(finite, 0.0).sum(), finite.float().sum()]))
+            losses.clear()
         both = sum_over_ranks(torch.stack(rows)).tolist()
-        self._seen = {key: [] for key in self.keys}
-        return {key: s / n for key, (s, n) in zip(self.keys, both, strict=True) if n}
+        return {key: s / n for key, (s, n) in zip(self._losses, both, strict=True) if n}
 
 
 def count_over_ranks(terms: dict[str, list[LossTerm]]) -> dict[str, Tensor]:
-    """How much is labelled in a micro-batch over all ranks, by task; one collective call."""
+    """Sum the label counts of a micro-batch over all ranks, by task, in one collective call."""
     flat = torch.stack([term.count for task in terms.values() for term in task])
     parts = torch.split(sum_over_ranks(flat), [len(task) for task in terms.values()])
     return dict(zip(terms, parts, strict=True))

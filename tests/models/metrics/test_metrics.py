@@ -15,11 +15,10 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from datamodules.core.records import Task, TaskKind
 from datamodules.stream.batch import DetectionTarget
-from models.metrics.classification import Auroc, ClassScores, LabelScores
-from models.metrics.collection import Scoreboard
+from models.metrics.classification import Auroc, ClassScores, LabelScores, PixelScores
 from models.metrics.detection import BoxAveragePrecision, CentreDistanceF1
-from models.metrics.metrics import PixelScores, RegressionScores, make_metrics, summary_name
-from models.network.detection import Detections
+from models.metrics.task_metrics import SUMMARY, RegressionScores, TaskMetrics, make_metrics
+from models.network.detection_grid import Detections
 from models.tasks import TaskSpec
 from tests.support.synthetic_batches import SPECS
 
@@ -282,7 +281,7 @@ def test_the_summary_averages_what_is_defined_and_lifts_a_negative_r2_to_zero():
         TaskSpec("b", Task("r", TaskKind.REGRESSION, low=0.0, high=1.0)),
         TaskSpec("c", Task("d", TaskKind.DETECTION, ("x",)), 0.5),
     ]
-    board = Scoreboard(specs)
+    board = TaskMetrics(specs)
     board.update(specs[0], torch.eye(2), torch.tensor([0, 1]), 2)
     board.update(specs[1], torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 2)
     scores, summary = board.collect()  # the third task saw no image
@@ -294,7 +293,7 @@ def test_the_summary_averages_what_is_defined_and_lifts_a_negative_r2_to_zero():
 
 def test_padding_images_do_not_count():
     spec = SPECS[0]
-    board = Scoreboard([spec])
+    board = TaskMetrics([spec])
     board.update(spec, torch.eye(2), torch.tensor([0, 1, 0, 0]), 2)
     assert board.collect()[0]["organ/class/accuracy"] == 1.0
 
@@ -303,7 +302,7 @@ def test_padding_images_do_not_count():
 def test_every_kind_of_task_has_its_summary_among_its_metrics(kind):
     task = Task("t", kind, ("a", "b"))
     names = {name for m in make_metrics(task, 0.5) for name in _names(m)}
-    assert summary_name(task) in names
+    assert SUMMARY[kind] in names
 
 
 def _names(metric) -> set[str]:

@@ -7,11 +7,11 @@ from torch import nn
 
 from datamodules.core.records import Task, TaskKind
 from datamodules.stream.batch import DetectionTarget
-from models.metrics.metrics import make_metrics, summary_name
-from models.network.detection import Grid, assign
+from models.metrics.task_metrics import SUMMARY, make_metrics
+from models.network.detection_grid import DetectionGrid, assign
 from models.network.heads import Features
 from models.network.losses import reduce
-from models.network.multitask_network import MultiTaskModel
+from models.network.multitask_network import MultiTaskNetwork
 from models.network.neck import Neck
 from models.tasks import TaskSpec
 from tests.support.synthetic_batches import SIZE, SPECS, draw, tiny_model
@@ -75,7 +75,7 @@ def test_every_object_with_a_centre_cell_of_its_own_is_assigned():
 
 
 def test_decoding_inverts_what_a_cell_is_taught():
-    grid = Grid(STRIDE, 12.0)
+    grid = DetectionGrid(STRIDE, 12.0)
     boxes = torch.tensor([[3.0, 5, 13, 25], [20, 20, 21, 21]])
     target = DetectionTarget(boxes, torch.tensor([0, 1]), torch.tensor([0, 1]))
     output = torch.full((2, 6, SIDE, SIDE), 0.0)
@@ -94,7 +94,7 @@ def test_decoding_inverts_what_a_cell_is_taught():
 
 
 def test_decoding_drops_duplicates_and_keeps_the_best_of_each_image():
-    grid = Grid(STRIDE, 16.0)
+    grid = DetectionGrid(STRIDE, 16.0)
     output = torch.zeros(3, 5, SIDE, SIDE)
     output[:, :1] = -20
     output[0, 0, 2, 2:4] = torch.tensor([2.0, 3.0])  # neighbours: the same object twice
@@ -105,7 +105,7 @@ def test_decoding_drops_duplicates_and_keeps_the_best_of_each_image():
 
 
 def test_no_score_above_the_threshold_gives_no_object():
-    found = Grid(STRIDE, 12.0).decode(torch.full((2, 5, 4, 4), -9.0), 1, 0.05, 0.5, 3)
+    found = DetectionGrid(STRIDE, 12.0).decode(torch.full((2, 5, 4, 4), -9.0), 1, 0.05, 0.5, 3)
     assert found.boxes.shape == (0, 4)
     assert len(found.of(0).scores) == 0
 
@@ -117,7 +117,7 @@ def test_the_pyramid_level_gives_an_object_about_four_cells():
 
 def test_a_small_batch_of_each_task_kind_can_be_learnt_by_heart():
     torch.manual_seed(0)
-    model = MultiTaskModel(SPECS, tiny_model(), SIZE)
+    model = MultiTaskNetwork(SPECS, tiny_model(), SIZE)
     batch = draw(images=2)
     images = (batch.images.permute(0, 3, 1, 2).float() / 255 - 0.5) * 4
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
@@ -145,11 +145,11 @@ def test_a_small_batch_of_each_task_kind_can_be_learnt_by_heart():
             for metric in metrics:
                 metric.update(prediction, part.targets[spec.task.name])
                 scores |= metric.compute()
-            assert scores[summary_name(spec.task)] > 0.95, spec.key
+            assert scores[SUMMARY[spec.task.kind]] > 0.95, spec.key
 
 
 def test_a_head_is_one_layer():
-    model = MultiTaskModel(SPECS, tiny_model(), SIZE)
+    model = MultiTaskNetwork(SPECS, tiny_model(), SIZE)
     for head in model.heads.values():
         layers = [m for m in head.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
         assert len(layers) == 1
@@ -160,7 +160,7 @@ def test_a_class_wise_head_predicts_probabilities_and_a_bounded_one_stays_in_its
         TaskSpec("a", Task("c", TaskKind.CLASSIFICATION, ("x", "y", "z"))),
         TaskSpec("b", Task("r", TaskKind.REGRESSION, low=-3.0, high=5.0)),
     ]
-    model = MultiTaskModel(specs, tiny_model(), SIZE)
+    model = MultiTaskNetwork(specs, tiny_model(), SIZE)
     wide = Features(1e3 * torch.randn(6, model.encoder.embedding_dim))
     first, second = (model.head(spec) for spec in specs)
     torch.testing.assert_close(first.predict(first(wide)).sum(1), torch.ones(6))

@@ -10,7 +10,7 @@ from datamodules.core.records import Task, TaskKind
 from datamodules.stream.batch import DetectionTarget
 from models.network import losses
 from models.network.dense_heads import DetectionHead, SegmentationHead
-from models.network.detection import Grid
+from models.network.detection_grid import DetectionGrid
 from models.network.heads import ClassificationHead, Features, RegressionHead
 from tests.support.synthetic_batches import draw_boxes
 
@@ -42,7 +42,7 @@ def segmentation(classes: int, weights: tuple[float, ...] = ()) -> SegmentationH
 
 def detection(classes: int = 2) -> DetectionHead:
     names = tuple(f"c{i}" for i in range(classes))
-    return DetectionHead(Task("t", TaskKind.DETECTION, names), DIM, 0, Grid(4.0, 16.0))
+    return DetectionHead(Task("t", TaskKind.DETECTION, names), DIM, 0, DetectionGrid(4.0, 16.0))
 
 
 def regression(**bounds: float) -> RegressionHead:

@@ -120,5 +120,5 @@ def test_a_joint_direction_trains_and_refuses_what_the_trainer_cannot_give(torch
         fit(balanced("torchjd:UPGrad"), tmp_path, accumulate_grad_batches=2)
     with pytest.raises(ConfigError, match=r"no such aggregator.*UPGrad"):
         balanced("torchjd:UPGard")
-    with pytest.raises(ConfigError, match="remembers earlier steps"):
+    with pytest.raises(ConfigError, match="has a state"):
         balanced("torchjd:GradVac")
