@@ -15,7 +15,7 @@ from models.config import ModelConfig, OptimConfig
 from models.distributed import ranks
 from models.metrics.task_metrics import TaskMetrics
 from models.network.heads import Prediction
-from models.network.losses import LossTerm, reduce
+from models.network.losses import reduce
 from models.network.multitask_network import MultiTaskNetwork
 from models.tasks import TaskSpec
 from models.training.loss_weighting import LossWeights, check_training, joint_direction
@@ -101,8 +101,6 @@ class MultiTaskModule(pl.LightningModule):
         module.load_state_dict(saved["state_dict"])
         return module
 
-    # -- data ---------------------------------------------------------------------------------
-
     def transfer_batch_to_device(
         self, batch: MultiTaskBatch, device: torch.device, dataloader_idx: int
     ) -> MultiTaskBatch:
@@ -111,9 +109,8 @@ class MultiTaskModule(pl.LightningModule):
 
     def on_after_batch_transfer(self, batch: MultiTaskBatch, dataloader_idx: int) -> MultiTaskBatch:
         """Turn bytes into normalised float images, with stain jitter in training."""
-        return MultiTaskBatch(
-            self.prepare_images(batch.images, batch.step), batch.parts, batch.step
-        )
+        images = self.prepare_images(batch.images, batch.step)
+        return MultiTaskBatch(images, batch.parts, batch.step)
 
     def prepare_images(self, images: Tensor, step: int = 0) -> Tensor:
         """Turn (n, height, width, 3) uint8 into normalised (n, 3, height, width) float32.
@@ -133,8 +130,6 @@ class MultiTaskModule(pl.LightningModule):
         x = x.permute(0, 3, 1, 2)  # already the channels-last memory format
         return x if self.settings.channels_last else x.contiguous()
 
-    # -- steps --------------------------------------------------------------------------------
-
     def training_step(self, batch: MultiTaskBatch, batch_idx: int) -> Tensor:
         """Return the loss of one micro-batch, and log a row where one is due."""
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
@@ -150,18 +145,17 @@ class MultiTaskModule(pl.LightningModule):
         accumulated micro-batches gives the weighted mean over tasks.
         """
         outputs, anchor = self.model(batch.images, batch.parts)
-        terms: dict[str, list[LossTerm]] = {}
-        for part in batch.parts:
-            for spec in self.model.tasks_of(part):
-                target = part.targets[spec.task.name]
-                terms[spec.key] = self.model.head(spec).loss(outputs[spec.key], target)
+        tasks = list(self.model.tasks_in(batch.parts))
+        terms = {
+            spec.key: head.loss(outputs[spec.key], part.targets[spec.task.name])
+            for part, spec, head in tasks
+        }
         counts = count_over_ranks(terms)
         self.losses = {key: reduce(terms[key], counts[key], ranks()) for key in terms}
-        for part in batch.parts:
-            for spec in self.model.tasks_of(part):
-                loss = self.losses[spec.key].detach()
-                self.running.add(spec.key, loss)
-                self.step_losses.append(StepLoss(spec, part.index, loss))
+        for part, spec, _ in tasks:
+            loss = self.losses[spec.key].detach()
+            self.running.add(spec.key, loss)
+            self.step_losses.append(StepLoss(spec, part.index, loss))
         total: Tensor = anchor + self.loss_weights(self.losses)
         return total * self.micro_batches_per_round
 
@@ -184,11 +178,8 @@ class MultiTaskModule(pl.LightningModule):
     def predict_step(self, batch: MultiTaskBatch, batch_idx: int = 0) -> dict[str, Prediction]:
         """Return predictions by task key ("dataset/task")."""
         outputs, _ = self.model(batch.images, batch.parts)
-        return {
-            spec.key: self.model.head(spec).predict(outputs[spec.key])
-            for spec in self.specs
-            if spec.key in outputs
-        }
+        tasks = self.model.tasks_in(batch.parts)
+        return {spec.key: head.predict(outputs[spec.key]) for _, spec, head in tasks}
 
     def on_validation_epoch_end(self) -> None:
         """Log every metric, and their summary over tasks."""
@@ -200,12 +191,10 @@ class MultiTaskModule(pl.LightningModule):
 
     def _score(self, stage: str, batch: MultiTaskBatch) -> None:
         outputs, _ = self.model(batch.images, batch.parts)
-        for part in batch.parts:
-            for spec in self.model.tasks_of(part):
-                prediction = self.model.head(spec).predict(outputs[spec.key][: part.valid])
-                self.scores[stage].update(  # type: ignore[operator]
-                    spec, prediction, part.targets[spec.task.name], part.valid
-                )
+        for part, spec, head in self.model.tasks_in(batch.parts):
+            prediction = head.predict(outputs[spec.key][: part.valid])
+            target = part.targets[spec.task.name]
+            self.scores[stage].update(spec, prediction, target, part.valid)  # type: ignore[operator]
 
     def _log_losses(self, batch_idx: int) -> None:
         """Log means over the steps since the last row, when a row is due.
@@ -238,8 +227,6 @@ class MultiTaskModule(pl.LightningModule):
         """Check that the trainer supports the balancing of losses."""
         check_training(self.optim.balancing, self, self.trainer)
 
-    # -- optimiser ----------------------------------------------------------------------------
-
     def configure_optimizers(self) -> Any:
         """Return AdamW with linear warm-up, then cosine or constant, per optimizer step."""
         fused = self.device.type == "cuda" and str(self.trainer.precision) != "16-mixed"
@@ -248,9 +235,6 @@ class MultiTaskModule(pl.LightningModule):
         if learned:
             groups.append({"params": learned, "lr": self.optim.head_lr, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups, fused=fused)
-        total = self.trainer.estimated_stepping_batches
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(self.optim, int(total)))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        factor = schedule(self.optim, int(self.trainer.estimated_stepping_batches))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]

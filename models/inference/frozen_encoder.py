@@ -25,8 +25,6 @@ FORMS = (
 )
 """Every form in which an encoder can be named."""
 
-Facts = Mapping[str, Any]
-
 
 class FrozenEncoder:
     """An encoder that only embeds.
@@ -42,7 +40,7 @@ class FrozenEncoder:
     """
 
     def __init__(
-        self, model: nn.Module, name: str, facts: Facts, device: torch.device | str
+        self, model: nn.Module, name: str, facts: Mapping[str, Any], device: torch.device | str
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.model.to(memory_format=torch.channels_last)
@@ -127,31 +125,34 @@ def load_encoder(
     label, path = str(spec), Path(spec)
     source, _, name = label.partition(":")
     weights_of_model = re.fullmatch(r"(.+\.safetensors):([\w.]+)", label)
+    if weights_of_model:
+        source, name = weights_of_model.groups()
+        label = name_of(Path(source))
     with torch.random.fork_rng(devices=[]):
-        if name and source in ("imagenet", "random"):
-            model, facts = _from_timm(name, source, image_size, seed)
+        if weights_of_model or (name and source in ("imagenet", "random")):
+            config = timm.get_pretrained_cfg(name)
+            size = image_size or (config.input_size[-1] if config is not None else 224)
+            torch.manual_seed(seed)
+            model, kwargs = build_model(name, source, size)
+            facts = {**_published(model), "timm_name": name, "model_kwargs": kwargs}
         elif name and source in ("hf-hub", "local-dir"):
             model = from_source(label)
             facts = _published(model)
-        elif weights_of_model:
-            label, name = name_of(Path(weights_of_model[1])), weights_of_model[2]
-            model, facts = _from_timm(name, weights_of_model[1], image_size, seed)
-        elif path.suffix == ".ckpt" and path.is_file():
-            label = name_of(path)
-            model, facts = _from_checkpoint(path, image_size)
         else:
-            path = _exported_weights(path)
+            checkpoint = path.suffix == ".ckpt" and path.is_file()
+            path = path if checkpoint else _exported_weights(path)
             label = name_of(path)
-            model, facts = _from_export(path, image_size)
-    size = image_size or facts["input_size"]
-    return FrozenEncoder(model, label, {**facts, "input_size": size}, device)
+            facts, state = _read_checkpoint(path) if checkpoint else _read_export(path)
+            model = _rebuild(facts, state, str(path), image_size)
+    facts["input_size"] = image_size or facts["input_size"]
+    return FrozenEncoder(model, label, facts, device)
 
 
 def freeze(encoder: Encoder, name: str, device: torch.device | str = "cpu") -> FrozenEncoder:
     """Return a frozen copy of an encoder as it is now, also in the middle of training."""
     facts = facts_of(encoder)
     with torch.random.fork_rng(devices=[]):
-        model = _rebuild(facts, encoder.model.state_dict(), None, name)
+        model = _rebuild(facts, encoder.model.state_dict(), name)
     return FrozenEncoder(model, name, facts, device)
 
 
@@ -181,7 +182,7 @@ def _exported_weights(path: Path) -> Path:
     raise WeightsError(f"encoder {path}: {where}{hint}; give {FORMS}")
 
 
-def _from_export(path: Path, image_size: int | None) -> tuple[nn.Module, Facts]:
+def _read_export(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     facts_path = path.with_suffix(".json")
     try:
         facts = json.loads(facts_path.read_text())
@@ -196,21 +197,23 @@ def _from_export(path: Path, image_size: int | None) -> tuple[nn.Module, Facts]:
             f"{path}: the weights are not those that {facts_path.name} describes; copy both files "
             "of one export"
         )
-    return _rebuild(facts, state, image_size, str(path)), facts
+    return facts, state
 
 
-def _from_checkpoint(path: Path, image_size: int | None) -> tuple[nn.Module, Facts]:
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         encoder = MultiTaskModule.from_checkpoint(str(path)).model.encoder
     except Exception as error:
         # torch reports damage in many ways; the cause is in the message.
         raise WeightsError(f"{path}: not a checkpoint of this project ({error})") from error
-    facts = facts_of(encoder)
-    return _rebuild(facts, encoder.model.state_dict(), image_size, str(path)), facts
+    return facts_of(encoder), encoder.model.state_dict()
 
 
 def _rebuild(
-    facts: Facts, state: Mapping[str, Tensor], image_size: int | None, source: str
+    facts: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    source: str,
+    image_size: int | None = None,
 ) -> nn.Module:
     """Build the timm model of an exported encoder, for another image size where one is given."""
     name = facts["timm_name"]
@@ -220,17 +223,6 @@ def _rebuild(
         model = timm.create_model(name, num_classes=0, **facts["model_kwargs"])
     load(model, state, source)
     return model
-
-
-def _from_timm(
-    name: str, weights: str, image_size: int | None, seed: int
-) -> tuple[nn.Module, Facts]:
-    config = timm.get_pretrained_cfg(name)
-    size = image_size or (config.input_size[-1] if config is not None else 224)
-    torch.manual_seed(seed)
-    model, kwargs = build_model(name, weights, size)
-    facts = {**_published(model), "timm_name": name, "model_kwargs": kwargs, "input_size": size}
-    return model, facts
 
 
 def _published(model: nn.Module) -> dict[str, Any]:

@@ -22,11 +22,8 @@ class ClassScores(MulticlassConfusionMatrix):
     """Macro F1, balanced accuracy, accuracy, and F1 of a positive class, all in [0, 1].
 
     Macro F1 leaves out classes that occur neither in the truth nor in the predictions; balanced
-    accuracy is the mean recall of the classes in the truth.
-
-    Args:
-        classes: number of classes.
-        positive: index of the positive class; -1 for none.
+    accuracy is the mean recall of the classes in the truth. A negative index means that no class
+    is the positive one.
     """
 
     def __init__(self, classes: int, positive: int = -1) -> None:
@@ -49,13 +46,7 @@ class ClassScores(MulticlassConfusionMatrix):
 
 
 class PixelScores(MulticlassConfusionMatrix):
-    """Dice and IoU over all pixels in [0, 1], averaged over the classes that occur.
-
-    Args:
-        classes: number of classes.
-        ignore_index: pixels of this value do not count.
-        settings: of `torchmetrics.Metric`.
-    """
+    """Dice and IoU over all labelled pixels in [0, 1], averaged over the classes that occur."""
 
     def __init__(self, classes: int, ignore_index: int, **settings: Any) -> None:
         super().__init__(classes, ignore_index, validate_args=False, **settings)
@@ -71,11 +62,7 @@ class PixelScores(MulticlassConfusionMatrix):
 
 
 class LabelScores(Metric):
-    """Macro F1 of independent labels at a probability of 0.5.
-
-    Args:
-        labels: number of labels.
-    """
+    """Macro F1 of independent labels at a probability of 0.5."""
 
     hits: Tensor
     sizes: Tensor
@@ -101,10 +88,6 @@ class Auroc(Metric):
 
     Scores are counted in bins of equal width in the logit, which are fine near 0 and 1 as well;
     scores in one bin are ties.
-
-    Args:
-        classes: number of classes.
-        multilabel: whether the classes are independent of each other.
     """
 
     counts: Tensor
@@ -116,12 +99,7 @@ class Auroc(Metric):
         self.add_state("counts", torch.zeros(classes, 2, AUROC_BINS), dist_reduce_fx="sum")
 
     def update(self, probabilities: Tensor, target: Tensor) -> None:
-        """Count predictions.
-
-        Args:
-            probabilities: (n, classes).
-            target: int64 (n,), or 0 and 1 (n, classes) for a multilabel task.
-        """
+        """Count probabilities (n, classes); multilabel targets have the same shape."""
         truth = target.long() if self.multilabel else F.one_hot(target.long(), self.classes)
         logit = probabilities.float().logit(eps=1e-7) / AUROC_LOGIT
         bins = ((logit.clamp(-1, 1) + 1) / 2 * (AUROC_BINS - 1)).round().long()

@@ -23,11 +23,7 @@ class CentreDistanceF1(Metric):
     """F1 of object centres within a distance, as in the mitosis detection challenges.
 
     Predictions are matched by `match_detections`, so one pass serves all score thresholds (steps
-    of 1 / 1000).
-
-    Args:
-        classes: number of classes.
-        distance_px: largest distance of matching centres, in pixels of the network input.
+    of 1 / 1000). The distance is in pixels of the network input.
     """
 
     hits: Tensor
@@ -79,7 +75,7 @@ class BoxAveragePrecision(MeanAveragePrecision):
     def update(self, predicted: Detections, target: DetectionTarget) -> None:  # type: ignore[override]
         """Keep the boxes of each image; images without any are not needed."""
         kept = ((predicted, ("boxes", "scores", "labels")), (target, ("boxes", "labels")))
-        for image in torch.cat([predicted.image, target.image]).unique().tolist():
+        for image in sorted({*predicted.image.tolist(), *target.image.tolist()}):
             found, truth = (
                 {name: getattr(objects, name)[objects.image == image].cpu() for name in names}
                 for objects, names in kept
@@ -104,11 +100,6 @@ def match_detections(predicted: Detections, target: DetectionTarget, distance_px
 
     In descending order of score a prediction takes the nearest object that is still free and not
     farther than the distance. So its match does not depend on predictions with lower scores.
-
-    Args:
-        predicted: flat over images.
-        target: flat over the same images.
-        distance_px: largest distance between centres.
 
     Returns:
         int64 (m,), on the CPU: index of the object in `target`, -1 for none.

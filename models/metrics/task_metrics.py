@@ -52,14 +52,7 @@ class TaskMetrics(nn.Module):
     def update(
         self, spec: TaskSpec, prediction: Prediction, target: BatchTarget, valid: int
     ) -> None:
-        """Add a batch.
-
-        Args:
-            spec: the task.
-            prediction: of the first `valid` images.
-            target: of all images of the part.
-            valid: how many images count.
-        """
+        """Add a prediction of the first `valid` images; the target may hold more."""
         kept = target[:valid] if isinstance(target, Tensor) else target.head(valid)
         for metric in self.of(spec):
             metric.update(prediction, kept)
@@ -89,12 +82,7 @@ class TaskMetrics(nn.Module):
 
 
 def make_metrics(task: Task, mpp: float) -> list[Metric]:
-    """Return the metrics of a task; `compute()` of each gives a dictionary of scalars.
-
-    Args:
-        task: what is measured.
-        mpp: µm/px at the network input.
-    """
+    """Return the metrics of a task at `mpp` µm/px; `compute()` of each gives scalars by name."""
     classes = max(len(task.classes), 2)
     match task.kind:
         case TaskKind.CLASSIFICATION:
@@ -116,8 +104,7 @@ def make_metrics(task: Task, mpp: float) -> list[Metric]:
 class RegressionScores(Metric):
     """Mean absolute error, mean squared error and R2; NaN where the images do not define them.
 
-    Args:
-        middle: a value near the targets, subtracted before squares are added up in float32.
+    `middle` is near the targets and subtracted before squares are added up in float32.
     """
 
     sums: Tensor

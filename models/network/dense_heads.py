@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from datamodules.core.errors import ConfigError
 from datamodules.core.records import Task
-from datamodules.stream.batch import BatchTarget, DetectionTarget
+from datamodules.stream.batch import DetectionTarget
 from models.network import losses
-from models.network.detection_grid import DetectionGrid, Detections, assign
-from models.network.heads import Features, Head, dense_target, init_head
+from models.network.detection_grid import DetectionGrid, Detections
+from models.network.heads import Features, Head, init_head
 from models.network.losses import LossTerm
 
 SCORE_THRESHOLD = 0.05
@@ -23,14 +23,12 @@ MOST_OBJECTS = 500  # per image
 
 
 class SegmentationHead(Head):
-    """A class per pixel.
+    """A class per pixel, from the decoder's map of `width` channels.
 
-    Args:
-        task: names the classes, background included, and the ignore index.
-        width: channels of the decoder's map.
-        class_weights: factors of the classes in the cross entropy; none where empty.
+    `class_weights` are factors of the classes in the cross entropy.
 
     Example:
+        >>> from datamodules.core.records import TaskKind
         >>> task = Task("glands", TaskKind.SEGMENTATION, ("background", "gland"))
         >>> head = SegmentationHead(task, width=4)
         >>> features = Features(torch.rand(2, 8), torch.rand(2, 4, 8, 8), size=(32, 32))
@@ -58,11 +56,9 @@ class SegmentationHead(Head):
         coarse: Tensor = self.conv(features.dense)
         return F.interpolate(coarse.float(), features.size, mode="bilinear", align_corners=False)
 
-    def loss(self, output: Tensor, target: BatchTarget) -> list[LossTerm]:
+    def loss(self, output: Tensor, target: Tensor) -> list[LossTerm]:
         """Return cross entropy and Dice loss, half each."""
-        return losses.segmentation(
-            output, dense_target(target), self.task.ignore_index, self.class_weights
-        )
+        return losses.segmentation(output, target, self.task.ignore_index, self.class_weights)
 
     def predict(self, output: Tensor) -> Tensor:
         """Return the most probable classes (n, height, width)."""
@@ -73,17 +69,16 @@ class DetectionHead(Head):
     """Objects as boxes, on the one pyramid level where a typical object spans about 4 cells.
 
     Args:
-        task: names the classes of objects.
+        task: with the classes of the objects.
         width: channels of the tower's maps.
-        level: which pyramid level.
+        level: index of the pyramid level.
         grid: stride of that level and size of a typical object.
 
     Example:
+        >>> from datamodules.core.records import TaskKind
         >>> task = Task("mitosis", TaskKind.DETECTION, ("mitosis",))
         >>> head = DetectionHead(task, width=4, level=0, grid=DetectionGrid(4.0, 16.0))
         >>> output = head(Features(torch.rand(2, 8), tower={0: torch.rand(2, 4, 8, 8)}))
-        >>> output.shape
-        torch.Size([2, 5, 8, 8])
         >>> len(head.predict(output).boxes)  # random weights: no score above the threshold
         0
     """
@@ -103,20 +98,16 @@ class DetectionHead(Head):
         out: Tensor = self.conv(features.tower[self.level])
         return out
 
-    def loss(self, output: Tensor, target: BatchTarget) -> list[LossTerm]:
+    def loss(self, output: Tensor, target: DetectionTarget) -> list[LossTerm]:
         """Return focal loss over all cells and generalised IoU loss over cells with an object."""
-        if not isinstance(target, DetectionTarget):
-            raise TypeError(f"task {self.task.name} needs a DetectionTarget")
         n, channels, height, width = output.shape
         flat = output.float().permute(0, 2, 3, 1).reshape(-1, channels)
-        assigned = assign(target, n, height, width, self.grid.stride)
+        cell, box = self.grid.assign(target, n, height, width)
         truth = torch.zeros_like(flat[:, : self.classes])
-        truth[assigned.cell, target.labels[assigned.box]] = 1
-        raw = flat[assigned.cell, self.classes :]
-        boxes = self.grid.boxes(raw, assigned.cell, height, width)
-        count = losses.count_of(len(assigned.cell), output)
-        score = losses.focal(flat[:, : self.classes], truth, count)
-        overlap = losses.box_overlap(boxes, target.boxes[assigned.box])
+        truth[cell, target.labels[box]] = 1
+        boxes = self.grid.boxes(flat[cell, self.classes :], cell, height, width)
+        score = losses.focal(flat[:, : self.classes], truth, len(cell))
+        overlap = losses.box_overlap(boxes, target.boxes[box])
         # At the start the focal term is 1 and boxes of typical size overlap about by half.
         return [LossTerm(term.sum / 1.5, term.count) for term in (score, overlap)]
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.core.errors import ConfigError
 from datamodules.core.records import Task, TaskKind
-from datamodules.stream.batch import BatchTarget, DetectionTarget
 from models.network import losses
 from models.network.detection_grid import Detections
 from models.network.losses import LossTerm
@@ -56,8 +55,12 @@ class Head(nn.Module, ABC):
         """Return the raw output, (n, ...)."""
 
     @abstractmethod
-    def loss(self, output: Tensor, target: BatchTarget) -> list[LossTerm]:
-        """Return terms; their quotients sum / count add up to the loss, about 1 at the start."""
+    def loss(self, output: Tensor, target: Any) -> list[LossTerm]:
+        """Compare the output of `forward` with a `BatchTarget` of the task's kind.
+
+        Returns:
+            Terms whose quotients sum / count add up to the loss, about 1 at random weights.
+        """
 
     @abstractmethod
     def predict(self, output: Tensor) -> Prediction:
@@ -67,10 +70,6 @@ class Head(nn.Module, ABC):
 class ClassificationHead(Head):
     """One class per image, or any number of classes in a multilabel task.
 
-    Args:
-        task: names the classes.
-        dim: of the embedding.
-
     Example:
         >>> task = Task("tissue", TaskKind.CLASSIFICATION, ("stroma", "tumour"))
         >>> head = ClassificationHead(task, dim=8)
@@ -78,7 +77,7 @@ class ClassificationHead(Head):
         >>> head.predict(output).shape
         torch.Size([3, 2])
         >>> (term,) = head.loss(output, torch.tensor([0, 1, 1]))
-        >>> round(float(term.sum / term.count), 1)
+        >>> round((term.sum / term.count).item(), 1)
         1.0
     """
 
@@ -92,10 +91,10 @@ class ClassificationHead(Head):
         out: Tensor = self.linear(features.embedding)
         return out
 
-    def loss(self, output: Tensor, target: BatchTarget) -> list[LossTerm]:
+    def loss(self, output: Tensor, target: Tensor) -> list[LossTerm]:
         """Return the cross entropy relative to chance."""
         compare = losses.binary_cross_entropy if self.multilabel else losses.cross_entropy
-        return compare(output, dense_target(target))
+        return compare(output, target)
 
     def predict(self, output: Tensor) -> Tensor:
         """Return probabilities (n, classes)."""
@@ -108,10 +107,6 @@ class RegressionHead(Head):
     A bounded target is predicted through a sigmoid and measured against the variance of the
     uniform distribution on its range. An unbounded one is standardised by the mean and variance
     of all targets seen so far.
-
-    Args:
-        task: `low` and `high` bound the target where both are given.
-        dim: of the embedding.
 
     Example:
         >>> head = RegressionHead(Task("cellularity", TaskKind.REGRESSION, low=0, high=1), dim=8)
@@ -128,14 +123,10 @@ class RegressionHead(Head):
         super().__init__(task)
         self.linear = init_head(nn.Linear(dim, 1))
         low, high = task.low, task.high
-        self.bounded = low is not None and high is not None
-        self.low, self.range = low or 0.0, 1.0
-        variance = 1.0
-        if low is not None and high is not None:
-            if high <= low:
-                raise ConfigError(f"task {task.name}: high={high} must be above low={low}")
-            self.range = high - low
-            variance = self.range**2 / 12
+        self.bounds = None if low is None or high is None else (low, high - low)
+        if self.bounds is not None and self.bounds[1] <= 0:
+            raise ConfigError(f"task {task.name}: high={high} must be above low={low}")
+        variance = self.bounds[1] ** 2 / 12 if self.bounds else 1.0
         self.register_buffer("seen", torch.zeros(()))
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("variance", torch.tensor(variance))
@@ -145,18 +136,19 @@ class RegressionHead(Head):
         out: Tensor = self.linear(features.embedding).squeeze(1)
         return out
 
-    def loss(self, output: Tensor, target: BatchTarget) -> list[LossTerm]:
+    def loss(self, output: Tensor, target: Tensor) -> list[LossTerm]:
         """Return the squared error relative to the variance of the targets."""
-        values = dense_target(target).float()
-        if self.training and not self.bounded and len(values):
+        values = target.float()
+        if self.training and self.bounds is None and len(values):
             self._observe(values)
         return losses.squared_error(self.predict(output), values, self.variance)
 
     def predict(self, output: Tensor) -> Tensor:
         """Return values in the target's unit (n,)."""
         output = output.float()
-        if self.bounded:
-            return self.low + self.range * output.sigmoid()
+        if self.bounds is not None:
+            low, span = self.bounds
+            return low + span * output.sigmoid()
         return self.mean + self.variance.sqrt() * output
 
     @torch.no_grad()
@@ -180,10 +172,3 @@ def init_head(layer: Layer) -> Layer:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def dense_target(target: BatchTarget) -> Tensor:
-    """Return the target as a tensor, which it is for every task but detection."""
-    if isinstance(target, DetectionTarget):
-        raise TypeError("a head that needs a tensor got boxes")
-    return target

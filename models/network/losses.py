@@ -36,11 +36,7 @@ class LossTerm:
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> list[LossTerm]:
-    """Return the cross entropy relative to chance, ln(classes).
-
-    Args:
-        logits: (n, classes).
-        target: int64 (n,).
+    """Return the cross entropy of logits (n, classes) relative to chance, ln(classes).
 
     Example:
         >>> (term,) = cross_entropy(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]))
@@ -53,24 +49,13 @@ def cross_entropy(logits: Tensor, target: Tensor) -> list[LossTerm]:
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor) -> list[LossTerm]:
-    """Return the mean over classes of the binary cross entropy relative to chance, ln 2.
-
-    Args:
-        logits: (n, classes).
-        target: 0 or 1, (n, classes).
-    """
+    """Return the binary cross entropy of (n, classes) relative to chance, ln 2."""
     each = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
     return [LossTerm(each.mean(1).sum() / math.log(2), count_of(len(target), logits))]
 
 
 def squared_error(prediction: Tensor, target: Tensor, variance: Tensor) -> list[LossTerm]:
-    """Return the squared error relative to the variance of the targets.
-
-    Args:
-        prediction: (n,).
-        target: (n,).
-        variance: scalar; for a bounded target that of the uniform distribution on its range.
-    """
+    """Return the squared error of values (n,) relative to the variance of the targets."""
     error = (prediction.float() - target.float()).square().sum()
     return [LossTerm(error / variance.clamp(min=1e-12), count_of(len(target), prediction))]
 
@@ -120,19 +105,19 @@ def segmentation(
     return [LossTerm(0.5 * pixels, weights.sum()), LossTerm(0.5 * images, some.sum())]
 
 
-def focal(logits: Tensor, truth: Tensor, positives: Tensor) -> LossTerm:
+def focal(logits: Tensor, truth: Tensor, positives: int) -> LossTerm:
     """Return the focal loss over all cells, relative to its value for an object at the prior.
 
     Args:
         logits: (cells, classes).
         truth: 0 or 1, (cells, classes).
-        positives: scalar, number of cells that hold an object.
+        positives: number of cells that hold an object.
     """
     start = FOCAL_ALPHA * (1 - FOCAL_PRIOR) ** FOCAL_GAMMA * -math.log(FOCAL_PRIOR)
     total = sigmoid_focal_loss(
         logits.float(), truth.float(), alpha=FOCAL_ALPHA, gamma=FOCAL_GAMMA, reduction="sum"
     )
-    return LossTerm(total / start, positives.float())
+    return LossTerm(total / start, count_of(positives, logits))
 
 
 def box_overlap(predicted: Tensor, boxes: Tensor) -> LossTerm:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -45,11 +45,9 @@ class MultiTaskNetwork(nn.Module):
         dense = bool(kinds & {TaskKind.SEGMENTATION, TaskKind.DETECTION})
         encoder, width = self.encoder, config.neck_channels
         self.neck = Neck(encoder.channels, encoder.reductions, width) if dense else None
-        self.decoder = (
-            Decoder(width, len(self.neck.strides))
-            if self.neck is not None and TaskKind.SEGMENTATION in kinds
-            else None
-        )
+        self.decoder: Decoder | None = None
+        if self.neck is not None and TaskKind.SEGMENTATION in kinds:
+            self.decoder = Decoder(width, len(self.neck.strides))
         self.tower = Tower(width) if TaskKind.DETECTION in kinds else None
         self.heads = nn.ModuleDict({spec.module_name: self._make_head(spec) for spec in specs})
         if config.channels_last:
@@ -73,13 +71,17 @@ class MultiTaskNetwork(nn.Module):
             for part in parts
         }
         self._add_dense_features(encoded.pyramid, parts, features)
-        outputs: dict[str, Tensor] = {}
-        for part in parts:
-            for spec in self.tasks_of(part):
-                outputs[spec.key] = self.head(spec)(features[part.dataset])
+        outputs = {
+            spec.key: head(features[part.dataset]) for part, spec, head in self.tasks_in(parts)
+        }
         # The pyramid alone leaves the encoder's last layers unused.
         anchor = zero_grad_anchor(self._unused(parts)) + 0.0 * encoded.embedding.float().sum()
         return outputs, anchor
+
+    def tasks_in(self, parts: Sequence[Part]) -> Iterator[tuple[Part, TaskSpec, Head]]:
+        """Yield the tasks of a micro-batch with their heads."""
+        for part in parts:
+            yield from ((part, spec, self.head(spec)) for spec in self.tasks_of(part))
 
     def tasks_of(self, part: Part) -> list[TaskSpec]:
         """Return the tasks of the dataset that a part belongs to."""
@@ -90,9 +92,7 @@ class MultiTaskNetwork(nn.Module):
 
     def head(self, spec: TaskSpec) -> Head:
         """Return the head of a task."""
-        head = self.heads[spec.module_name]
-        if not isinstance(head, Head):
-            raise TypeError(f"{spec.key}: {type(head).__name__} is no head")
+        head: Head = self.heads[spec.module_name]  # type: ignore[assignment]
         return head
 
     def trained_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -119,9 +119,15 @@ class MultiTaskNetwork(nn.Module):
         self, pyramid: list[Tensor], parts: Sequence[Part], features: dict[str, Features]
     ) -> None:
         """Run neck, decoder and tower only on the images that need them."""
-        levels_of = {part.dataset: self._levels(part) for part in parts}
-        segmented = [part for part in parts if self._segments(part)]
-        dense = [part for part in parts if self._segments(part) or levels_of[part.dataset]]
+        levels_of: dict[str, set[int]] = {part.dataset: set() for part in parts}
+        segmentation = set()
+        for part, _, head in self.tasks_in(parts):
+            if isinstance(head, DetectionHead):
+                levels_of[part.dataset].add(head.level)
+            elif isinstance(head, SegmentationHead):
+                segmentation.add(part.dataset)
+        segmented = [part for part in parts if part.dataset in segmentation]
+        dense = [p for p in parts if p.dataset in segmentation or levels_of[p.dataset]]
         if self.neck is None or not dense:
             return
         rows = [slice(part.start, part.stop) for part in dense]
@@ -140,13 +146,6 @@ class MultiTaskNetwork(nn.Module):
             towered = self.tower(gather(levels[level], rows))
             for dataset, own_rows in consecutive(detected).items():
                 features[dataset].tower[level] = towered[own_rows]
-
-    def _segments(self, part: Part) -> bool:
-        return any(spec.task.kind is TaskKind.SEGMENTATION for spec in self.tasks_of(part))
-
-    def _levels(self, part: Part) -> set[int]:
-        heads = [self.head(spec) for spec in self.tasks_of(part)]
-        return {head.level for head in heads if isinstance(head, DetectionHead)}
 
     def _unused(self, parts: Sequence[Part]) -> list[nn.Module]:
         """Return the modules after the encoder that may get no gradient from these parts.

@@ -74,14 +74,10 @@ class Neck(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Sums all pyramid maps at the finest stride.
+    """Sums all pyramid maps of `width` channels at the finest stride.
 
     The semantic branch of A. Kirillov et al., "Panoptic Feature Pyramid Networks" (CVPR 2019),
     figure 3, with one convolution per level.
-
-    Args:
-        width: channels in and out.
-        levels: number of pyramid maps.
     """
 
     def __init__(self, width: int, levels: int) -> None:

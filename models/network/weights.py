@@ -98,12 +98,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: it does not exist or is not such a file.
     """
-    if path.suffix != ".safetensors":
+    if path.suffix != ".safetensors" or not path.is_file():
         raise WeightsError(
-            f"weights={path}: give imagenet, random or the path of a .safetensors file"
+            f"weights={path}: not a .safetensors file; give imagenet, random or the path of one"
         )
-    if not path.is_file():
-        raise WeightsError(f"weights={path}: there is no such file")
     try:
         state: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:

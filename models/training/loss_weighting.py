@@ -73,13 +73,10 @@ class LossWeights(nn.Module):
 
 
 class JointDirection:
-    """One direction for the shared weights from the gradients of all tasks, by torchjd.
+    """One direction for the shared weights from the gradients of all tasks.
 
-    Needs all tasks in one backward pass of one process, and memory for a Jacobian of tasks x
-    shared weights.
-
-    Args:
-        name: of an aggregator of `torchjd.aggregation`, e.g. "UPGrad".
+    `name` is an aggregator of `torchjd.aggregation`, e.g. "UPGrad". It needs all tasks in one
+    backward pass of one process, and memory for a Jacobian of tasks x shared weights.
 
     Raises:
         ConfigError: torchjd is not installed, or its aggregator is unknown or has a state.
@@ -108,13 +105,7 @@ class JointDirection:
     def backward(
         self, losses: Sequence[Tensor], shared: Sequence[Tensor], own: Sequence[Tensor]
     ) -> None:
-        """Accumulate aggregated gradients in the shared weights, those of the mean in the others.
-
-        Args:
-            losses: scalar, of each task.
-            shared: trainable weights of encoder, neck, decoder and tower.
-            own: trainable weights of the heads.
-        """
+        """Backpropagate aggregated gradients to shared weights, the mean's to a head's own."""
         # One task at a time: many operations of a network do not support batched gradients.
         self.autojac.backward(losses, inputs=shared, retain_graph=True, parallel_chunk_size=1)
         self.autojac.jac_to_grad(shared, self.aggregator)

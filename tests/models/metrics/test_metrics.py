@@ -244,9 +244,9 @@ def test_average_precision_is_torchmetrics_own_however_images_come():
         metric.update(found, truth)
         metric.update(detections([]), objects([]))
         for i in range(images):
-            mine, real = found.of(i), truth.image == i
+            seen, real = found.image == i, truth.image == i
             theirs.update(
-                [{"boxes": mine.boxes, "scores": mine.scores, "labels": mine.labels}],
+                [{n: getattr(found, n)[seen] for n in ("boxes", "scores", "labels")}],
                 [{"boxes": truth.boxes[real], "labels": truth.labels[real]}],
             )
     expected = theirs.compute()
