@@ -115,7 +115,7 @@ def load_encoder(
 
     Raises:
         WeightsError: there is no such encoder, or its weights do not fit or are damaged.
-        EncoderError: timm does not know the model.
+        EncoderError: there is no such timm model.
 
     Example:
         >>> encoder = load_encoder("random:test_resnet", image_size=64)

@@ -103,13 +103,13 @@ class JointDirection:
             raise _refusal(method, "has a state, which a checkpoint would lack; choose UPGrad")
 
     def backward(
-        self, losses: Sequence[Tensor], shared: Sequence[Tensor], own: Sequence[Tensor]
+        self, losses: Sequence[Tensor], shared: Sequence[Tensor], heads: Sequence[Tensor]
     ) -> None:
-        """Backpropagate aggregated gradients to shared weights, the mean's to a head's own."""
+        """Backpropagate to shared weights by the aggregator, to those of heads from the mean."""
         # One task at a time: many operations of a network do not support batched gradients.
         self.autojac.backward(losses, inputs=shared, retain_graph=True, parallel_chunk_size=1)
         self.autojac.jac_to_grad(shared, self.aggregator)
-        torch.autograd.backward(torch.stack(list(losses)).mean(), inputs=list(own))
+        torch.autograd.backward(torch.stack(list(losses)).mean(), inputs=list(heads))
 
 
 def joint_direction(

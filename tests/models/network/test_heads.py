@@ -20,7 +20,7 @@ STRIDE, SIDE = 4.0, 8
 
 
 def slow_assignment(target: DetectionTarget, images: int) -> dict[tuple[int, int, int], int]:
-    """The rule, word for word: who answers for (image, row, column)."""
+    """The definition as plain loops: the object assigned to (image, row, column)."""
     owner: dict[tuple[int, int, int], int] = {}
     boxes = [[float(v) for v in box] for box in target.boxes]
     by_area = sorted(range(len(boxes)), key=lambda i: (area(boxes[i]), i))
@@ -75,7 +75,7 @@ def test_every_object_with_a_centre_cell_of_its_own_is_assigned():
     assert set(objects.tolist()) == {0, 1, 2}
 
 
-def test_decoding_inverts_what_a_cell_is_taught():
+def test_decoding_inverts_the_training_targets_of_a_cell():
     grid = DetectionGrid(STRIDE, 12.0)
     boxes = torch.tensor([[3.0, 5, 13, 25], [20, 20, 21, 21]])
     target = DetectionTarget(boxes, torch.tensor([0, 1]), torch.tensor([0, 1]))
@@ -88,10 +88,10 @@ def test_decoding_inverts_what_a_cell_is_taught():
         output[image, 3, row, column] = (y1 + y2) / 2 / STRIDE - row - 0.5
         output[image, 4, row, column] = torch.log(torch.tensor((x2 - x1) / 12))
         output[image, 5, row, column] = torch.log(torch.tensor((y2 - y1) / 12))
-    found = grid.decode(output, 2, 0.05, 0.5, 100)
-    torch.testing.assert_close(found.boxes, boxes, rtol=1e-4, atol=1e-3)
-    assert torch.equal(found.labels, target.labels)
-    assert torch.equal(found.image, target.image)
+    detections = grid.decode(output, 2, 0.05, 0.5, 100)
+    torch.testing.assert_close(detections.boxes, boxes, rtol=1e-4, atol=1e-3)
+    assert torch.equal(detections.labels, target.labels)
+    assert torch.equal(detections.image, target.image)
 
 
 def test_decoding_drops_duplicates_and_keeps_the_best_of_each_image():
@@ -100,22 +100,22 @@ def test_decoding_drops_duplicates_and_keeps_the_best_of_each_image():
     output[:, :1] = -20
     output[0, 0, 2, 2:4] = torch.tensor([2.0, 3.0])  # neighbours: the same object twice
     output[2, 0, ::4, ::4] = torch.tensor([[1.0, 2.0], [4.0, 3.0]])
-    found = grid.decode(output, 1, 0.05, 0.5, 3)
-    assert found.image.tolist() == [0, 2, 2, 2]
-    torch.testing.assert_close(found.scores, torch.tensor([3.0, 4, 3, 2]).sigmoid())
+    detections = grid.decode(output, 1, 0.05, 0.5, 3)
+    assert detections.image.tolist() == [0, 2, 2, 2]
+    torch.testing.assert_close(detections.scores, torch.tensor([3.0, 4, 3, 2]).sigmoid())
 
 
 def test_no_score_above_the_threshold_gives_no_object():
-    found = DetectionGrid(STRIDE, 12.0).decode(torch.full((2, 5, 4, 4), -9.0), 1, 0.05, 0.5, 3)
-    assert found.boxes.shape == (0, 4)
+    detections = DetectionGrid(STRIDE, 12.0).decode(torch.full((2, 5, 4, 4), -9.0), 1, 0.05, 0.5, 3)
+    assert detections.boxes.shape == (0, 4)
 
 
-def test_the_pyramid_level_gives_an_object_about_four_cells():
+def test_an_object_spans_about_four_cells_on_its_pyramid_level():
     neck = Neck([8, 8, 8, 8], [4, 8, 16, 32], 8)
     assert [neck.level(px) for px in (3, 16, 32, 70, 500)] == [0, 0, 1, 2, 3]
 
 
-def test_a_small_batch_of_each_task_kind_can_be_learnt_by_heart():
+def test_the_network_can_overfit_a_small_batch_of_each_kind_of_task():
     torch.manual_seed(0)
     model = MultiTaskNetwork(SPECS, tiny_model(), SIZE)
     batch = draw(images=2)
@@ -152,7 +152,7 @@ def test_a_head_is_one_layer():
         assert len(layers) == 1
 
 
-def test_a_class_wise_head_predicts_probabilities_and_a_bounded_one_stays_in_its_range():
+def test_predictions_are_probabilities_or_lie_within_the_bounds():
     specs = [
         TaskSpec("a", Task("c", TaskKind.CLASSIFICATION, ("x", "y", "z"))),
         TaskSpec("b", Task("r", TaskKind.REGRESSION, low=-3.0, high=5.0)),
