@@ -20,7 +20,7 @@ from models.network.multitask_network import MultiTaskNetwork
 from models.tasks import TaskSpec
 from models.training.loss_weighting import LossWeights, check_training, joint_direction
 from models.training.optimizer import parameter_groups, schedule
-from models.training.running_loss import RunningLoss, StepLoss, count_over_ranks
+from models.training.running_loss import StepLoss, count_over_ranks, mean_over_ranks
 from models.training.serialization import from_dict, to_dict
 from models.training.stain_jitter import jitter_stain
 
@@ -87,9 +87,9 @@ class MultiTaskModule(pl.LightningModule):
         self.scores = torch.nn.ModuleDict(
             {"val": TaskMetrics(self.specs), "test": TaskMetrics(self.specs, final=True)}
         )
-        self.running = RunningLoss([spec.key for spec in self.specs])
         self.losses: dict[str, Tensor] = {}
         self.step_losses: list[StepLoss] = []
+        self._unlogged: list[StepLoss] = []
 
     @classmethod
     def from_checkpoint(cls, path: str) -> MultiTaskModule:
@@ -152,10 +152,9 @@ class MultiTaskModule(pl.LightningModule):
         }
         counts = count_over_ranks(terms)
         self.losses = {key: reduce(terms[key], counts[key], ranks()) for key in terms}
-        for part, spec, _ in tasks:
-            loss = self.losses[spec.key].detach()
-            self.running.add(spec.key, loss)
-            self.step_losses.append(StepLoss(spec, part.index, loss))
+        records = [StepLoss(s, part.index, self.losses[s.key].detach()) for part, s, _ in tasks]
+        self.step_losses += records
+        self._unlogged += records
         total: Tensor = anchor + self.loss_weights(self.losses)
         return total * self.micro_batches_per_round
 
@@ -206,7 +205,8 @@ class MultiTaskModule(pl.LightningModule):
         due = (trainer.global_step + 1) % trainer.log_every_n_steps == 0 or trainer.is_last_batch
         if not (closes and due):
             return
-        means = self.running.take(self.device)
+        keys = [spec.key for spec in self.specs]
+        means, self._unlogged = mean_over_ranks(self._unlogged, keys, self.device), []
         weights = self.loss_weights.fixed
         total = sum(weights[key] * mean for key, mean in means.items())
         for key, mean in means.items():

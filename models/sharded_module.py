@@ -15,9 +15,6 @@ from torch.distributed.tensor import DTensor
 from models.module import MultiTaskModule
 from models.network.multitask_network import MultiTaskNetwork
 
-_BLOCKS = ("blocks", "stages", "layers")
-"""timm's names for the consecutive parts of an encoder that hold its weights."""
-
 
 class ShardedModule(MultiTaskModule):
     """Shards by block of the encoder, so that a rank holds one whole block at a time.
@@ -61,8 +58,8 @@ class Gather(Callback):
 
 
 def blocks(encoder: nn.Module) -> Iterator[nn.Module]:
-    """Yield the consecutive parts of a timm model; none where they are unknown."""
-    for name in _BLOCKS:
+    """Yield the consecutive parts of a timm model, by timm's names; none where they are unknown."""
+    for name in ("blocks", "stages", "layers"):
         part = getattr(encoder, name, None)
         if isinstance(part, nn.Sequential | nn.ModuleList):
             yield from part

@@ -18,12 +18,7 @@ PYRAMID_REDUCTIONS = (4, 8, 16, 32)
 
 
 class EncoderOutput(NamedTuple):
-    """The result of one pass of the encoder.
-
-    Attributes:
-        pyramid: feature maps (n, channels, height, width), from fine to coarse.
-        embedding: (n, dim), as the exported timm model returns it.
-    """
+    """Feature maps (n, channels, height, width), fine to coarse, and the embedding (n, dim)."""
 
     pyramid: list[Tensor]
     embedding: Tensor
@@ -74,7 +69,12 @@ class Encoder(nn.Module):
         self.freeze_norm = config.freeze_norm
         self.frozen = self._freeze_stages(config.freeze_stages)
         if config.grad_checkpointing:
-            self._checkpoint_gradients()
+            try:
+                self.model.set_grad_checkpointing(True)  # type: ignore[operator]
+            except (AttributeError, AssertionError, NotImplementedError) as error:
+                raise ConfigError(
+                    f"model.grad_checkpointing: {self.name} does not offer it; set it to false"
+                ) from error
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
         if config.compile:
@@ -167,14 +167,6 @@ class Encoder(nn.Module):
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name not in frozen)
         return frozen
-
-    def _checkpoint_gradients(self) -> None:
-        try:
-            self.model.set_grad_checkpointing(True)  # type: ignore[operator]
-        except (AttributeError, AssertionError, NotImplementedError) as error:
-            raise ConfigError(
-                f"model.grad_checkpointing: {self.name} does not offer it; set it to false"
-            ) from error
 
 
 def _reduction(feature_map: Tensor, size: int) -> int:

@@ -24,12 +24,7 @@ for Dense Object Detection" (ICCV 2017), sections 3.3 and 4.1."""
 
 @dataclass(frozen=True)
 class LossTerm:
-    """A loss before the division by the number of labels.
-
-    Attributes:
-        sum: scalar float32, summed over the labels.
-        count: scalar float32, number (or weight) of the labels.
-    """
+    """The sum of a loss over its labels and their number (or weight); scalar float32."""
 
     sum: Tensor
     count: Tensor

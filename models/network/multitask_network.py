@@ -23,10 +23,7 @@ from models.tasks import TaskSpec
 class MultiTaskNetwork(nn.Module):
     """One encoder, a shared neck, decoder and tower, and one head per task.
 
-    Args:
-        specs: all tasks.
-        config: the encoder and what follows it.
-        image_size: side of the network input in pixels.
+    The network input is square, with sides of `image_size` pixels.
 
     Raises:
         ConfigError: no task, or two of the same name.

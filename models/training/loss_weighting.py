@@ -24,9 +24,7 @@ class LossWeights(nn.Module):
     becomes exp(-s) L + s, least at s = ln L. Here all kinds of task are treated alike, at twice
     the paper's scale, so that training starts from the fixed weights.
 
-    Args:
-        specs: all tasks of the run.
-        method: "uncertainty" learns weights; all else keeps them fixed.
+    The method "uncertainty" learns weights; all others keep them fixed.
 
     Raises:
         ConfigError: a weight is negative, or all are zero.

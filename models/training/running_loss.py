@@ -28,33 +28,26 @@ class StepLoss:
     value: Tensor
 
 
-class RunningLoss:
-    """Mean loss of each task since the last call of `take`; does not wait for the device.
+def mean_over_ranks(
+    losses: Sequence[StepLoss], keys: Sequence[str], device: torch.device
+) -> dict[str, float]:
+    """Return the mean loss of each task that has any, over micro-batches and ranks.
+
+    Losses that are not finite are left out: the callback NonFiniteGuard reports them.
 
     Args:
+        losses: of this rank.
         keys: all tasks, the same on every rank.
+        device: device of the losses.
     """
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._losses: dict[str, list[Tensor]] = {key: [] for key in keys}
-
-    def add(self, key: str, loss: Tensor) -> None:
-        """Add a loss."""
-        self._losses[key].append(loss)
-
-    def take(self, device: torch.device) -> dict[str, float]:
-        """Return means over micro-batches and ranks, of tasks with any loss, and reset.
-
-        Losses that are not finite are left out: the callback NonFiniteGuard reports them.
-        """
-        rows = []
-        for losses in self._losses.values():
-            values = torch.stack(losses) if losses else torch.zeros(0, device=device)
-            finite = values.isfinite()
-            rows.append(torch.stack([values.where(finite, 0.0).sum(), finite.float().sum()]))
-            losses.clear()
-        both = sum_over_ranks(torch.stack(rows)).tolist()
-        return {key: s / n for key, (s, n) in zip(self._losses, both, strict=True) if n}
+    rows = []
+    for key in keys:
+        of_task = [loss.value for loss in losses if loss.spec.key == key]
+        values = torch.stack(of_task) if of_task else torch.zeros(0, device=device)
+        finite = values.isfinite()
+        rows.append(torch.stack([values.where(finite, 0.0).sum(), finite.float().sum()]))
+    sums = sum_over_ranks(torch.stack(rows)).tolist()
+    return {key: total / count for key, (total, count) in zip(keys, sums, strict=True) if count}
 
 
 def count_over_ranks(terms: dict[str, list[LossTerm]]) -> dict[str, Tensor]:

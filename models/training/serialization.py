@@ -23,10 +23,8 @@ def from_dict(kind: type[T], value: T | Mapping[str, Any]) -> T:
     """Build a dataclass from the result of `to_dict`; return an instance unchanged."""
     if isinstance(value, kind):
         return value
-    if not isinstance(value, Mapping):
-        raise TypeError(f"a {kind.__name__} or a mapping is needed, not {type(value).__name__}")
-    hints = typing.get_type_hints(kind)
-    return kind(**{str(name): _convert(hints[str(name)], item) for name, item in value.items()})
+    hints, items = typing.get_type_hints(kind), typing.cast(Mapping[str, Any], value).items()
+    return kind(**{name: _convert(hints[name], item) for name, item in items})
 
 
 def _plain(value: Any) -> Any:
