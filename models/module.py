@@ -20,9 +20,9 @@ from models.network.multitask_network import MultiTaskNetwork
 from models.tasks import TaskSpec
 from models.training.loss_weighting import LossWeights, check_training, joint_direction
 from models.training.optimizer import parameter_groups, schedule
-from models.training.running_loss import StepLoss, count_over_ranks, mean_over_ranks
 from models.training.serialization import from_dict, to_dict
 from models.training.stain_jitter import jitter_stain
+from models.training.step_losses import StepLoss, count_over_ranks, mean_over_ranks
 
 __all__ = ["MultiTaskModule", "TaskSpec"]
 
@@ -35,8 +35,8 @@ class MultiTaskModule(pl.LightningModule):
 
     Args:
         specs: all tasks of the run.
-        model: the encoder and what follows it.
-        optim: the optimiser.
+        model: settings of the network.
+        optim: settings of the optimiser.
         image_size: side of the network input in pixels.
         micro_batches_per_round: micro-batches that together hold every task once; the gradient
             of a round is then the same for every number of tasks per micro-batch.

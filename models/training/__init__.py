@@ -1,1 +1,1 @@
-"""Parts of the training module: optimizer, loss weighting, stain jitter and running losses."""
+"""Parts of the training module: optimizer, loss weighting, stain jitter and step losses."""

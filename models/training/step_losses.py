@@ -1,4 +1,4 @@
-"""Losses between two optimizer steps and two rows of the log, over all ranks."""
+"""Losses of tasks on micro-batches, their means and label counts over all ranks."""
 
 from __future__ import annotations
 
