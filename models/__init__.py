@@ -1,1 +1,1 @@
-"""The shared encoder, its heads, and what trains them."""
+"""The shared encoder, its heads, and the training module."""

@@ -9,7 +9,7 @@ from datamodules.core.config_ranges import limited
 
 
 class Schedule(Enum):
-    """How the learning rate moves over a run, always after a linear warm-up."""
+    """Course of the learning rate after the linear warm-up."""
 
     cosine = "cosine"
     constant = "constant"
@@ -17,7 +17,7 @@ class Schedule(Enum):
 
 @dataclass
 class ModelConfig:
-    """The shared encoder and what follows it.
+    """The shared encoder and the parts after it.
 
     Attributes:
         encoder: timm model name.
@@ -50,18 +50,18 @@ class OptimConfig:
     Attributes:
         encoder_lr: peak learning rate of the encoder.
         head_lr: peak learning rate of neck, decoder and heads.
-        reference_batch: images per dataset and optimizer step, over all ranks, that the two rates
-            are meant for; a run with n times as many multiplies both by n. 0 never scales.
+        reference_batch: images per dataset and optimizer step, over all ranks, for the two rates;
+            a run with n times as many multiplies both by n. 0 never scales.
         weight_decay: not applied to norms and biases.
         layer_decay: factor per encoder stage, from the last to the first; 1 turns it off.
         schedule: see `Schedule`.
         warmup_fraction: share of all steps spent warming up linearly.
         final_fraction: learning rate at the end, relative to the peak.
         clip_norm: gradient norm limit; 0 turns it off.
-        balancing: how losses become one: "fixed" (the weights of tasks), "uncertainty" (learned
+        balancing: how losses are combined: "fixed" (task weights), "uncertainty" (learned factors
             on top of them), or "torchjd:UPGrad" and other aggregators of that package, which
             combine the tasks' gradients (one process, all tasks in one micro-batch).
-        ema_decay: decay per step of the averaged weights, which are then the result; 0 is off.
+        ema_decay: decay per step of the averaged weights, which become the result; 0 is off.
     """
 
     encoder_lr: float = limited(1e-4, 0)

@@ -8,24 +8,24 @@ from torch.distributed.tensor import DTensor
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """The sum over all ranks, in place; as it is where there is one."""
+    """Return the sum over all ranks, in place; unchanged where there is one."""
     if ranks() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def largest_over_ranks(tensor: Tensor) -> Tensor:
-    """The largest of all ranks, element by element, in place; as it is where there is one."""
+    """Return the maximum over all ranks by element, in place; unchanged where there is one."""
     if ranks() > 1:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return tensor
 
 
 def ranks() -> int:
-    """Number of training processes."""
+    """Return the number of training processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether ranks hold pieces of its weights (FSDP)."""
+    """Return whether the weights are spread over the ranks (FSDP)."""
     return any(isinstance(p, DTensor) for p in module.parameters())

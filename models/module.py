@@ -13,16 +13,16 @@ from torch import Tensor
 from datamodules.stream.batch import MultiTaskBatch
 from models.config import ModelConfig, OptimConfig
 from models.distributed import ranks
-from models.metrics.collection import Scoreboard
+from models.metrics.task_metrics import TaskMetrics
 from models.network.heads import Prediction
-from models.network.losses import LossTerm, reduce
-from models.network.multitask_network import MultiTaskModel
+from models.network.losses import reduce
+from models.network.multitask_network import MultiTaskNetwork
 from models.tasks import TaskSpec
-from models.training import serialization as plain
 from models.training.loss_weighting import LossWeights, check_training, joint_direction
 from models.training.optimizer import parameter_groups, schedule
-from models.training.running_loss import RunningLoss, StepLoss, count_over_ranks
+from models.training.serialization import from_dict, to_dict
 from models.training.stain_jitter import jitter_stain
+from models.training.step_losses import StepLoss, count_over_ranks, mean_over_ranks
 
 __all__ = ["MultiTaskModule", "TaskSpec"]
 
@@ -30,18 +30,24 @@ __all__ = ["MultiTaskModule", "TaskSpec"]
 class MultiTaskModule(pl.LightningModule):
     """The encoder with a head for every task, its losses, metrics and optimiser.
 
-    Settings may come as dataclasses or as the plain dictionaries that a checkpoint holds, so that
-    checkpoints load with `weights_only=True`.
+    Settings are dataclasses, or the plain dictionaries of a checkpoint, which thus loads with
+    `weights_only=True`.
 
     Args:
         specs: all tasks of the run.
-        model: the encoder and what follows it.
-        optim: the optimiser.
+        model: settings of the network.
+        optim: settings of the optimiser.
         image_size: side of the network input in pixels.
         micro_batches_per_round: micro-batches that together hold every task once; the gradient
             of a round is then the same for every number of tasks per micro-batch.
-        stain_strength: of the HED jitter of training images; 0 turns it off.
-        seed: of everything random on the device.
+        stain_strength: strength of the HED jitter of training images; 0 turns it off.
+        seed: seed of everything random on the device.
+
+    Attributes:
+        model: the network.
+        losses: loss of each task of the last micro-batch by key, with its graph.
+        step_losses: losses of the current optimizer step.
+        scores: metrics of the stages "val" and "test".
     """
 
     def __init__(
@@ -55,17 +61,17 @@ class MultiTaskModule(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.specs = [plain.read(TaskSpec, spec) for spec in specs]
-        self.settings = plain.read(ModelConfig, model)
-        self.optim = plain.read(OptimConfig, optim)
+        self.specs = [from_dict(TaskSpec, spec) for spec in specs]
+        self.settings = from_dict(ModelConfig, model)
+        self.optim = from_dict(OptimConfig, optim)
         self.micro_batches_per_round = micro_batches_per_round
         self.stain_strength = stain_strength
         self.seed = seed
         self.save_hyperparameters(
             {
-                "specs": [plain.write(spec) for spec in self.specs],
-                "model": plain.write(self.settings),
-                "optim": plain.write(self.optim),
+                "specs": [to_dict(spec) for spec in self.specs],
+                "model": to_dict(self.settings),
+                "optim": to_dict(self.optim),
                 "image_size": image_size,
                 "micro_batches_per_round": micro_batches_per_round,
                 "stain_strength": stain_strength,
@@ -73,21 +79,21 @@ class MultiTaskModule(pl.LightningModule):
             },
             logger=False,
         )
-        self.model = MultiTaskModel(self.specs, self.settings, image_size)
+        self.model = MultiTaskNetwork(self.specs, self.settings, image_size)
         self.loss_weights = LossWeights(self.specs, self.optim.balancing)
         self.direction = joint_direction(
             self.optim.balancing, micro_batches_per_round, self.settings.compile
         )
         self.scores = torch.nn.ModuleDict(
-            {"val": Scoreboard(self.specs), "test": Scoreboard(self.specs, final=True)}
+            {"val": TaskMetrics(self.specs), "test": TaskMetrics(self.specs, final=True)}
         )
-        self.running = RunningLoss([spec.key for spec in self.specs])
         self.losses: dict[str, Tensor] = {}
         self.step_losses: list[StepLoss] = []
+        self._unlogged: list[StepLoss] = []
 
     @classmethod
     def from_checkpoint(cls, path: str) -> MultiTaskModule:
-        """Load a checkpoint without fetching pretrained weights first."""
+        """Load a checkpoint without downloading pretrained weights first."""
         saved = torch.load(path, map_location="cpu", weights_only=True)
         settings = dict(saved["hyper_parameters"])
         settings["model"] = {**settings["model"], "weights": "random"}
@@ -95,24 +101,21 @@ class MultiTaskModule(pl.LightningModule):
         module.load_state_dict(saved["state_dict"])
         return module
 
-    # -- data ---------------------------------------------------------------------------------
-
     def transfer_batch_to_device(
         self, batch: MultiTaskBatch, device: torch.device, dataloader_idx: int
     ) -> MultiTaskBatch:
-        """Copy without waiting: the loader pinned the memory."""
+        """Copy asynchronously: the loader pinned the memory."""
         return batch.to(device, non_blocking=True)
 
     def on_after_batch_transfer(self, batch: MultiTaskBatch, dataloader_idx: int) -> MultiTaskBatch:
         """Turn bytes into normalised float images, with stain jitter in training."""
-        return MultiTaskBatch(
-            self.prepare_images(batch.images, batch.step), batch.parts, batch.step
-        )
+        images = self.prepare_images(batch.images, batch.step)
+        return MultiTaskBatch(images, batch.parts, batch.step)
 
     def prepare_images(self, images: Tensor, step: int = 0) -> Tensor:
-        """From uint8 (n, height, width, 3) to normalised float (n, 3, height, width).
+        """Turn (n, height, width, 3) uint8 into normalised (n, 3, height, width) float32.
 
-        In training everything random on the device follows from (seed, rank, step), so a resumed
+        In training (seed, rank, step) determine everything random on the device, so a resumed
         run repeats exactly.
         """
         x = images.float().div_(255)
@@ -127,10 +130,8 @@ class MultiTaskModule(pl.LightningModule):
         x = x.permute(0, 3, 1, 2)  # already the channels-last memory format
         return x if self.settings.channels_last else x.contiguous()
 
-    # -- steps --------------------------------------------------------------------------------
-
     def training_step(self, batch: MultiTaskBatch, batch_idx: int) -> Tensor:
-        """Loss of one micro-batch, and a row in the log where one is due."""
+        """Return the loss of one micro-batch, and log a row where one is due."""
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.step_losses = []
         loss = self.micro_batch_loss(batch)
@@ -138,82 +139,74 @@ class MultiTaskModule(pl.LightningModule):
         return loss
 
     def micro_batch_loss(self, batch: MultiTaskBatch) -> Tensor:
-        """Weighted loss of all tasks of a micro-batch, whose images are prepared.
+        """Return the weighted loss of all tasks of a micro-batch, whose images are prepared.
 
-        Scaled by micro-batches per round: after Lightning's division by the number of accumulated
-        micro-batches, what remains is the weighted mean over tasks. `losses` keeps each task's
-        own, with its graph, until the next micro-batch.
+        It is scaled by the micro-batches per round, so that Lightning's division by the number of
+        accumulated micro-batches gives the weighted mean over tasks.
         """
-        outputs, nothing = self.model(batch.images, batch.parts)
-        terms: dict[str, list[LossTerm]] = {}
-        for part in batch.parts:
-            for spec in self.model.tasks_of(part):
-                target = part.targets[spec.task.name]
-                terms[spec.key] = self.model.head(spec).loss(outputs[spec.key], target)
+        outputs, anchor = self.model(batch.images, batch.parts)
+        tasks = list(self.model.tasks_in(batch.parts))
+        terms = {
+            spec.key: head.loss(outputs[spec.key], part.targets[spec.task.name])
+            for part, spec, head in tasks
+        }
         counts = count_over_ranks(terms)
         self.losses = {key: reduce(terms[key], counts[key], ranks()) for key in terms}
-        for part in batch.parts:
-            for spec in self.model.tasks_of(part):
-                loss = self.losses[spec.key].detach()
-                self.running.add(spec.key, loss)
-                self.step_losses.append(StepLoss(spec, part.index, loss))
-        total: Tensor = nothing + self.loss_weights(self.losses)
+        records = [StepLoss(s, part.index, self.losses[s.key].detach()) for part, s, _ in tasks]
+        self.step_losses += records
+        self._unlogged += records
+        total: Tensor = anchor + self.loss_weights(self.losses)
         return total * self.micro_batches_per_round
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Backward through the weighted mean, or as the joint direction wants it."""
+        """Backpropagate the weighted mean, or the losses apart for a joint direction."""
         if self.direction is None:
             super().backward(loss, *args, **kwargs)
             return
-        self.direction.backward(
-            self.loss_weights.relative(self.losses), *self.model.shared_and_own()
-        )
+        losses = self.loss_weights.relative(self.losses)
+        self.direction.backward(losses, *self.model.trained_parameters())
 
     def validation_step(self, batch: MultiTaskBatch, batch_idx: int) -> None:
         """Score the images that count."""
         self._score("val", batch)
 
     def test_step(self, batch: MultiTaskBatch, batch_idx: int) -> None:
-        """As in validation, with COCO's average precision for detection."""
+        """Score as in validation, with COCO's average precision for detection."""
         self._score("test", batch)
 
     def predict_step(self, batch: MultiTaskBatch, batch_idx: int = 0) -> dict[str, Prediction]:
-        """Predictions by task key ("dataset/task")."""
+        """Return predictions by task key ("dataset/task")."""
         outputs, _ = self.model(batch.images, batch.parts)
-        return {
-            spec.key: self.model.head(spec).predict(outputs[spec.key])
-            for spec in self.specs
-            if spec.key in outputs
-        }
+        tasks = self.model.tasks_in(batch.parts)
+        return {spec.key: head.predict(outputs[spec.key]) for _, spec, head in tasks}
 
     def on_validation_epoch_end(self) -> None:
-        """Log every metric, and one number for all tasks."""
+        """Log every metric, and their summary over tasks."""
         self._log_scores("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log every metric, and one number for all tasks."""
+        """Log every metric, and their summary over tasks."""
         self._log_scores("test")
 
     def _score(self, stage: str, batch: MultiTaskBatch) -> None:
         outputs, _ = self.model(batch.images, batch.parts)
-        for part in batch.parts:
-            for spec in self.model.tasks_of(part):
-                prediction = self.model.head(spec).predict(outputs[spec.key][: part.valid])
-                self.scores[stage].update(  # type: ignore[operator]
-                    spec, prediction, part.targets[spec.task.name], part.valid
-                )
+        for part, spec, head in self.model.tasks_in(batch.parts):
+            prediction = head.predict(outputs[spec.key][: part.valid])
+            target = part.targets[spec.task.name]
+            self.scores[stage].update(spec, prediction, target, part.valid)  # type: ignore[operator]
 
     def _log_losses(self, batch_idx: int) -> None:
         """Log means over the steps since the last row, when a row is due.
 
-        Lightning alone would log the closing micro-batch of a step and lose the tasks of others.
+        Lightning alone would log only the tasks of the last micro-batch of a step.
         """
         trainer: Any = self.trainer
         closes = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
         due = (trainer.global_step + 1) % trainer.log_every_n_steps == 0 or trainer.is_last_batch
         if not (closes and due):
             return
-        means = self.running.take(self.device)
+        keys = [spec.key for spec in self.specs]
+        means, self._unlogged = mean_over_ranks(self._unlogged, keys, self.device), []
         weights = self.loss_weights.fixed
         total = sum(weights[key] * mean for key, mean in means.items())
         for key, mean in means.items():
@@ -224,29 +217,24 @@ class MultiTaskModule(pl.LightningModule):
 
     def _log_scores(self, stage: str) -> None:
         scores, summary = self.scores[stage].collect()  # type: ignore[operator]
-        # The ranks agree already; Lightning wants to be told.
+        # The ranks agree already, but Lightning warns without sync_dist.
         for key, value in scores.items():
             self.log(f"{stage}/{key}", value, sync_dist=True)
         if summary is not None:
             self.log(f"{stage}/summary", summary, sync_dist=True)
 
     def on_fit_start(self) -> None:
-        """Refuse a balancing that this trainer cannot give."""
+        """Check that the trainer supports the balancing of losses."""
         check_training(self.optim.balancing, self, self.trainer)
 
-    # -- optimiser ----------------------------------------------------------------------------
-
     def configure_optimizers(self) -> Any:
-        """AdamW with linear warm-up, then cosine or constant, per optimizer step."""
+        """Return AdamW with linear warm-up, then cosine or constant, per optimizer step."""
         fused = self.device.type == "cuda" and str(self.trainer.precision) != "16-mixed"
         groups = parameter_groups(self.model, self.optim)
         learned = list(self.loss_weights.parameters())
         if learned:
             groups.append({"params": learned, "lr": self.optim.head_lr, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups, fused=fused)
-        total = self.trainer.estimated_stepping_batches
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(self.optim, int(total)))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        factor = schedule(self.optim, int(self.trainer.estimated_stepping_batches))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]

@@ -13,56 +13,53 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from models.module import MultiTaskModule
-from models.network.multitask_network import MultiTaskModel
-
-_BLOCKS = ("blocks", "stages", "layers")
-"""What timm calls the parts of an encoder that hold its weights, one after the other."""
+from models.network.multitask_network import MultiTaskNetwork
 
 
 class ShardedModule(MultiTaskModule):
-    """Shards by block of the encoder, so that a rank holds one block whole at a time.
+    """Shards by block of the encoder, so that a rank holds one whole block at a time.
 
-    What lies outside the blocks (stem, neck, heads) is small and whole during a pass.
+    The parts outside the blocks (stem, neck, heads) are small and whole during a pass.
     """
 
     def configure_model(self) -> None:
-        """Shard, once the ranks know each other; Lightning calls this."""
+        """Shard the network; Lightning calls this once the ranks are connected."""
         if self.device_mesh is None:
             raise RuntimeError("sharding needs Lightning's ModelParallelStrategy")
         mesh = self.device_mesh["data_parallel"]
-        # Only contiguous weights can be cut; the images stay in channels-last memory.
+        # Only contiguous weights can be sharded; the images stay in channels-last memory.
         self.model.to(memory_format=torch.contiguous_format)
         for block in blocks(self.model.encoder.model):
             fully_shard(block, mesh=mesh)
         fully_shard(self.model, mesh=mesh)
 
     def gather(self) -> None:
-        """Put the whole network in the place of the sharded one, on every rank; all must call it.
+        """Replace the sharded network by the whole one, on every rank; all ranks must call it.
 
-        Once training is over a rank can use it without the others.
+        After training a rank can then use it without the others.
         """
         state = {
             key: (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
             for key, value in self.model.state_dict().items()
         }
         settings = replace(self.settings, weights="random", compile=False)
-        self.model = MultiTaskModel(self.specs, settings, self.hparams["image_size"])
+        self.model = MultiTaskNetwork(self.specs, settings, self.hparams["image_size"])
         self.model.load_state_dict(state)
         self.model.to(self.device)
 
 
 class Gather(Callback):
-    """Makes a sharded module whole when training ends. Place it before whoever uses the result."""
+    """Gathers a sharded module after training. Place it before callbacks that use the result."""
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """All ranks, for the last time together."""
+        """Gather on all ranks, in their last collective call."""
         if isinstance(pl_module, ShardedModule):
             pl_module.gather()
 
 
 def blocks(encoder: nn.Module) -> Iterator[nn.Module]:
-    """The parts of a timm model that are called one after the other; none where unknown."""
-    for name in _BLOCKS:
+    """Yield the consecutive parts of a timm model, by timm's names; none where they are unknown."""
+    for name in ("blocks", "stages", "layers"):
         part = getattr(encoder, name, None)
         if isinstance(part, nn.Sequential | nn.ModuleList):
             yield from part

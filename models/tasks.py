@@ -1,4 +1,4 @@
-"""A task of a run: what a dataset asks of the shared encoder."""
+"""A task of a run: one task of one dataset."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class TaskSpec:
 
     Attributes:
         dataset: the dataset's name in the run.
-        task: what is to be learnt.
-        mpp: um per pixel at the network input; 0 where unknown, which detection does not allow.
-        class_weights: segmentation: factors of the classes in the cross entropy.
+        task: kind, classes and other facts.
+        mpp: µm/px at the network input; 0 where unknown, which detection does not allow.
+        class_weights: factors of the classes in the cross entropy, for segmentation.
     """
 
     dataset: str
@@ -27,27 +27,24 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if self.task.kind is TaskKind.DETECTION and self.mpp <= 0:
             raise ConfigError(
-                f"{self.key}: the size of a pixel is unknown, and objects are measured in um; "
+                f"{self.key}: the size of a pixel is unknown, and objects are measured in µm; "
                 f"set data.train.{self.dataset}.mpp"
             )
-        if self.class_weights and self.task.kind is not TaskKind.SEGMENTATION:
+        segments = self.task.kind is TaskKind.SEGMENTATION
+        if self.class_weights and (not segments or min(self.class_weights) < 0):
             raise ConfigError(
                 f"data.train.{self.dataset}.class_weights: {self.task.name} is a {self.task.kind} "
-                "task; only segmentation has weights of classes"
-            )
-        if self.class_weights and min(self.class_weights) < 0:
-            raise ConfigError(
-                f"data.train.{self.dataset}.class_weights: {self.task.name} has a negative weight"
+                "task; only segmentation has class weights, and none may be negative"
             )
         if self.task.kind is not TaskKind.REGRESSION and not self.task.classes:
             raise ConfigError(f"{self.key}: a {self.task.kind} task must name its classes")
 
     @property
     def key(self) -> str:
-        """Name in logs."""
+        """Return the name in logs."""
         return f"{self.dataset}/{self.task.name}"
 
     @property
     def module_name(self) -> str:
-        """Name among modules, where a dot has a meaning of its own."""
+        """Return the name among modules, which must not contain a dot."""
         return self.key.replace(".", "_")

@@ -16,8 +16,8 @@ from datamodules.core.records import TaskKind
 from evaluation.figures.canvas import new_figure, style
 from evaluation.figures.palette import MUTED, SLOTS
 from models.metrics.classification import Auroc, ClassScores
-from models.metrics.collection import Scoreboard
 from models.metrics.detection import SCORE_BINS, CentreDistanceF1
+from models.metrics.task_metrics import TaskMetrics
 from models.tasks import TaskSpec
 
 Counts = NDArray[np.float64]
@@ -77,15 +77,14 @@ class Tally:
         return [float(b) / steps if f.any() else 0.5 for b, f in zip(best, f1, strict=True)]
 
 
-def read_tallies(board: Scoreboard) -> list[Tally]:
-    """What a scoreboard holds, before `collect` forgets it; every rank must call this.
+def read_tallies(board: TaskMetrics) -> list[Tally]:
+    """What the metrics hold, before `collect` forgets it; every rank must call this.
 
     Tasks without anything to show (segmentation, regression, no image) are left out.
     """
     found = []
     for spec in board.specs:
-        metrics = board.metrics[spec.module_name].children()
-        tally = _tally(spec, [m for m in metrics if isinstance(m, Metric)])
+        tally = _tally(spec, board.of(spec))
         if tally is not None:
             found.append(tally)
     return found
@@ -93,7 +92,7 @@ def read_tallies(board: Scoreboard) -> list[Tally]:
 
 def _tally(spec: TaskSpec, metrics: Iterable[Metric]) -> Tally | None:
     states = {type(metric): _summed(metric) for metric in metrics}
-    confusion = states[ClassScores]["matrix"] if ClassScores in states else None
+    confusion = states[ClassScores]["confmat"] if ClassScores in states else None
     names: tuple[str, ...] = ()
     hits = misses = np.zeros((0, SCORE_BINS + 1))
     positives = np.zeros(0)

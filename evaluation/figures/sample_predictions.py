@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from datamodules.core.records import TaskKind
 from datamodules.stream.batch import BatchTarget, DetectionTarget
-from models.metrics.detection import pairs
-from models.metrics.metrics import PixelScores
-from models.network.detection import Detections
+from models.metrics.classification import PixelScores
+from models.metrics.detection import match_detections
+from models.network.detection_grid import Detections
 from models.network.heads import Prediction
 from models.tasks import TaskSpec
 
@@ -95,7 +95,7 @@ def objects_of(panel: Panel) -> list[Objects]:
     target, found = panel.target, panel.prediction
     if not isinstance(target, DetectionTarget) or not isinstance(found, Detections):
         raise TypeError(f"{panel.spec.key} is not a detection task")
-    taken = pairs(found, target, panel.spec.task.match_distance_um / panel.spec.mpp)
+    taken = match_detections(found, target, panel.spec.task.match_distance_um / panel.spec.mpp)
     hit = torch.zeros(len(target.labels), dtype=torch.bool)
     hit[taken[taken >= 0]] = True
     result = []

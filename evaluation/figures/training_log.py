@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from datamodules.core.errors import ProbeError
-from models.metrics.metrics import SUMMARY
+from models.metrics.task_metrics import SUMMARY
 
 MAIN = tuple(dict.fromkeys(SUMMARY.values()))
 """The metrics that stand for a task of each kind."""

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from datamodules.core.atomic import write_json
 from datamodules.multitask import MultiTaskDataModule
 from evaluation.run_files import FINAL
-from models.metrics.collection import Scoreboard
+from models.metrics.task_metrics import TaskMetrics
 from models.module import MultiTaskModule
 
 
@@ -63,8 +63,8 @@ class FinalScores(Callback):
                 trainer.strategy.test_step(moved, number)
         module.train(training)
         board = module.scores["test"]
-        if not isinstance(board, Scoreboard):
-            raise TypeError(f"expected a Scoreboard, got {type(board).__name__}")
+        if not isinstance(board, TaskMetrics):
+            raise TypeError(f"expected TaskMetrics, got {type(board).__name__}")
         self.scores, self.summary = board.collect()
         self.splits = stream.final_splits()
         if not trainer.is_global_zero:

@@ -19,7 +19,7 @@ from datamodules.reader import DatasetReader
 from lightning_app.config import NonFinite
 from models.distributed import largest_over_ranks, ranks
 from models.module import MultiTaskModule
-from models.training.running_loss import StepLoss
+from models.training.step_losses import StepLoss
 
 log = logging.getLogger(__name__)
 

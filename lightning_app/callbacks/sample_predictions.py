@@ -32,9 +32,9 @@ from evaluation.figures.sample_figure import write_panel
 from evaluation.figures.sample_predictions import Panel, above
 from evaluation.run_files import CONFUSION, RECALL
 from lightning_app.loggers.wandb_media import log_panels, log_tallies
-from models.metrics.collection import Scoreboard
+from models.metrics.task_metrics import TaskMetrics
 from models.module import MultiTaskModule
-from models.network.detection import Detections
+from models.network.detection_grid import Detections
 from models.network.heads import Prediction
 
 FOLDER = "panels"
@@ -72,8 +72,8 @@ class ShowPanels(Callback):
         """Keep what was counted, before the module scores and forgets it."""
         module = _ours(pl_module)
         board = module.scores["val"]
-        if not isinstance(board, Scoreboard):
-            raise TypeError(f"expected a Scoreboard, got {type(board).__name__}")
+        if not isinstance(board, TaskMetrics):
+            raise TypeError(f"expected TaskMetrics, got {type(board).__name__}")
         self._tallies = read_tallies(board)
         epoch = trainer.current_epoch + 1
         if self.every and self._drawn + self.every <= epoch < (trainer.max_epochs or 0):

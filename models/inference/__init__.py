@@ -1,4 +1,1 @@
-"""The trained encoder on its own: export, and loading it frozen.
-
-Heads and training state stay behind.
-"""
+"""The trained encoder without heads and training state: export, and loading it frozen."""

@@ -32,7 +32,7 @@ def export_encoder(
 
     Args:
         source: the module after training, or its encoder.
-        folder: made where it is missing.
+        folder: created if missing.
         extra: more facts to keep (datasets, licences, scores); plain containers.
 
     Returns:
@@ -50,12 +50,12 @@ def export_encoder(
         (folder / FACTS_FILE).unlink(missing_ok=True)
     text = json.dumps({**(extra or {}), **facts}, indent=2, default=str)
     write_text(folder / FACTS_FILE, f"{text}\n")
-    shutil.copymode(folder / FACTS_FILE, path)  # safetensors lets nobody else read its files
+    shutil.copymode(folder / FACTS_FILE, path)  # safetensors makes files private to the user
     return path
 
 
 def facts_of(encoder: Encoder) -> dict[str, Any]:
-    """How to build the encoder with timm, and how to feed it."""
+    """Return how to build the encoder with timm, and how to prepare its input."""
     return {
         "timm_name": encoder.name,
         "model_kwargs": encoder.kwargs,
@@ -69,7 +69,7 @@ def facts_of(encoder: Encoder) -> dict[str, Any]:
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes of all weights, in order of the names."""
+    """Return the SHA-256 of names, types, shapes and bytes of all weights, sorted by name."""
     total = hashlib.sha256()
     for key in sorted(state):
         value = state[key].detach().cpu().contiguous()

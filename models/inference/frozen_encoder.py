@@ -1,4 +1,4 @@
-"""Frozen encoders, whatever they come from: runs, checkpoints, timm, the hub, plain files."""
+"""Frozen encoders from any source: runs, checkpoints, timm, the hub, plain weight files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from datamodules.core.errors import EncoderError, WeightsError
 from models.inference.export import WEIGHTS_FILE, digest, facts_of
 from models.module import MultiTaskModule
-from models.network.encoder import Encoder, build_model
-from models.network.weights import from_source, load, read_safetensors
+from models.network.encoder import Encoder
+from models.network.weights import build_model, from_source, load, read_safetensors
 
 PRECISIONS = ("fp32", "bf16")
 FORMS = (
@@ -31,9 +31,9 @@ class FrozenEncoder:
 
     Args:
         model: timm model without classifier.
-        name: how results call it.
+        name: name of the encoder in results.
         facts: `input_size`, `mean`, `std`, as in encoder.json.
-        device: where it computes.
+        device: device of the computation.
 
     Attributes:
         digest: SHA-256 of its weights.
@@ -53,7 +53,7 @@ class FrozenEncoder:
         self.to(device)
 
     def to(self, device: torch.device | str) -> FrozenEncoder:
-        """Compute there from now on."""
+        """Move the encoder to a device."""
         self.device = torch.device(device)
         self.model.to(self.device)
         return self
@@ -63,14 +63,14 @@ class FrozenEncoder:
         """Embed images.
 
         Args:
-            images: uint8 (n, height, width, 3).
+            images: (n, height, width, 3) uint8.
             precision: "fp32", or "bf16" for mixed precision; features differ between them.
 
         Returns:
-            float32 (n, dim), on the CPU.
+            (n, dim) float32, on the CPU.
 
         Raises:
-            EncoderError: the encoder takes only images of another size.
+            EncoderError: the encoder accepts only images of another size.
         """
         if precision not in PRECISIONS:
             raise ValueError(f"precision={precision}: choose one of {', '.join(PRECISIONS)}")
@@ -105,56 +105,59 @@ def load_encoder(
         spec: one of
 
             - a folder with an export (a run's folder), or its encoder.safetensors;
-            - a checkpoint of ours (.ckpt): the averaged weights, where training averages them;
+            - a checkpoint of this project (.ckpt), with the averaged weights if there are any;
             - "<file>.safetensors:<timm name>", weights of that timm model;
             - "imagenet:<timm name>" or "random:<timm name>"; the name may carry a tag of timm's;
             - "hf-hub:<organisation>/<name>" or "local-dir:<folder>", a model in timm's layout.
-        image_size: side of the network input in pixels; the encoder's own where None.
-        device: where to compute.
-        seed: of random weights.
+        image_size: side of the network input in pixels; the encoder's own if None.
+        device: device of the computation.
+        seed: seed of random weights.
 
     Raises:
         WeightsError: there is no such encoder, or its weights do not fit or are damaged.
-        EncoderError: timm does not know the model.
+        EncoderError: there is no such timm model.
+
+    Example:
+        >>> encoder = load_encoder("random:test_resnet", image_size=64)
+        >>> encoder.embed(torch.zeros(2, 64, 64, 3, dtype=torch.uint8)).shape
+        torch.Size([2, 96])
     """
-    text = str(spec)
-    source, _, name = text.partition(":")
-    if source in ("imagenet", "random") and name:
-        return _fresh(name, source, text, image_size, device, seed)
-    if source in ("hf-hub", "local-dir") and name:
-        return _foreign(text, image_size, device)
-    named = re.fullmatch(r"(.+\.safetensors):([\w.]+)", text)
-    if named:
-        path = Path(named[1])
-        return _fresh(named[2], str(path), name_of(path), image_size, device, seed)
-    path = Path(spec)
-    if path.suffix == ".ckpt" and path.is_file():
-        return _checkpointed(path, image_size, device)
-    if path.is_dir():
-        path = path / WEIGHTS_FILE
-    facts_path = path.with_suffix(".json")
-    if facts_path.is_file():
-        return _exported(path, facts_path, image_size, device)
-    if path.is_file() and path.suffix == ".safetensors":
-        raise WeightsError(
-            f"encoder {spec}: no {facts_path.name} beside it says which timm model it belongs to; "
-            f"name the model: {path}:TIMM_NAME"
-        )
-    hint = f"; did you mean imagenet:{text}?" if timm.is_model(text) else ""
-    where = f"no {WEIGHTS_FILE} there" if Path(spec).is_dir() else "nothing there"
-    raise WeightsError(f"encoder {spec}: {where}{hint}; give {FORMS}")
+    label, path = str(spec), Path(spec)
+    source, _, name = label.partition(":")
+    weights_of_model = re.fullmatch(r"(.+\.safetensors):([\w.]+)", label)
+    if weights_of_model:
+        source, name = weights_of_model.groups()
+        label = name_of(Path(source))
+    with torch.random.fork_rng(devices=[]):
+        if weights_of_model or (name and source in ("imagenet", "random")):
+            config = timm.get_pretrained_cfg(name)
+            size = image_size or (config.input_size[-1] if config is not None else 224)
+            torch.manual_seed(seed)
+            model, kwargs = build_model(name, source, size)
+            facts = {**_published(model), "timm_name": name, "model_kwargs": kwargs}
+        elif name and source in ("hf-hub", "local-dir"):
+            model = from_source(label)
+            facts = _published(model)
+        else:
+            checkpoint = path.suffix == ".ckpt" and path.is_file()
+            path = path if checkpoint else _exported_weights(path)
+            label = name_of(path)
+            facts, state = _read_checkpoint(path) if checkpoint else _read_export(path)
+            model = _rebuild(facts, state, str(path), image_size)
+    facts["input_size"] = image_size or facts["input_size"]
+    return FrozenEncoder(model, label, facts, device)
 
 
 def freeze(encoder: Encoder, name: str, device: torch.device | str = "cpu") -> FrozenEncoder:
-    """A frozen copy of an encoder as it is now, also in the middle of training."""
+    """Return a frozen copy of an encoder as it is now, also in the middle of training."""
+    facts = facts_of(encoder)
     with torch.random.fork_rng(devices=[]):
-        model = timm.create_model(encoder.name, num_classes=0, **encoder.kwargs)
-    model.load_state_dict(encoder.model.state_dict())
-    return FrozenEncoder(model, name, facts_of(encoder), device)
+        model = _rebuild(facts, encoder.model.state_dict(), name)
+    return FrozenEncoder(model, name, facts, device)
 
 
 def name_of(path: Path) -> str:
-    """How results call the encoder behind a path: short, and telling runs apart."""
+    """Return the name of the encoder at a path in results: short, and different for each run."""
     # last.ckpt is a link and keeps its name.
     path = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
     if path.name == WEIGHTS_FILE:
@@ -164,75 +167,66 @@ def name_of(path: Path) -> str:
     return path.stem if path.suffix in (".ckpt", ".safetensors") else path.name
 
 
-def _checkpointed(path: Path, image_size: int | None, device: torch.device | str) -> FrozenEncoder:
-    try:
-        encoder = MultiTaskModule.from_checkpoint(str(path)).model.encoder
-    except Exception as error:
-        # torch reports damage in many ways; the cause is in the message.
-        raise WeightsError(f"{path}: not a checkpoint of this project ({error})") from error
-    frozen = freeze(encoder, name_of(path), device)
-    if image_size is None or image_size == frozen.input_size:
-        return frozen
-    model, _ = build_model(encoder.name, "random", image_size)
-    load(model, encoder.model.state_dict(), str(path))
-    return FrozenEncoder(model, frozen.name, {**frozen.facts, "input_size": image_size}, device)
+def _exported_weights(path: Path) -> Path:
+    """Return the weights file of an export, which has its facts beside it."""
+    weights = path / WEIGHTS_FILE if path.is_dir() else path
+    if weights.with_suffix(".json").is_file():
+        return weights
+    if weights.is_file() and weights.suffix == ".safetensors":
+        raise WeightsError(
+            f"encoder {path}: no {weights.with_suffix('.json').name} beside it names its timm "
+            f"model; name the model: {weights}:TIMM_NAME"
+        )
+    hint = f"; did you mean imagenet:{path}?" if timm.is_model(str(path)) else ""
+    where = f"no {WEIGHTS_FILE} there" if path.is_dir() else "nothing there"
+    raise WeightsError(f"encoder {path}: {where}{hint}; give {FORMS}")
 
 
-def _exported(
-    path: Path, facts_path: Path, image_size: int | None, device: torch.device | str
-) -> FrozenEncoder:
+def _read_export(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    facts_path = path.with_suffix(".json")
     try:
         facts = json.loads(facts_path.read_text())
-        name, size = str(facts["timm_name"]), int(facts["input_size"])
-        kwargs, announced = dict(facts["model_kwargs"]), str(facts["digest"])
+        *_, expected = (facts[k] for k in ("timm_name", "input_size", "model_kwargs", "digest"))
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{facts_path}: not an encoder's facts ({error}); export again"
         ) from error
     state = read_safetensors(path)
-    if digest(state) != announced:
+    if digest(state) != expected:
         raise WeightsError(
             f"{path}: the weights are not those that {facts_path.name} describes; copy both files "
             "of one export"
         )
-    if image_size is not None and image_size != size:
+    return facts, state
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        encoder = MultiTaskModule.from_checkpoint(str(path)).model.encoder
+    except Exception as error:
+        # torch reports damage in many ways; the cause is in the message.
+        raise WeightsError(f"{path}: not a checkpoint of this project ({error})") from error
+    return facts_of(encoder), encoder.model.state_dict()
+
+
+def _rebuild(
+    facts: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    source: str,
+    image_size: int | None = None,
+) -> nn.Module:
+    """Build the timm model of an exported encoder, for another image size where one is given."""
+    name = facts["timm_name"]
+    if image_size and image_size != facts["input_size"]:
         model, _ = build_model(name, "random", image_size)
     else:
-        model = timm.create_model(name, num_classes=0, **kwargs)
-    load(model, state, str(path))
-    facts["input_size"] = image_size or size
-    return FrozenEncoder(model, name_of(path), facts, device)
-
-
-def _fresh(
-    name: str,
-    weights: str,
-    label: str,
-    image_size: int | None,
-    device: torch.device | str,
-    seed: int,
-) -> FrozenEncoder:
-    config = timm.get_pretrained_cfg(name)
-    size = image_size or (config.input_size[-1] if config is not None else 224)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model, kwargs = build_model(name, weights, size)
-    facts = {**_published(model), "timm_name": name, "model_kwargs": kwargs, "input_size": size}
-    return FrozenEncoder(model, label, facts, device)
-
-
-def _foreign(spec: str, image_size: int | None, device: torch.device | str) -> FrozenEncoder:
-    """A model that describes itself, in timm's layout."""
-    with torch.random.fork_rng(devices=[]):
-        model = from_source(spec)
-    facts = _published(model)
-    return FrozenEncoder(
-        model, spec, {**facts, "input_size": image_size or facts["input_size"]}, device
-    )
+        model = timm.create_model(name, num_classes=0, **facts["model_kwargs"])
+    load(model, state, source)
+    return model
 
 
 def _published(model: nn.Module) -> dict[str, Any]:
-    """What timm says about a model."""
+    """Return timm's facts about a model."""
     published: Any = model.pretrained_cfg
     return {
         "timm_name": published["architecture"],

@@ -1,4 +1,4 @@
-"""The network and its losses: encoder, neck, heads and the weights to start from.
+"""The network and its losses: encoder, neck, heads and pretrained weights.
 
-Nothing here knows of Lightning, optimizers or logging.
+Nothing here depends on Lightning, optimizers or logging.
 """

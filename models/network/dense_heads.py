@@ -1,4 +1,4 @@
-"""The heads of tasks that say where: a class per pixel, objects as boxes."""
+"""The heads of dense tasks: a class per pixel, objects as boxes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,29 @@ from torch import Tensor, nn
 
 from datamodules.core.errors import ConfigError
 from datamodules.core.records import Task
-from datamodules.stream.batch import BatchTarget, DetectionTarget
+from datamodules.stream.batch import DetectionTarget
 from models.network import losses
-from models.network.detection import Detections, Grid, assign
-from models.network.heads import Features, Head, dense_target, quiet
+from models.network.detection_grid import DetectionGrid, Detections
+from models.network.heads import Features, Head, init_head
 from models.network.losses import LossTerm
+
+SCORE_THRESHOLD = 0.05
+NMS_IOU = 0.5
+MOST_OBJECTS = 500  # per image
 
 
 class SegmentationHead(Head):
-    """A class per pixel.
+    """A class per pixel, from the decoder's map of `width` channels.
 
-    Args:
-        task: names the classes, background included, and the ignore index.
-        width: channels of the decoder's map.
-        class_weights: factors of the classes in the cross entropy; none where empty.
+    `class_weights` are factors of the classes in the cross entropy.
+
+    Example:
+        >>> from datamodules.core.records import TaskKind
+        >>> task = Task("glands", TaskKind.SEGMENTATION, ("background", "gland"))
+        >>> head = SegmentationHead(task, width=4)
+        >>> features = Features(torch.rand(2, 8), torch.rand(2, 4, 8, 8), size=(32, 32))
+        >>> head.predict(head(features)).shape
+        torch.Size([2, 32, 32])
     """
 
     class_weights: Tensor | None
@@ -36,25 +45,23 @@ class SegmentationHead(Head):
                 f"task {task.name}: {len(class_weights)} class weights for "
                 f"{len(task.classes)} classes; give one for each of {', '.join(task.classes)}"
             )
-        self.conv = quiet(nn.Conv2d(width, len(task.classes), 1))
+        self.conv = init_head(nn.Conv2d(width, len(task.classes), 1))
         weights = torch.tensor(class_weights) if class_weights else None
         self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, features: Features) -> Tensor:
-        """Logits (n, classes, height, width) at the size of the network input."""
+        """Return logits (n, classes, height, width) at the size of the network input."""
         if features.dense is None:
             raise ValueError(f"task {self.task.name} needs the decoder's map")
         coarse: Tensor = self.conv(features.dense)
         return F.interpolate(coarse.float(), features.size, mode="bilinear", align_corners=False)
 
-    def loss(self, output: Tensor, target: BatchTarget) -> list[LossTerm]:
-        """Cross entropy and Dice loss, half each."""
-        return losses.segmentation(
-            output, dense_target(target), self.task.ignore_index, self.class_weights
-        )
+    def loss(self, output: Tensor, target: Tensor) -> list[LossTerm]:
+        """Return cross entropy and Dice loss, half each."""
+        return losses.segmentation(output, target, self.task.ignore_index, self.class_weights)
 
     def predict(self, output: Tensor) -> Tensor:
-        """Most probable class (n, height, width)."""
+        """Return the most probable classes (n, height, width)."""
         return output.argmax(1)
 
 
@@ -62,48 +69,48 @@ class DetectionHead(Head):
     """Objects as boxes, on the one pyramid level where a typical object spans about 4 cells.
 
     Args:
-        task: names the classes of objects.
+        task: with the classes of the objects.
         width: channels of the tower's maps.
-        level: which pyramid level.
+        level: index of the pyramid level.
         grid: stride of that level and size of a typical object.
+
+    Example:
+        >>> from datamodules.core.records import TaskKind
+        >>> task = Task("mitosis", TaskKind.DETECTION, ("mitosis",))
+        >>> head = DetectionHead(task, width=4, level=0, grid=DetectionGrid(4.0, 16.0))
+        >>> output = head(Features(torch.rand(2, 8), tower={0: torch.rand(2, 4, 8, 8)}))
+        >>> len(head.predict(output).boxes)  # random weights: no score above the threshold
+        0
     """
 
-    threshold = 0.05
-    overlap = 0.5
-    limit = 500
-
-    def __init__(self, task: Task, width: int, level: int, grid: Grid) -> None:
+    def __init__(self, task: Task, width: int, level: int, grid: DetectionGrid) -> None:
         super().__init__(task)
         self.level = level
         self.grid = grid
         self.classes = len(task.classes)
-        self.conv = quiet(nn.Conv2d(width, self.classes + 4, 1))
+        self.conv = init_head(nn.Conv2d(width, self.classes + 4, 1))
         prior = losses.FOCAL_PRIOR
         with torch.no_grad():
             self.conv.get_parameter("bias")[: self.classes] = -math.log((1 - prior) / prior)
 
     def forward(self, features: Features) -> Tensor:
-        """Class logits, centre offset and log size of every cell, (n, classes + 4, h, w)."""
+        """Return class logits, centre offset and log size of every cell, (n, classes + 4, h, w)."""
         out: Tensor = self.conv(features.tower[self.level])
         return out
 
-    def loss(self, output: Tensor, target: BatchTarget) -> list[LossTerm]:
-        """Focal loss over all cells and generalised IoU loss where an object is."""
-        if not isinstance(target, DetectionTarget):
-            raise TypeError(f"task {self.task.name} needs a DetectionTarget")
+    def loss(self, output: Tensor, target: DetectionTarget) -> list[LossTerm]:
+        """Return focal loss over all cells and generalised IoU loss over cells with an object."""
         n, channels, height, width = output.shape
         flat = output.float().permute(0, 2, 3, 1).reshape(-1, channels)
-        found = assign(target, n, height, width, self.grid.stride)
+        cell, box = self.grid.assign(target, n, height, width)
         truth = torch.zeros_like(flat[:, : self.classes])
-        truth[found.cell, target.labels[found.box]] = 1
-        raw = flat[found.cell, self.classes :]
-        boxes = self.grid.boxes(raw, found.cell, height, width)
-        number = losses.count_of(len(found.cell), output)
-        score = losses.focal(flat[:, : self.classes], truth, number)
-        overlap = losses.box_overlap(boxes, target.boxes[found.box])
+        truth[cell, target.labels[box]] = 1
+        boxes = self.grid.boxes(flat[cell, self.classes :], cell, height, width)
+        score = losses.focal(flat[:, : self.classes], truth, len(cell))
+        overlap = losses.box_overlap(boxes, target.boxes[box])
         # At the start the focal term is 1 and boxes of typical size overlap about by half.
-        return [LossTerm(t.sum / 1.5, t.count) for t in (score, overlap)]
+        return [LossTerm(term.sum / 1.5, term.count) for term in (score, overlap)]
 
     def predict(self, output: Tensor) -> Detections:
-        """Boxes with scores."""
-        return self.grid.decode(output, self.classes, self.threshold, self.overlap, self.limit)
+        """Return boxes with scores."""
+        return self.grid.decode(output, self.classes, SCORE_THRESHOLD, NMS_IOU, MOST_OBJECTS)

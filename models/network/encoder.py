@@ -5,26 +5,20 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import timm
 import torch
 from timm.models._manipulate import group_with_matcher
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from datamodules.core.errors import ConfigError, EncoderError, WeightsError
+from datamodules.core.errors import ConfigError, EncoderError
 from models.config import ModelConfig
-from models.network.weights import create
+from models.network.weights import build_model
 
 PYRAMID_REDUCTIONS = (4, 8, 16, 32)
 
 
 class EncoderOutput(NamedTuple):
-    """What one pass of the encoder gives.
-
-    Attributes:
-        pyramid: feature maps (n, channels, height, width), from fine to coarse.
-        embedding: (n, dim), what the exported timm model returns.
-    """
+    """Feature maps (n, channels, height, width), fine to coarse, and the embedding (n, dim)."""
 
     pyramid: list[Tensor]
     embedding: Tensor
@@ -37,17 +31,25 @@ class Encoder(nn.Module):
     gives exactly `embedding`.
 
     Args:
-        config: model, weights and what is frozen.
+        config: model, weights and frozen parts.
         image_size: side of the square network input in pixels.
 
     Attributes:
         channels, reductions: of the pyramid's maps. Models with one scale (plain vision
             transformers) have one entry.
-        kwargs: what `timm.create_model` needs beside the name and `num_classes=0`.
+        kwargs: arguments of `timm.create_model` beside the name and `num_classes=0`.
 
     Raises:
-        EncoderError: the model cannot serve as encoder; the message says why.
-        WeightsError: its weights cannot be had.
+        EncoderError: the model cannot serve as encoder; the message gives the reason.
+        WeightsError: its weights are not available.
+
+    Example:
+        >>> encoder = Encoder(ModelConfig("test_resnet", weights="random"), image_size=64)
+        >>> output = encoder(torch.rand(2, 3, 64, 64))
+        >>> output.embedding.shape
+        torch.Size([2, 96])
+        >>> [feature_map.shape[-1] for feature_map in output.pyramid]
+        [16, 8, 4, 2]
     """
 
     def __init__(self, config: ModelConfig, image_size: int) -> None:
@@ -67,7 +69,12 @@ class Encoder(nn.Module):
         self.freeze_norm = config.freeze_norm
         self.frozen = self._freeze_stages(config.freeze_stages)
         if config.grad_checkpointing:
-            self._checkpoint_gradients()
+            try:
+                self.model.set_grad_checkpointing(True)  # type: ignore[operator]
+            except (AttributeError, AssertionError, NotImplementedError) as error:
+                raise ConfigError(
+                    f"model.grad_checkpointing: {self.name} does not offer it; set it to false"
+                ) from error
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
         if config.compile:
@@ -75,13 +82,13 @@ class Encoder(nn.Module):
         self.train()
 
     def forward(self, images: Tensor) -> EncoderOutput:
-        """Encode normalised images (n, 3, height, width)."""
+        """Encode normalised images (n, 3, height, width) float32."""
         last, maps = self._intermediates(images)
         embedding = self.model.forward_head(last)  # type: ignore[operator]
         return EncoderOutput([maps[i] for i in self._levels], embedding)
 
     def train(self, mode: bool = True) -> Encoder:
-        """Switch the mode; frozen layers stay in evaluation mode."""
+        """Set the mode; frozen layers stay in evaluation mode."""
         super().train(mode)
         for name, module in self.model.named_modules():
             frozen = self.freeze_norm or f"{name}.weight" in self.frozen
@@ -90,23 +97,23 @@ class Encoder(nn.Module):
         return self
 
     def stages(self) -> dict[str, int]:
-        """Stage of every parameter: 0 is the stem, the highest number the end."""
+        """Return the stage of every parameter: 0 is the stem, the highest number the last."""
         if not hasattr(self.model, "group_matcher"):
             raise EncoderError(
                 f"{self.name}: timm does not divide this model into stages; "
                 "set model.freeze_stages=0 and optim.layer_decay=1"
             )
         matcher = self.model.group_matcher(coarse=True)  # type: ignore[operator]
-        found = group_with_matcher(self.model.named_parameters(), matcher, reverse=True)
-        return {str(name): int(stage) for name, stage in found.items()}
+        groups = group_with_matcher(self.model.named_parameters(), matcher, reverse=True)
+        return {str(name): int(stage) for name, stage in groups.items()}
 
     def no_decay(self) -> set[str]:
-        """Parameters that the model's authors exempt from weight decay."""
+        """Return the parameters that the model's authors exempt from weight decay."""
         listed = getattr(self.model, "no_weight_decay", None)
         return set(listed()) if listed is not None else set()
 
     def _intermediates(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        # Of a single-scale model only the last map is wanted, after the final norm.
+        # A single-scale model contributes only its last map, after the final norm.
         chosen: dict[str, Any] = {"indices": 1, "norm": True} if self._single else {}
         last, maps = self.model.forward_intermediates(  # type: ignore[operator]
             images, output_fmt="NCHW", **chosen
@@ -115,46 +122,41 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def _probe(self, size: int) -> tuple[list[int], list[int], int]:
-        """Run one blank image through, to learn the maps and to prove the contract."""
+        """Encode one test image to find the pyramid's maps and to check the embedding."""
         if not hasattr(self.model, "forward_intermediates"):
             raise EncoderError(f"{self.name}: has no forward_intermediates; choose another encoder")
         self.model.eval()
         image = torch.full((1, 3, size, size), 0.5)
         image[..., size // 4 : size // 2, size // 4 :] = -1.0
         try:
-            self._single = self._is_single_scale(image, size)
+            _, maps = self._intermediates(image)
+            if not maps or any(m.ndim != 4 for m in maps):
+                raise ValueError("its intermediate features are not maps")
+            scales = {_reduction(m, size) for m in maps}.intersection(PYRAMID_REDUCTIONS)
+            self._single = len(scales) < 2
             last, maps = self._intermediates(image)
             embedding = self.model.forward_head(last)  # type: ignore[operator]
-            plain = self.model(image)
+            expected = self.model(image)
         except Exception as error:
-            # Anything may come out of a thousand architectures; the cause is in the message.
+            # Any of a thousand architectures may fail in its own way.
             raise EncoderError(
                 f"{self.name} cannot encode {size} px images: {error}; change data.image_size "
                 "or model.encoder"
             ) from error
-        if embedding.ndim != 2 or not torch.allclose(embedding, plain, rtol=1e-4, atol=1e-5):
+        if embedding.ndim != 2 or not torch.allclose(embedding, expected, rtol=1e-4, atol=1e-5):
             raise EncoderError(
                 f"{self.name}: the pooled intermediate features are not what the plain model "
                 "returns, so an export would not reproduce them; choose another encoder"
             )
-        by_reduction = {_reduction(m, size): i for i, m in enumerate(maps)}
-        if self._single:
-            kept = by_reduction
-        else:
-            kept = {r: i for r, i in by_reduction.items() if r in PYRAMID_REDUCTIONS}
+        kept = {_reduction(m, size): i for i, m in enumerate(maps)}
+        if not self._single:
+            kept = {reduction: i for reduction, i in kept.items() if reduction in scales}
         self._levels = tuple(kept.values())
         self.model.train()
         return [maps[i].shape[1] for i in self._levels], list(kept), embedding.shape[1]
 
-    def _is_single_scale(self, image: Tensor, size: int) -> bool:
-        _, maps = self._intermediates(image)
-        if not maps or any(m.ndim != 4 for m in maps):
-            raise ValueError("its intermediate features are no maps")
-        reductions = {_reduction(m, size) for m in maps}
-        return len(reductions & set(PYRAMID_REDUCTIONS)) < 2
-
     def _freeze_stages(self, stages: int) -> set[str]:
-        """Stop the training of the stem and the first `stages` stages."""
+        """Freeze the stem and the first `stages` stages; return the names of their parameters."""
         if stages <= 0:
             return set()
         stage_of = self.stages()
@@ -166,48 +168,9 @@ class Encoder(nn.Module):
             parameter.requires_grad_(name not in frozen)
         return frozen
 
-    def _checkpoint_gradients(self) -> None:
-        try:
-            self.model.set_grad_checkpointing(True)  # type: ignore[operator]
-        except (AttributeError, AssertionError, NotImplementedError) as error:
-            raise ConfigError(
-                f"model.grad_checkpointing: {self.name} does not offer it; set it to false"
-            ) from error
-
-
-def build_model(
-    name: str, weights: str, image_size: int, drop_path: float = 0.0
-) -> tuple[nn.Module, dict[str, Any]]:
-    """Build the timm model so that it takes images of this size.
-
-    Returns:
-        The model, and the arguments that build the same architecture again.
-
-    Raises:
-        EncoderError: the model is unknown or cannot be built.
-        WeightsError: its weights cannot be had.
-    """
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    tries: list[dict[str, Any]] = [{}]
-    if config is not None and config.fixed_input_size:
-        # Dynamic first: the weights keep their published shapes, and any size can be probed.
-        tries = [{"dynamic_img_size": True}, {"img_size": image_size}]
-    training = {"drop_path_rate": drop_path} if drop_path else {}
-    for last, kwargs in enumerate(tries, start=1 - len(tries)):
-        try:
-            return create(name, weights, **kwargs, **training), kwargs
-        except (WeightsError, EncoderError):
-            raise
-        except Exception as error:
-            if last == 0:
-                raise EncoderError(
-                    f"timm cannot build {name} with { ({**kwargs, **training}) }: {error}"
-                ) from error
-    raise EncoderError(f"{name}: cannot be built")
-
 
 def _reduction(feature_map: Tensor, size: int) -> int:
-    """Pixels per cell, from the shapes: ceil-divided maps round to the nominal value."""
+    """Return the pixels per cell; the nominal value for maps whose shape was rounded up."""
     cells = feature_map.shape[-1]
     exact = size / cells
     power = 2 ** round(math.log2(exact))

@@ -1,22 +1,22 @@
 """Heads: the last layer of a task, its loss and its prediction. Here those of whole images.
 
-Neck, decoder and tower, which are shared, carry the capacity. A head is one layer, so that what
-is learnt goes into what is shared.
+The shared neck, decoder and tower carry the capacity. A head is a single layer, so that training
+shapes the shared parts.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.core.errors import ConfigError
 from datamodules.core.records import Task, TaskKind
-from datamodules.stream.batch import BatchTarget, DetectionTarget
 from models.network import losses
-from models.network.detection import Detections
+from models.network.detection_grid import Detections
 from models.network.losses import LossTerm
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
@@ -28,7 +28,7 @@ segmentation: class index (n, height, width); detection: `Detections`."""
 
 @dataclass
 class Features:
-    """What a head may look at, for the images of one dataset.
+    """The inputs of a head, for the images of one dataset.
 
     Attributes:
         embedding: (n, dim).
@@ -43,57 +43,61 @@ class Features:
     size: tuple[int, int] = (0, 0)
 
 
-class Head(nn.Module):
-    """What every head offers. An output is one tensor whose first dimension counts images.
-
-    Args:
-        task: what the head is for.
-    """
+class Head(nn.Module, ABC):
+    """Interface of all heads. An output is one tensor whose first dimension counts images."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.task = task
 
+    @abstractmethod
     def forward(self, features: Features) -> Tensor:
-        """Raw output, (n, ...)."""
-        raise TypeError(f"{type(self).__name__} has no output")  # a Head alone is no head
+        """Return the raw output, (n, ...)."""
 
-    def loss(self, output: Tensor, target: BatchTarget) -> list[LossTerm]:
-        """Terms whose quotients sum / count add up to the loss, about 1 at random weights."""
-        raise TypeError(f"{type(self).__name__} has no loss")
+    @abstractmethod
+    def loss(self, output: Tensor, target: Any) -> list[LossTerm]:
+        """Compare the output of `forward` with a `BatchTarget` of the task's kind.
 
+        Returns:
+            Terms whose quotients sum / count add up to the loss, about 1 at random weights.
+        """
+
+    @abstractmethod
     def predict(self, output: Tensor) -> Prediction:
-        """What the output means; see `Prediction`."""
-        raise TypeError(f"{type(self).__name__} predicts nothing")
+        """Turn the output into a prediction."""
 
 
 class ClassificationHead(Head):
-    """One class, or with a multilabel task any number of classes, per image.
+    """One class per image, or any number of classes in a multilabel task.
 
-    Args:
-        task: names the classes.
-        dim: of the embedding.
+    Example:
+        >>> task = Task("tissue", TaskKind.CLASSIFICATION, ("stroma", "tumour"))
+        >>> head = ClassificationHead(task, dim=8)
+        >>> output = head(Features(torch.rand(3, 8)))
+        >>> head.predict(output).shape
+        torch.Size([3, 2])
+        >>> (term,) = head.loss(output, torch.tensor([0, 1, 1]))
+        >>> round((term.sum / term.count).item(), 1)
+        1.0
     """
 
     def __init__(self, task: Task, dim: int) -> None:
         super().__init__(task)
-        self.linear = quiet(nn.Linear(dim, len(task.classes)))
+        self.linear = init_head(nn.Linear(dim, len(task.classes)))
         self.multilabel = task.kind is TaskKind.MULTILABEL
 
     def forward(self, features: Features) -> Tensor:
-        """Logits (n, classes)."""
+        """Return logits (n, classes)."""
         out: Tensor = self.linear(features.embedding)
         return out
 
-    def loss(self, output: Tensor, target: BatchTarget) -> list[LossTerm]:
-        """Cross entropy relative to chance."""
-        values = dense_target(target)
-        if self.multilabel:
-            return losses.binary_cross_entropy(output, values)
-        return losses.cross_entropy(output, values)
+    def loss(self, output: Tensor, target: Tensor) -> list[LossTerm]:
+        """Return the cross entropy relative to chance."""
+        compare = losses.binary_cross_entropy if self.multilabel else losses.cross_entropy
+        return compare(output, target)
 
     def predict(self, output: Tensor) -> Tensor:
-        """Probabilities (n, classes)."""
+        """Return probabilities (n, classes)."""
         return output.float().sigmoid() if self.multilabel else output.float().softmax(1)
 
 
@@ -101,12 +105,14 @@ class RegressionHead(Head):
     """One number per image.
 
     A bounded target is predicted through a sigmoid and measured against the variance of the
-    uniform distribution on its range. A free one is standardised by the mean and variance of all
-    targets seen so far.
+    uniform distribution on its range. An unbounded one is standardised by the mean and variance
+    of all targets seen so far.
 
-    Args:
-        task: `low` and `high` bound the target where both are given.
-        dim: of the embedding.
+    Example:
+        >>> head = RegressionHead(Task("cellularity", TaskKind.REGRESSION, low=0, high=1), dim=8)
+        >>> values = head.predict(head(Features(torch.randn(3, 8))))
+        >>> values.shape, bool(((values > 0) & (values < 1)).all())
+        (torch.Size([3]), True)
     """
 
     seen: Tensor
@@ -115,64 +121,54 @@ class RegressionHead(Head):
 
     def __init__(self, task: Task, dim: int) -> None:
         super().__init__(task)
-        self.linear = quiet(nn.Linear(dim, 1))
+        self.linear = init_head(nn.Linear(dim, 1))
         low, high = task.low, task.high
-        self.bounded = low is not None and high is not None
-        self.low, self.range = low or 0.0, 1.0
-        variance = 1.0
-        if low is not None and high is not None:
-            if high <= low:
-                raise ConfigError(f"task {task.name}: high={high} must be above low={low}")
-            self.range = high - low
-            variance = self.range**2 / 12
+        self.bounds = None if low is None or high is None else (low, high - low)
+        if self.bounds is not None and self.bounds[1] <= 0:
+            raise ConfigError(f"task {task.name}: high={high} must be above low={low}")
+        variance = self.bounds[1] ** 2 / 12 if self.bounds else 1.0
         self.register_buffer("seen", torch.zeros(()))
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("variance", torch.tensor(variance))
 
     def forward(self, features: Features) -> Tensor:
-        """Unscaled value (n,)."""
+        """Return unscaled values (n,)."""
         out: Tensor = self.linear(features.embedding).squeeze(1)
         return out
 
-    def loss(self, output: Tensor, target: BatchTarget) -> list[LossTerm]:
-        """Squared error relative to the variance of the targets."""
-        values = dense_target(target).float()
-        if self.training and not self.bounded and len(values):
+    def loss(self, output: Tensor, target: Tensor) -> list[LossTerm]:
+        """Return the squared error relative to the variance of the targets."""
+        values = target.float()
+        if self.training and self.bounds is None and len(values):
             self._observe(values)
         return losses.squared_error(self.predict(output), values, self.variance)
 
     def predict(self, output: Tensor) -> Tensor:
-        """Values in the target's own unit (n,)."""
+        """Return values in the target's unit (n,)."""
         output = output.float()
-        if self.bounded:
-            return self.low + self.range * output.sigmoid()
+        if self.bounds is not None:
+            low, span = self.bounds
+            return low + span * output.sigmoid()
         return self.mean + self.variance.sqrt() * output
 
     @torch.no_grad()
     def _observe(self, values: Tensor) -> None:
         """Welford's update; in place, so that distributed training keeps the buffers equal."""
-        before, number = float(self.seen), len(values)
-        share = number / (before + number)
+        before, count = float(self.seen), len(values)
+        share = count / (before + count)
         delta = values.mean() - self.mean
-        spread = values.var(unbiased=False) + (1 - share) * delta.square()
-        kept = (1 - share) * self.variance if before else 0.0
-        variance = kept + share * spread if before else spread
+        variance = values.var(unbiased=False) + (1 - share) * delta.square()
+        if before:
+            variance = (1 - share) * self.variance + share * variance
         # All targets equal: nothing to standardise by.
         self.variance.copy_(torch.where(variance > 1e-8, variance, torch.ones_like(variance)))
         self.mean.add_(share * delta)
-        self.seen.fill_(min(before + number, 1e6))
+        self.seen.fill_(min(before + count, 1e6))
 
 
-def quiet(layer: Layer) -> Layer:
-    """Start a last layer near zero: its first prediction is chance, whatever the features."""
+def init_head(layer: Layer) -> Layer:
+    """Initialise a last layer near zero: its first prediction is chance, whatever the features."""
     nn.init.normal_(layer.weight, std=0.01)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def dense_target(target: BatchTarget) -> Tensor:
-    """The target as a tensor, which it is for every task but detection."""
-    if isinstance(target, DetectionTarget):
-        raise TypeError("boxes were given to a head that needs a tensor")
-    return target

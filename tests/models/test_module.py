@@ -49,10 +49,10 @@ def test_the_gradient_of_a_round_does_not_depend_on_the_tasks_per_micro_batch(pe
     split = make(micro_batches_per_round=len(groups))
     for group in groups:
         backward(split, draw(group), 1 / len(groups))  # as Lightning divides when it accumulates
-    expected, found = gradients(whole), gradients(split)
-    assert expected.keys() == found.keys()
+    expected, actual = gradients(whole), gradients(split)
+    assert expected.keys() == actual.keys()
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -62,7 +62,7 @@ def test_every_parameter_gets_a_gradient_whatever_the_micro_batch_holds(name):
     assert [n for n, p in module.named_parameters() if p.grad is None] == []
 
 
-def test_a_dataset_alone_and_among_others_gives_the_same_outputs():
+def test_outputs_of_a_dataset_do_not_depend_on_the_others_in_the_batch():
     module = make().eval()
     together = module.on_after_batch_transfer(draw(NAMES), 0)
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_a_dataset_alone_and_among_others_gives_the_same_outputs():
                 torch.testing.assert_close(output, everything[key], rtol=1e-4, atol=1e-5)
 
 
-def test_loss_weights_weigh_the_tasks():
+def test_the_loss_is_the_mean_over_tasks_by_their_weights():
     light = [TaskSpec("organ", TASKS["organ"][0]), TaskSpec("grade", TASKS["grade"][0], 0.0)]
     heavy = [
         light[0],
@@ -137,7 +137,7 @@ def train_one_rank(rank: int, port: int, out: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_have_the_gradient_of_one_rank_that_sees_both_halves(tmp_path):
+def test_two_ranks_have_the_gradient_of_one_rank_with_both_halves(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -199,7 +199,7 @@ def fit(module: MultiTaskModule, folder: Path, epochs: int = 1, **changes) -> pl
     return trainer
 
 
-def test_every_step_logs_every_task_though_each_has_its_own_micro_batch(tmp_path):
+def test_every_step_logs_all_tasks_across_its_micro_batches(tmp_path):
     trainer = fit(make(micro_batches_per_round=len(NAMES), stain_strength=0.05), tmp_path)
     losses = [row for _, row in trainer.logger.rows if "train/loss" in row]
     assert len(losses) == 3
@@ -214,7 +214,7 @@ def test_every_step_logs_every_task_though_each_has_its_own_micro_batch(tmp_path
     assert {"val/grade/score/r2", "val/traits/labels/f1_macro", "val/summary"} <= set(scores)
 
 
-def test_a_test_run_adds_average_precision(tmp_path):
+def test_testing_adds_average_precision(tmp_path):
     module = make()
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
@@ -223,7 +223,7 @@ def test_a_test_run_adds_average_precision(tmp_path):
     assert "test/nuclei/box/map" in trainer.callback_metrics
 
 
-def test_a_checkpoint_holds_plain_containers_and_loads_without_fetching_weights(tmp_path):
+def test_a_checkpoint_holds_plain_containers_and_loads_without_pretrained_weights(tmp_path):
     module = make(micro_batches_per_round=len(NAMES))
     trainer = fit(module, tmp_path)
     path = tmp_path / "run.ckpt"
@@ -239,7 +239,7 @@ def test_a_checkpoint_holds_plain_containers_and_loads_without_fetching_weights(
         assert torch.equal(again.state_dict()[name], value)
 
 
-def test_what_is_random_on_the_device_follows_from_seed_and_step_alone():
+def test_randomness_on_the_device_depends_only_on_seed_and_step():
     module = make(stain_strength=0.2)
     images = draw(NAMES).images
     first, dropped = module.prepare_images(images, 7), torch.rand(2)
@@ -261,7 +261,7 @@ def test_prepared_images_are_normalised_and_in_channels_last_memory():
     torch.testing.assert_close(x[0, :, 3, 5], expected)
 
 
-def test_stain_jitter_of_strength_zero_changes_nothing_and_of_some_strength_each_image_apart():
+def test_stain_jitter_is_drawn_per_image_and_is_the_identity_at_strength_zero():
     images = torch.rand(3, 8, 8, 3) * 0.8 + 0.1
     still = jitter_stain(images, 0.0, torch.Generator().manual_seed(0))
     torch.testing.assert_close(still, images, rtol=1e-4, atol=1e-5)
@@ -272,25 +272,25 @@ def test_stain_jitter_of_strength_zero_changes_nothing_and_of_some_strength_each
     assert not torch.allclose(moved[0], moved[1], atol=1e-3)
 
 
-def test_norms_and_biases_are_not_decayed_and_stages_learn_slower_towards_the_stem():
+def test_norms_and_biases_are_not_decayed_and_early_stages_learn_slower():
     module = make()
     settings = optim(encoder_lr=1e-3, head_lr=1e-2, weight_decay=0.1, layer_decay=0.5)
     groups = parameter_groups(module.model, settings)
-    found = {id(p): g for g in groups for p in g["params"]}
+    actual = {id(p): g for g in groups for p in g["params"]}
     named = dict(module.model.named_parameters())
-    assert len(found) == len(named)
-    assert all(found[id(p)]["weight_decay"] == 0 for p in named.values() if p.ndim == 1)
+    assert len(actual) == len(named)
+    assert all(actual[id(p)]["weight_decay"] == 0 for p in named.values() if p.ndim == 1)
     encoder = "encoder.model."
-    assert found[id(named[encoder + "stages.3.blocks.0.mlp.fc1.weight"])]["weight_decay"] == 0.1
+    assert actual[id(named[encoder + "stages.3.blocks.0.mlp.fc1.weight"])]["weight_decay"] == 0.1
     rates = [
-        found[id(named[f"{encoder}stages.{i}.blocks.0.mlp.fc1.weight"])]["lr"] for i in range(4)
+        actual[id(named[f"{encoder}stages.{i}.blocks.0.mlp.fc1.weight"])]["lr"] for i in range(4)
     ]
     assert all(b == pytest.approx(2 * a) for a, b in pairwise(rates))
-    assert found[id(named[encoder + "stem.0.weight"])]["lr"] == pytest.approx(rates[0] / 2)
-    assert found[id(named["heads.organ/class.linear.weight"])]["lr"] == 1e-2
+    assert actual[id(named[encoder + "stem.0.weight"])]["lr"] == pytest.approx(rates[0] / 2)
+    assert actual[id(named["heads.organ/class.linear.weight"])]["lr"] == 1e-2
 
 
-def test_learning_rates_are_scaled_to_the_batch_only_when_asked():
+def test_learning_rates_scale_with_the_batch_only_with_a_reference_batch():
     plain = optim(encoder_lr=1e-4, head_lr=1e-3)
     assert scaled(plain, 512) == plain
     large = scaled(optim(encoder_lr=1e-4, head_lr=1e-3, reference_batch=64), 512)
@@ -309,7 +309,7 @@ def test_the_learning_rate_warms_up_linearly_and_ends_at_its_final_fraction():
     assert {flat(step) for step in range(10, 100)} == {1.0}
 
 
-def test_unusable_tasks_are_refused_with_what_to_set():
+def test_unusable_tasks_are_rejected_with_the_setting_to_change():
     box = Task("box", TaskKind.DETECTION, ("cell",))
     with pytest.raises(ConfigError, match=r"set data\.train\.a\.mpp"):
         TaskSpec("a", box)

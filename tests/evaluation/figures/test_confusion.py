@@ -16,16 +16,16 @@ from evaluation.figures.confusion import (
     precision_recall_figure,
     read_tallies,
 )
-from models.metrics.collection import Scoreboard
-from models.metrics.detection import match, pairs
-from models.network.detection import Detections
+from models.metrics.detection import match_detections
+from models.metrics.task_metrics import TaskMetrics
+from models.network.detection_grid import Detections
 from models.tasks import TaskSpec
 from tests.support.synthetic_batches import draw_boxes
 
 
-def board_of(task: Task) -> tuple[TaskSpec, Scoreboard]:
+def board_of(task: Task) -> tuple[TaskSpec, TaskMetrics]:
     spec = TaskSpec("data", task, 0.5)
-    return spec, Scoreboard([spec])
+    return spec, TaskMetrics([spec])
 
 
 def test_the_confusion_matrix_and_the_curve_of_two_classes_are_those_of_scikit_learn() -> None:
@@ -81,7 +81,7 @@ def test_tasks_without_classes_or_images_have_nothing_to_show() -> None:
         TaskSpec("b", Task("t", TaskKind.SEGMENTATION, ("background", "gland"))),
         TaskSpec("c", Task("t", TaskKind.CLASSIFICATION, ("x", "y"))),
     ]
-    board = Scoreboard(specs)
+    board = TaskMetrics(specs)
     board.update(specs[0], torch.rand(4), torch.rand(4), 4)
     mask = torch.zeros(1, 8, 8, dtype=torch.int64)
     board.update(specs[1], mask, mask, 1)
@@ -101,7 +101,7 @@ def test_the_best_threshold_is_where_the_metric_finds_its_best_f1() -> None:
     thresholds = torch.tensor(tally.best_thresholds())
     keep = scores >= thresholds[target.labels]
     kept = Detections(*(t[keep] for t in (found.boxes, scores, found.labels, found.image)))
-    hits = match(kept, target, 15)
+    hits = match_detections(kept, target, 15) >= 0
     f1 = []
     for label in (0, 1):
         hit = int(hits[kept.labels == label].sum())
@@ -124,7 +124,7 @@ def test_a_prediction_knows_the_object_that_it_hits() -> None:
         torch.tensor([0, 0, 0, 0]),
         torch.tensor([0, 0, 0, 1]),
     )
-    assert pairs(found, target, 5).tolist() == [1, 0, -1, -1]
+    assert match_detections(found, target, 5).tolist() == [1, 0, -1, -1]
 
 
 def test_figures_can_be_drawn_of_many_classes() -> None:

@@ -21,7 +21,7 @@ from lightning_app.callbacks.sample_predictions import predict, sample_batch
 from lightning_app.loggers.wandb_media import panel_images
 from models.config import OptimConfig
 from models.module import MultiTaskModule
-from models.network.detection import Detections
+from models.network.detection_grid import Detections
 from models.tasks import TaskSpec
 from tests.support.synthetic_batches import SIZE, SPECS, draw, draw_boxes, tiny_model
 

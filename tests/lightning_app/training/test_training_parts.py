@@ -161,7 +161,7 @@ def test_weights_of_classes_reach_the_loss(prepared):
         ({"glas__class_weights": {"gland": [1.0, 1.0]}}, r"class_weights: no task 'gland'.*glands"),
         ({"glas__class_weights": {"glands": [1.0]}}, "1 class weights for 2 classes"),
         ({"glas__class_weights": {"glands": [-1.0, 1.0]}}, "negative"),
-        ({"nct_crc__class_weights": {"tissue": [1.0]}}, "only segmentation has weights"),
+        ({"nct_crc__class_weights": {"tissue": [1.0]}}, "only segmentation has class weights"),
     ],
 )
 def test_weights_of_classes_that_do_not_fit_are_refused(prepared, settings, told):

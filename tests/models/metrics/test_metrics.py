@@ -15,11 +15,10 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from datamodules.core.records import Task, TaskKind
 from datamodules.stream.batch import DetectionTarget
-from models.metrics.classification import Auroc, ClassScores, LabelScores
-from models.metrics.collection import Scoreboard
+from models.metrics.classification import Auroc, ClassScores, LabelScores, PixelScores
 from models.metrics.detection import BoxAveragePrecision, CentreDistanceF1
-from models.metrics.metrics import PixelScores, RegressionScores, make_metrics, summary_name
-from models.network.detection import Detections
+from models.metrics.task_metrics import SUMMARY, RegressionScores, TaskMetrics, make_metrics
+from models.network.detection_grid import Detections
 from models.tasks import TaskSpec
 from tests.support.synthetic_batches import SPECS
 
@@ -38,10 +37,10 @@ def test_class_scores_are_those_of_scikit_learn():
     for i in range(0, 200, 30):
         metric.update(p[i : i + 30], y[i : i + 30])
         curve.update(p[i : i + 30], y[i : i + 30])
-    ours, found = metric.compute(), p.argmax(1)
-    assert ours["f1_macro"] == pytest.approx(sk.f1_score(y, found, average="macro"))
-    assert ours["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(y, found))
-    assert ours["accuracy"] == pytest.approx(sk.accuracy_score(y, found))
+    ours, predicted = metric.compute(), p.argmax(1)
+    assert ours["f1_macro"] == pytest.approx(sk.f1_score(y, predicted, average="macro"))
+    assert ours["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(y, predicted))
+    assert ours["accuracy"] == pytest.approx(sk.accuracy_score(y, predicted))
     exact = sk.roc_auc_score(y, p, multi_class="ovr", average="macro")
     assert curve.compute()["auroc"] == pytest.approx(exact, abs=2e-4)
 
@@ -67,7 +66,7 @@ def test_label_scores_are_those_of_scikit_learn():
     assert curve.compute()["auroc"] == pytest.approx(sk.roc_auc_score(y, p), abs=1e-3)
 
 
-def test_the_curve_tells_scores_apart_that_are_all_near_zero():
+def test_auroc_resolves_scores_near_zero():
     p = torch.tensor([1e-5, 2e-5, 4e-5, 8e-5])
     metric = Auroc(2)
     metric.update(torch.stack([1 - p, p], 1), torch.tensor([0, 0, 1, 1]))
@@ -76,14 +75,16 @@ def test_the_curve_tells_scores_apart_that_are_all_near_zero():
 
 def test_pixel_scores_are_those_of_scikit_learn_without_ignored_pixels():
     g = torch.Generator().manual_seed(2)
-    y, found = torch.randint(0, 3, (2, 4, 8, 8), generator=g)
+    y, predicted = torch.randint(0, 3, (2, 4, 8, 8), generator=g)
     y[:, :2] = 255
     metric = PixelScores(4, 255)  # the fourth class does not occur
-    metric.update(found, y)
+    metric.update(predicted, y)
     keep = y != 255
     scores = metric.compute()
-    assert scores["dice"] == pytest.approx(sk.f1_score(y[keep], found[keep], average="macro"))
-    assert scores["miou"] == pytest.approx(sk.jaccard_score(y[keep], found[keep], average="macro"))
+    assert scores["dice"] == pytest.approx(sk.f1_score(y[keep], predicted[keep], average="macro"))
+    assert scores["miou"] == pytest.approx(
+        sk.jaccard_score(y[keep], predicted[keep], average="macro")
+    )
 
 
 def test_regression_scores_are_those_of_scikit_learn():
@@ -112,7 +113,7 @@ def test_regression_scores_are_those_of_scikit_learn():
         (RegressionScores(), torch.zeros(0), torch.zeros(0)),
     ],
 )
-def test_one_class_one_sample_or_none_gives_numbers_or_nan_and_no_crash(metric, prediction, target):
+def test_scores_of_one_class_one_sample_or_none_are_numbers_or_nan(metric, prediction, target):
     metric.update(prediction, target)
     scores = metric.compute()
     assert all(v.isnan() or v.isfinite() for v in scores.values())
@@ -134,7 +135,7 @@ def objects(rows: list[tuple[int, int, float, float]]) -> DetectionTarget:
     )
 
 
-def brute_force_f1(found: Detections, truth: DetectionTarget, label: int, distance, threshold):
+def brute_force_f1(predicted: Detections, truth: DetectionTarget, label: int, distance, threshold):
     hits = predictions = 0
     for image in range(3):
         free = [
@@ -142,18 +143,18 @@ def brute_force_f1(found: Detections, truth: DetectionTarget, label: int, distan
             for box, i, c in zip(truth.boxes, truth.image, truth.labels, strict=True)
             if i == image and c == label
         ]
-        mine = sorted(
+        ranked = sorted(
             (
                 (-float(s), n)
                 for n, (s, i, c) in enumerate(
-                    zip(found.scores, found.image, found.labels, strict=True)
+                    zip(predicted.scores, predicted.image, predicted.labels, strict=True)
                 )
                 if i == image and c == label and s >= threshold
             ),
         )
-        predictions += len(mine)
-        for _, n in mine:
-            centre = (found.boxes[n, :2] + found.boxes[n, 2:]) / 2
+        predictions += len(ranked)
+        for _, n in ranked:
+            centre = (predicted.boxes[n, :2] + predicted.boxes[n, 2:]) / 2
             apart = [float((centre - f).norm()) for f in free]
             if apart and min(apart) <= distance:
                 free.pop(apart.index(min(apart)))
@@ -173,16 +174,16 @@ placed = st.tuples(st.integers(0, 2), st.integers(0, 1), spot, spot)
     st.lists(placed, max_size=8),
 )
 def test_f1_at_a_centre_distance_equals_brute_force_at_every_threshold(rows, truth_rows):
-    found = detections([(i, c, s / 20, x, y) for i, c, s, x, y in rows])
+    predicted = detections([(i, c, s / 20, x, y) for i, c, s, x, y in rows])
     truth = objects(truth_rows)
     metric = CentreDistanceF1(2, 6.5)
-    metric.update(found, truth)
+    metric.update(predicted, truth)
     scores = metric.compute()
     best, half = [], []
     for label in (0, 1):
-        every = [brute_force_f1(found, truth, label, 6.5, s / 20 - 1e-4) for s in range(1, 21)]
+        every = [brute_force_f1(predicted, truth, label, 6.5, s / 20 - 1e-4) for s in range(1, 21)]
         best.append(np.nanmax(every) if not np.isnan(every).all() else np.nan)
-        half.append(brute_force_f1(found, truth, label, 6.5, 0.5))
+        half.append(brute_force_f1(predicted, truth, label, 6.5, 0.5))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the mean of nothing is NaN, as it should be
         assert float(scores["f1_best"]) == pytest.approx(np.nanmean(best), nan_ok=True)
@@ -199,7 +200,7 @@ def test_f1_does_not_depend_on_how_images_are_split_into_updates():
     assert whole.compute() == split.compute()
 
 
-def test_the_match_distance_is_in_um():
+def test_the_match_distance_is_in_micrometres():
     task = Task("t", TaskKind.DETECTION, ("mitosis",), match_distance_um=7.5)
     for mpp, expected in ((0.25, 1.0), (0.5, 0.0)):  # 20 px are 5 um or 10 um
         metric = make_metrics(task, mpp)[0]
@@ -227,27 +228,27 @@ def many_boxes(seed: int, images: int) -> tuple[Detections, DetectionTarget]:
     seen = torch.arange(2 * images) % 3 > 0
     noisy = boxes[seen] + torch.randn(int(seen.sum()), 4, generator=g)
     other = torch.cat([(corner[~seen] + 20) % 60, (corner[~seen] + 20) % 60 + 12], 1)
-    found = torch.cat([noisy, other])
+    predicted = torch.cat([noisy, other])
     where, named = (torch.cat([v[seen], v[~seen]]) for v in (image, labels))
-    scores = torch.rand(len(found), generator=g)
+    scores = torch.rand(len(predicted), generator=g)
     order = torch.argsort(where, stable=True)
     truth = DetectionTarget(boxes, labels, image)
-    return Detections(found[order], scores[order], named[order], where[order]), truth
+    return Detections(predicted[order], scores[order], named[order], where[order]), truth
 
 
-def test_average_precision_is_torchmetrics_own_however_images_come():
+def test_average_precision_equals_torchmetrics_for_any_split_into_batches():
     metric = BoxAveragePrecision()
     theirs = MeanAveragePrecision(
         max_detection_thresholds=[1, 100, 500], backend="faster_coco_eval"
     )
     for seed, images in enumerate((12, 1, 15)):
-        found, truth = many_boxes(seed, images)
-        metric.update(found, truth)
+        predicted, truth = many_boxes(seed, images)
+        metric.update(predicted, truth)
         metric.update(detections([]), objects([]))
         for i in range(images):
-            mine, real = found.of(i), truth.image == i
+            seen, real = predicted.image == i, truth.image == i
             theirs.update(
-                [{"boxes": mine.boxes, "scores": mine.scores, "labels": mine.labels}],
+                [{n: getattr(predicted, n)[seen] for n in ("boxes", "scores", "labels")}],
                 [{"boxes": truth.boxes[real], "labels": truth.labels[real]}],
             )
     expected = theirs.compute()
@@ -264,7 +265,7 @@ def score_on_rank(rank: int, port: int, out: str) -> None:
     dist.destroy_process_group()
 
 
-def test_average_precision_is_of_all_ranks_images_together(tmp_path):
+def test_average_precision_covers_the_images_of_all_ranks(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -276,34 +277,34 @@ def test_average_precision_is_of_all_ranks_images_together(tmp_path):
         assert torch.load(tmp_path / f"{rank}.pt") == metric.compute()
 
 
-def test_the_summary_averages_what_is_defined_and_lifts_a_negative_r2_to_zero():
+def test_the_summary_averages_defined_scores_and_clips_r2_at_zero():
     specs = [
         TaskSpec("a", Task("c", TaskKind.CLASSIFICATION, ("x", "y"))),
         TaskSpec("b", Task("r", TaskKind.REGRESSION, low=0.0, high=1.0)),
         TaskSpec("c", Task("d", TaskKind.DETECTION, ("x",)), 0.5),
     ]
-    board = Scoreboard(specs)
-    board.update(specs[0], torch.eye(2), torch.tensor([0, 1]), 2)
-    board.update(specs[1], torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 2)
-    scores, summary = board.collect()  # the third task saw no image
+    metrics = TaskMetrics(specs)
+    metrics.update(specs[0], torch.eye(2), torch.tensor([0, 1]), 2)
+    metrics.update(specs[1], torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 2)
+    scores, summary = metrics.collect()  # the third task saw no image
     assert scores["b/r/r2"] == pytest.approx(-3.0)
     assert "c/d/f1_best" not in scores
     assert summary == 0.5
-    assert board.collect() == ({}, None)
+    assert metrics.collect() == ({}, None)
 
 
 def test_padding_images_do_not_count():
     spec = SPECS[0]
-    board = Scoreboard([spec])
-    board.update(spec, torch.eye(2), torch.tensor([0, 1, 0, 0]), 2)
-    assert board.collect()[0]["organ/class/accuracy"] == 1.0
+    metrics = TaskMetrics([spec])
+    metrics.update(spec, torch.eye(2), torch.tensor([0, 1, 0, 0]), 2)
+    assert metrics.collect()[0]["organ/class/accuracy"] == 1.0
 
 
 @pytest.mark.parametrize("kind", list(TaskKind))
-def test_every_kind_of_task_has_its_summary_among_its_metrics(kind):
+def test_the_representative_metric_of_every_kind_of_task_is_computed(kind):
     task = Task("t", kind, ("a", "b"))
     names = {name for m in make_metrics(task, 0.5) for name in _names(m)}
-    assert summary_name(task) in names
+    assert SUMMARY[kind] in names
 
 
 def _names(metric) -> set[str]:

@@ -10,7 +10,7 @@ from datamodules.core.records import Task, TaskKind
 from datamodules.stream.batch import DetectionTarget
 from models.network import losses
 from models.network.dense_heads import DetectionHead, SegmentationHead
-from models.network.detection import Grid
+from models.network.detection_grid import DetectionGrid
 from models.network.heads import ClassificationHead, Features, RegressionHead
 from tests.support.synthetic_batches import draw_boxes
 
@@ -42,7 +42,7 @@ def segmentation(classes: int, weights: tuple[float, ...] = ()) -> SegmentationH
 
 def detection(classes: int = 2) -> DetectionHead:
     names = tuple(f"c{i}" for i in range(classes))
-    return DetectionHead(Task("t", TaskKind.DETECTION, names), DIM, 0, Grid(4.0, 16.0))
+    return DetectionHead(Task("t", TaskKind.DETECTION, names), DIM, 0, DetectionGrid(4.0, 16.0))
 
 
 def regression(**bounds: float) -> RegressionHead:
@@ -101,7 +101,7 @@ def degenerate():
 
 @pytest.mark.parametrize(("head", "target"), [pytest.param(h, t, id=n) for n, h, t in degenerate()])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_loss_and_gradient_are_finite_where_little_is_labelled(head, target, mixed):
+def test_loss_and_gradient_are_finite_with_few_or_no_labels(head, target, mixed):
     images = 0 if isinstance(target, torch.Tensor) and len(target) == 0 else 8
     with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
         loss = value(head, target, features(images))
@@ -118,7 +118,7 @@ def test_huge_features_in_half_precision_keep_the_loss_finite():
     assert math.isfinite(loss.item())
 
 
-def test_ignored_pixels_do_not_move_the_loss():
+def test_ignored_pixels_do_not_change_the_loss():
     head, mask = segmentation(3), random_mask(3)
     mask[:, :32] = 255
     given = features()
@@ -127,7 +127,7 @@ def test_ignored_pixels_do_not_move_the_loss():
     torch.testing.assert_close(value(head, mask, given), before)
 
 
-def test_a_perfect_mask_costs_nothing_and_the_reverse_costs_much():
+def test_a_perfect_mask_has_no_loss_and_its_opposite_a_large_one():
     mask = random_mask(2)
     logits = 50.0 * F.one_hot(mask, 2).permute(0, 3, 1, 2).float()
     right = losses.segmentation(logits, mask, 255)
@@ -136,7 +136,7 @@ def test_a_perfect_mask_costs_nothing_and_the_reverse_costs_much():
     assert sum((t.sum / t.count).item() for t in wrong) > 5
 
 
-def test_cross_entropy_counts_classes_by_their_weight():
+def test_class_weights_scale_the_cross_entropy():
     logits = torch.randn(2, 2, 4, 4)
     mask = torch.zeros(2, 4, 4, dtype=torch.int64)
     mask[:, :2] = 1
@@ -170,7 +170,7 @@ def test_sums_and_counts_of_two_halves_add_up_to_the_whole():
             torch.testing.assert_close(term.count, parts[0][i].count + parts[1][i].count)
 
 
-def test_a_free_regression_standardises_by_all_targets_that_it_saw():
+def test_unbounded_regression_standardises_by_all_targets_seen():
     head = regression()
     targets = 40 + 5 * torch.randn(64, generator=torch.Generator().manual_seed(4))
     for batch in targets.split(16):

@@ -1,4 +1,4 @@
-"""Learned weights and joint directions: what they change, and where they are refused."""
+"""Learned weights and joint directions: effect on training, and settings that rule them out."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def test_learned_weights_start_from_the_fixed_ones():
     fixed, learned = make(), balanced("uncertainty")
     for module in (fixed, learned):
         backward(module, draw(NAMES))
-    expected, found = gradients(fixed), gradients(learned)
-    slope = found.pop("loss_weights.log_variance")
-    assert expected.keys() == found.keys()
+    expected, actual = gradients(fixed), gradients(learned)
+    slope = actual.pop("loss_weights.log_variance")
+    assert expected.keys() == actual.keys()
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
     losses = torch.stack([learned.losses[spec.key].detach() for spec in SPECS])
     torch.testing.assert_close(slope, (1 - losses) / len(SPECS))
 
 
 def test_a_learned_weight_becomes_the_reciprocal_of_its_loss():
     weights = LossWeights(SPECS, "uncertainty")
-    losses = {spec.key: torch.tensor(0.2 * (at + 1)) for at, spec in enumerate(SPECS)}
+    losses = {spec.key: torch.tensor(0.2 * (i + 1)) for i, spec in enumerate(SPECS)}
     optimizer = torch.optim.SGD(weights.parameters(), lr=1.0)
     for _ in range(300):
         optimizer.zero_grad()
@@ -66,12 +66,12 @@ def test_learned_weights_are_trained_logged_and_kept_in_checkpoints(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["uncertain", "UPGrad", "torchjd"])
-def test_an_unknown_balancing_is_answered_with_what_there_is(method):
+def test_an_unknown_balancing_is_an_error_that_lists_the_known_ones(method):
     with pytest.raises(ConfigError, match=r"give fixed, uncertainty, or torchjd:"):
         balanced(method)
 
 
-def test_joint_directions_are_refused_where_they_cannot_be_had(tmp_path):
+def test_joint_directions_reject_settings_that_rule_them_out(tmp_path):
     with pytest.raises(ConfigError, match=r"set data\.tasks_per_batch=0"):
         balanced("torchjd:UPGrad", micro_batches_per_round=2)
     with pytest.raises(ConfigError, match=r"set model\.compile=false"):
@@ -81,7 +81,7 @@ def test_joint_directions_are_refused_where_they_cannot_be_had(tmp_path):
 
 
 @pytest.mark.skipif(find_spec("torchjd") is not None, reason="torchjd is installed")
-def test_a_missing_torchjd_is_told_with_how_to_install_it():
+def test_a_missing_torchjd_is_an_error_with_the_command_that_installs_it():
     with pytest.raises(ConfigError, match=r"torchjd is not installed; make install EXTRAS="):
         balanced("torchjd:UPGrad")
 
@@ -91,27 +91,27 @@ def torchjd():
     return pytest.importorskip("torchjd", reason="the extra `balancing` is not installed")
 
 
-def test_the_mean_of_the_tasks_gradients_is_what_fixed_weights_give(torchjd):
+def test_the_mean_of_task_gradients_equals_fixed_weights(torchjd):
     fixed, joint = make(), balanced("torchjd:Mean")
     backward(fixed, draw(NAMES))
     batch = joint.on_after_batch_transfer(draw(NAMES), 0)
     joint.backward(joint.micro_batch_loss(batch))
-    found = gradients(joint)
+    actual = gradients(joint)
     for name, gradient in gradients(fixed).items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
 
 
 def test_a_joint_direction_opposes_no_task(torchjd):
-    shared, own = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    shared, of_head = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     rows = torch.tensor([[-4.0, 1.0], [6.0, 1.0]])
     assert (rows @ rows.mean(0)).min() < 0  # the mean opposes the first task
-    losses = [row @ shared + own.sum() for row in rows]
-    JointDirection("UPGrad").backward(losses, [shared], [own])
+    losses = [row @ shared + of_head.sum() for row in rows]
+    JointDirection("UPGrad").backward(losses, [shared], [of_head])
     assert (rows @ shared.grad).min() >= -1e-5
-    assert own.grad.tolist() == [1, 1]
+    assert of_head.grad.tolist() == [1, 1]
 
 
-def test_a_joint_direction_trains_and_refuses_what_the_trainer_cannot_give(torchjd, tmp_path):
+def test_a_joint_direction_trains_and_rejects_unsupported_trainers(torchjd, tmp_path):
     module = balanced("torchjd:UPGrad")
     before = {name: value.clone() for name, value in module.named_parameters()}
     fit(module, tmp_path, gradient_clip_val=1.0)
@@ -120,5 +120,5 @@ def test_a_joint_direction_trains_and_refuses_what_the_trainer_cannot_give(torch
         fit(balanced("torchjd:UPGrad"), tmp_path, accumulate_grad_batches=2)
     with pytest.raises(ConfigError, match=r"no such aggregator.*UPGrad"):
         balanced("torchjd:UPGard")
-    with pytest.raises(ConfigError, match="remembers earlier steps"):
+    with pytest.raises(ConfigError, match="has a state"):
         balanced("torchjd:GradVac")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,14 +30,9 @@ class Detections:
     labels: Tensor
     image: Tensor
 
-    def of(self, image: int) -> Detections:
-        """The objects of one image."""
-        keep = self.image == image
-        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.image[keep])
-
 
 @dataclass(frozen=True)
-class Grid:
+class DetectionGrid:
     """Cells and boxes of one detection map.
 
     A cell predicts the offset of the object's centre from its own, in cells, and the logarithm of
@@ -48,13 +42,18 @@ class Grid:
     Attributes:
         stride: pixels per cell.
         object_px: side of a typical object in pixels.
+
+    Example:
+        >>> grid = DetectionGrid(stride=4.0, object_px=8.0)
+        >>> grid.boxes(torch.zeros(1, 4), torch.tensor([9]), height=8, width=8)
+        tensor([[ 2.,  2., 10., 10.]])
     """
 
     stride: float
     object_px: float
 
     def boxes(self, raw: Tensor, cell: Tensor, height: int, width: int) -> Tensor:
-        """Boxes in pixels that cells predict.
+        """Return the boxes in pixels that cells predict.
 
         Args:
             raw: (m, 4), centre offset x, y and log width, height.
@@ -71,13 +70,13 @@ class Grid:
     def decode(
         self, output: Tensor, classes: int, threshold: float, overlap: float, limit: int
     ) -> Detections:
-        """Boxes of a whole batch, without duplicates.
+        """Return the boxes of a whole batch, without duplicates.
 
         Args:
-            output: (n, classes + 4, height, width): logits, then what `boxes` takes.
+            output: (n, classes + 4, height, width): logits, then the input of `boxes`.
             classes: number of classes.
             threshold: lowest score that is kept.
-            overlap: of two boxes of a class that overlap more (IoU), the weaker one goes.
+            overlap: IoU of two boxes of a class above which the weaker one is dropped.
             limit: most objects per image.
         """
         n, _, height, width = output.shape
@@ -96,63 +95,52 @@ class Grid:
         kept = kept[rank - first < limit]
         return Detections(boxes[kept], scores[kept], label[kept], image[kept])
 
+    def assign(
+        self, target: DetectionTarget, images: int, height: int, width: int
+    ) -> tuple[Tensor, Tensor]:
+        """Assign every object the 3 x 3 cells around its centre, as far as they lie in its box.
 
-class Assignment(NamedTuple):
-    """The cells that hold an object.
+        A cell that holds an object's centre is assigned to that object first, however small the
+        others are; among equals the smallest box wins, then the first. So only objects that share
+        one centre cell can hide each other. Centre sampling after Z. Tian et al., "FCOS: A Simple
+        and Strong Anchor-free Object Detector" (TPAMI 2020), section 3.2.
 
-    Attributes:
-        cell: int64 (m,), index into the cells of all images, flat over image, row, column;
-            ascending.
-        box: int64 (m,), index of the object that the cell answers for.
-    """
+        Args:
+            target: boxes in pixels of the network input.
+            images: number of images.
+            height: of the map in cells.
+            width: of the map in cells.
 
-    cell: Tensor
-    box: Tensor
+        Returns:
+            int64 (m,), index of each assigned cell, flat over image, row, column, ascending; and
+            int64 (m,), index of its object.
+        """
+        boxes = target.boxes
+        device = boxes.device
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        limit = torch.tensor([width - 1, height - 1], device=device)
+        home = (centre / self.stride).floor().long().clamp(min=0).minimum(limit)
+        steps = torch.arange(-1, 2, device=device)
+        around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).view(1, 9, 2)
+        cells = home[:, None] + around
+        points = (cells + 0.5) * self.stride
+        covered = (points >= boxes[:, None, :2]) & (points <= boxes[:, None, 2:])
+        in_map = (cells >= 0) & (cells <= limit)
+        is_home = (around == 0).all(-1)
+        possible = (covered.all(-1) & in_map.all(-1)) | is_home
 
+        area = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
+        by_area = torch.argsort(area, stable=True)
+        rank = torch.empty_like(by_area)
+        rank[by_area] = torch.arange(len(boxes), device=device)
+        # Lower is stronger: centre cells before all others, then the smaller box.
+        strength = rank[:, None] + torch.where(is_home, 0, len(boxes))
+        flat = (target.image[:, None] * height + cells[..., 1]) * width + cells[..., 0]
 
-def assign(
-    target: DetectionTarget, images: int, height: int, width: int, stride: float
-) -> Assignment:
-    """Give every object the 3 x 3 cells around its centre, as far as they lie in its box.
-
-    A cell that holds an object's centre belongs to that object first, however small the others
-    are; among equals the smallest box wins, then the first. So only objects that share one centre
-    cell can hide each other. Vectorised over the whole batch; centre sampling after Z. Tian et
-    al., "FCOS: A Simple and Strong Anchor-free Object Detector" (TPAMI 2020), section 3.2.
-
-    Args:
-        target: boxes in pixels of the network input.
-        images: number of images.
-        height: of the map in cells.
-        width: of the map in cells.
-        stride: pixels per cell.
-    """
-    boxes = target.boxes
-    device = boxes.device
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    limit = torch.tensor([width - 1, height - 1], device=device)
-    home = (centre / stride).floor().long().clamp(min=0).minimum(limit)
-    steps = torch.arange(-1, 2, device=device)
-    around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).view(1, 9, 2)
-    cells = home[:, None] + around
-    points = (cells + 0.5) * stride
-    covered = (points >= boxes[:, None, :2]) & (points <= boxes[:, None, 2:])
-    in_map = (cells >= 0) & (cells <= limit)
-    is_home = (around == 0).all(-1)
-    possible = (covered.all(-1) & in_map.all(-1)) | is_home
-
-    area = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
-    by_area = torch.argsort(area, stable=True)
-    rank = torch.empty_like(by_area)
-    rank[by_area] = torch.arange(len(boxes), device=device)
-    # Lower is stronger: centre cells before all others, then the smaller box.
-    strength = rank[:, None] + torch.where(is_home, 0, len(boxes))
-    flat = (target.image[:, None] * height + cells[..., 1]) * width + cells[..., 0]
-
-    nobody = 2 * len(boxes)
-    owner = torch.full((images * height * width,), nobody, dtype=torch.int64, device=device)
-    owner.scatter_reduce_(0, flat[possible], strength[possible], "amin")
-    cell = torch.nonzero(owner < nobody).squeeze(1)
-    if len(boxes) == 0:
-        return Assignment(cell, cell)
-    return Assignment(cell, by_area[owner[cell] % len(boxes)])
+        unassigned = 2 * len(boxes)
+        owner = torch.full((images * height * width,), unassigned, dtype=torch.int64, device=device)
+        owner.scatter_reduce_(0, flat[possible], strength[possible], "amin")
+        cell = torch.nonzero(owner < unassigned).squeeze(1)
+        if len(boxes) == 0:
+            return cell, cell
+        return cell, by_area[owner[cell] % len(boxes)]
