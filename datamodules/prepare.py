@@ -16,14 +16,14 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from datamodules.core.errors import DatasetNotFoundError, StoreError
-from datamodules.core.progress import Watch
+from datamodules.core.progress import OnProgress
 from datamodules.core.records import DOWNLOADS, Record, Target, Task
 from datamodules.formats.images import read_image
 from datamodules.reader import DatasetReader
 from datamodules.store.parallel import in_order
 from datamodules.store.reader import read_attributes
 from datamodules.store.synthetic_mark import is_forged
-from datamodules.store.tiling import Cutter, Patch
+from datamodules.store.tiling import Tiler, Patch
 from datamodules.store.validation import check_image, check_record, check_targets
 from datamodules.store.writer import StoreWriter
 
@@ -45,7 +45,7 @@ class Prepared:
     written: bool
 
 
-def prepare(dataset: DatasetReader, workers: int = 0, watch: Watch | None = None) -> Prepared:
+def prepare(dataset: DatasetReader, workers: int = 0, watch: OnProgress | None = None) -> Prepared:
     """Write a dataset's store, unless it is there and its input has not changed.
 
     Processes that prepare the same store wait for one another, so every rank may call this.
@@ -123,9 +123,9 @@ def _entries(folder: str, inside: str) -> Iterator[str]:
             yield f"{inside}{entry.name}|{status.st_size}|{status.st_mtime_ns}\n"
 
 
-def _write(dataset: DatasetReader, path: Path, workers: int, watch: Watch | None) -> int:
+def _write(dataset: DatasetReader, path: Path, workers: int, watch: OnProgress | None) -> int:
     tasks = dataset.tasks_in(dataset.root)
-    cutter = dataset.cutter(tasks)
+    tiler = dataset.tiler(tasks)
     attributes = {
         "name": dataset.name,
         "title": dataset.title,
@@ -134,7 +134,7 @@ def _write(dataset: DatasetReader, path: Path, workers: int, watch: Watch | None
         "fingerprint": fingerprint(dataset.root),
         "synthetic": is_forged(dataset.root),
     }
-    work = partial(_cut_all, cutter=cutter, mpp=dataset.native_mpp())
+    work = partial(_cut_all, tiler=tiler, mpp=dataset.native_mpp())
     count = 0
     results = in_order(work, dataset.records(dataset.root), workers)
     compressed = dataset.compressed
@@ -148,17 +148,17 @@ def _write(dataset: DatasetReader, path: Path, workers: int, watch: Watch | None
     return count
 
 
-def _cut_all(records: list[Record], cutter: Cutter, mpp: float) -> list[list[Patch]]:
-    return [load(record, cutter, mpp) for record in records]
+def _cut_all(records: list[Record], tiler: Tiler, mpp: float) -> list[list[Patch]]:
+    return [load(record, tiler, mpp) for record in records]
 
 
-def load(record: Record, cutter: Cutter, mpp: float) -> list[Patch]:
+def load(record: Record, tiler: Tiler, mpp: float) -> list[Patch]:
     """Read, check and cut one record.
 
     Raises:
         UserError: the record does not fit, naming it.
     """
-    tasks: tuple[Task, ...] = cutter.tasks
+    tasks: tuple[Task, ...] = tiler.tasks
     check_record(record, tasks)
     try:
         image = read_image(record.image) if isinstance(record.image, Path) else record.image()
@@ -172,5 +172,5 @@ def load(record: Record, cutter: Cutter, mpp: float) -> list[Patch]:
         target = record.targets[task.name]
         targets[task.name] = target() if callable(target) else target
     check_targets(record.source, targets, tasks, (image.shape[0], image.shape[1]))
-    patches = cutter.cut(np.ascontiguousarray(image), targets, record.mpp or mpp)
-    return cutter.thinned(patches) if record.split == "train" else patches
+    patches = tiler.cut(np.ascontiguousarray(image), targets, record.mpp or mpp)
+    return tiler.thinned(patches) if record.split == "train" else patches

@@ -24,7 +24,7 @@ from datamodules.core.errors import ConfigError, DatasetNotFoundError
 from datamodules.core.records import Archive, Record, Task
 from datamodules.store.reader import SCHEMA, Store
 from datamodules.store.splits import rows_of_split
-from datamodules.store.tiling import Cutter, View
+from datamodules.store.tiling import Tiler, View
 
 
 @dataclass
@@ -127,9 +127,9 @@ class DatasetReader:
         """um per pixel of the published images; 0 where unknown."""
         return self.mpp
 
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
+    def tiler(self, tasks: tuple[Task, ...]) -> Tiler:
         """How images become patches; a reader changes it where its options say so."""
-        return Cutter(tasks, self.side, self.view, self.target_mpp)
+        return Tiler(tasks, self.side, self.view, self.target_mpp)
 
     # ---- where things lie -----------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from datamodules.checks.findings import Findings, Level, Report, note
 from datamodules.core.errors import LayoutError, StoreError, UserError
-from datamodules.core.progress import Watch
+from datamodules.core.progress import OnProgress
 from datamodules.core.records import SPLITS, Record, Target, Task, TaskKind
 from datamodules.prepare import fingerprint, load
 from datamodules.reader import DatasetReader
@@ -20,7 +20,7 @@ from datamodules.store.class_balance import class_balance
 from datamodules.store.content import ContentDigest
 from datamodules.store.parallel import in_order
 from datamodules.store.reader import Provenance, Store
-from datamodules.store.tiling import Cutter
+from datamodules.store.tiling import Tiler
 from datamodules.store.validation import check_targets
 
 _BLOCK = 64  # patches read at a time
@@ -28,7 +28,7 @@ _FLAT = 2  # grey levels; a patch that differs no more holds no tissue
 _AGAIN = "delete the store and run `python -m lightning_app datasets prepare`"
 
 
-def verify(dataset: DatasetReader, workers: int = 0, watch: Watch | None = None) -> Report:
+def verify(dataset: DatasetReader, workers: int = 0, watch: OnProgress | None = None) -> Report:
     """Read a dataset's raw files and its store from end to end.
 
     Raw: the layout, every image and target. Store: the content digest, targets in range, empty
@@ -58,7 +58,7 @@ def verify(dataset: DatasetReader, workers: int = 0, watch: Watch | None = None)
     return report
 
 
-def _raw(dataset: DatasetReader, found: Findings, workers: int, watch: Watch | None) -> int:
+def _raw(dataset: DatasetReader, found: Findings, workers: int, watch: OnProgress | None) -> int:
     """Read all raw images; how many."""
     root = dataset.root
     try:
@@ -69,7 +69,7 @@ def _raw(dataset: DatasetReader, found: Findings, workers: int, watch: Watch | N
         level = Level.INFO if missing else Level.ERROR
         found.add(level, "layout", str(root), str(error))
         return 0
-    work = partial(_try_all, cutter=dataset.cutter(tasks), mpp=dataset.native_mpp())
+    work = partial(_try_all, tiler=dataset.tiler(tasks), mpp=dataset.native_mpp())
     count = patches = 0
     before = found.errors()
     results = in_order(work, dataset.records(root), workers)
@@ -88,12 +88,12 @@ def _raw(dataset: DatasetReader, found: Findings, workers: int, watch: Watch | N
     return count
 
 
-def _try_all(records: list[Record], cutter: Cutter, mpp: float) -> list[tuple[int, str]]:
+def _try_all(records: list[Record], tiler: Tiler, mpp: float) -> list[tuple[int, str]]:
     """Patches of each record, and what is wrong with it."""
     results = []
     for record in records:
         try:
-            results.append((len(load(record, cutter, mpp)), ""))
+            results.append((len(load(record, tiler, mpp)), ""))
         except UserError as error:
             results.append((0, str(error)))
     return results
@@ -114,7 +114,7 @@ def _compare(dataset: DatasetReader, patches: int, found: Findings) -> None:
         found.add(Level.ERROR, "count", where, what)
 
 
-def _store(dataset: DatasetReader, store: Store, found: Findings, watch: Watch | None) -> int:
+def _store(dataset: DatasetReader, store: Store, found: Findings, watch: OnProgress | None) -> int:
     """Read the whole store; how many patches."""
     where = str(store.path)
     if store.synthetic:

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-Watch = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, and the records and patches that were just done."""
 
 _SHOWN_EVERY_S = 0.1
@@ -41,10 +41,10 @@ def transfers(console: Console | None = None) -> Iterator[Progress]:
         yield bars
 
 
-class Steps:
+class ProgressDisplay:
     """Lines that count records and patches while a store is written or checked.
 
-    A context manager; call it as a `Watch`. It appears at the first call, so that what is up to
+    A context manager; call it as a `OnProgress`. It appears at the first call, so that what is up to
     date shows nothing, and draws only when called: a thread of its own could hold a lock at the
     moment when worker processes are forked.
 
@@ -73,7 +73,7 @@ class Steps:
         self._drawn = 0.0
         self._open = ExitStack()
 
-    def __enter__(self) -> Steps:
+    def __enter__(self) -> ProgressDisplay:
         return self
 
     def __exit__(

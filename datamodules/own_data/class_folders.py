@@ -20,7 +20,7 @@ from datamodules.formats.layout import (
     subfolders,
 )
 from datamodules.reader import DatasetReader
-from datamodules.store.tiling import Cutter, View
+from datamodules.store.tiling import Tiler, View
 from datamodules.synthetic.scene import Stain, scene
 
 
@@ -86,9 +86,9 @@ class ClassFolders(DatasetReader):
         """Um per pixel as the options say."""
         return float(self.options.mpp)
 
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
+    def tiler(self, tasks: tuple[Task, ...]) -> Tiler:
         """Whole images or tiles, as the options say."""
-        return replace(super().cutter(tasks), view=self.options.view)
+        return replace(super().tiler(tasks), view=self.options.view)
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """One task with the classes of the options or the folders that are there."""

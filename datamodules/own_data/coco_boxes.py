@@ -15,7 +15,7 @@ from datamodules.core.records import Boxes, Record, Task, TaskKind
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import group_of, group_pattern, published_splits, relative
 from datamodules.reader import DatasetReader
-from datamodules.store.tiling import Cutter
+from datamodules.store.tiling import Tiler
 from datamodules.synthetic.scene import NucleusType, Stain, scene
 
 _TABLE = "annotations.json"
@@ -101,9 +101,9 @@ class CocoBoxes(DatasetReader):
         """Um per pixel as the options say."""
         return float(self.options.mpp)
 
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
+    def tiler(self, tasks: tuple[Task, ...]) -> Tiler:
         """Tiles, with the share of empty ones that the options say."""
-        return replace(super().cutter(tasks), empty_share=self.options.empty_share)
+        return replace(super().tiler(tasks), empty_share=self.options.empty_share)
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """One task with the classes of the options or the categories of the JSON."""

@@ -14,7 +14,7 @@ from datamodules.core.records import Record, Task, TaskKind
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import read_table
 from datamodules.reader import DatasetReader
-from datamodules.store.tiling import Cutter, View
+from datamodules.store.tiling import Tiler, View
 from datamodules.synthetic.scene import Stain, scene
 
 _TABLE = "table.csv"
@@ -92,9 +92,9 @@ class CsvTable(DatasetReader):
         """Um per pixel as the options say."""
         return float(self.options.mpp)
 
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
+    def tiler(self, tasks: tuple[Task, ...]) -> Tiler:
         """Whole images or tiles, as the options say."""
-        return replace(super().cutter(tasks), view=self.options.view)
+        return replace(super().tiler(tasks), view=self.options.view)
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """One task of the kind that options and table say."""

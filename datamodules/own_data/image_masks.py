@@ -21,7 +21,7 @@ from datamodules.formats.layout import (
     relative,
 )
 from datamodules.reader import DatasetReader
-from datamodules.store.tiling import Cutter, View
+from datamodules.store.tiling import Tiler, View
 from datamodules.synthetic.scene import Stain, scene
 
 
@@ -89,9 +89,9 @@ class ImageMasks(DatasetReader):
         """Um per pixel as the options say."""
         return float(self.options.mpp)
 
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
+    def tiler(self, tasks: tuple[Task, ...]) -> Tiler:
         """Tiles or whole images, as the options say."""
-        return replace(super().cutter(tasks), view=self.options.view)
+        return replace(super().tiler(tasks), view=self.options.view)
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """One task with the classes of the options."""

@@ -15,7 +15,7 @@ from datamodules.core.records import Boxes, Record, Task, TaskKind
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import read_table, relative
 from datamodules.reader import DatasetReader
-from datamodules.store.tiling import Cutter
+from datamodules.store.tiling import Tiler
 from datamodules.synthetic.scene import scene
 
 CLASSES = ("mitotic figure", "hard negative")
@@ -95,9 +95,9 @@ class MIDOGpp(DatasetReader):
     grouping = "case"
     options_type = MIDOGppOptions
 
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
+    def tiler(self, tasks: tuple[Task, ...]) -> Tiler:
         """Tiles, of which training leaves out most of those without any object."""
-        return replace(super().cutter(tasks), empty_share=self.options.empty_share)
+        return replace(super().tiler(tasks), empty_share=self.options.empty_share)
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:

@@ -18,7 +18,7 @@ from datamodules.formats.annotations import Codes, boxes_around
 from datamodules.formats.images import image_size, list_images, write_image
 from datamodules.formats.layout import folder_with, paired, relative
 from datamodules.reader import DatasetReader
-from datamodules.store.tiling import Cutter
+from datamodules.store.tiling import Tiler
 from datamodules.synthetic.scene import NucleusType, Scene, Stain, Tissue, scene
 
 _CELL_UM = 8.0  # the labels are points; a box of about a nucleus is drawn around each
@@ -125,12 +125,12 @@ class OCELOT(DatasetReader):
         """The one task of the part that is read."""
         return (_CELLS,) if self.options.part == "cell" else (_TISSUE,)
 
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
+    def tiler(self, tasks: tuple[Task, ...]) -> Tiler:
         """Tiles; tissue keeps its coarser resolution unless another one is asked for."""
-        cutter = super().cutter(tasks)
+        tiler = super().tiler(tasks)
         if self.options.part == "tissue" and self.config.mpp is None:
-            return replace(cutter, mpp=0.0)
-        return cutter
+            return replace(tiler, mpp=0.0)
+        return tiler
 
     def records(self, root: Path) -> Iterator[Record]:
         """Split by split, sorted by number."""

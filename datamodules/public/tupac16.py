@@ -18,7 +18,7 @@ from datamodules.formats.annotations import boxes_around
 from datamodules.formats.images import image_size, write_image
 from datamodules.formats.layout import folder_with, relative, subfolders
 from datamodules.reader import DatasetReader
-from datamodules.store.tiling import Cutter
+from datamodules.store.tiling import Tiler
 from datamodules.synthetic.scene import Stain, scene
 
 CLASSES = ("mitotic figure", "hard negative")
@@ -108,9 +108,9 @@ class TUPAC16(DatasetReader):
                 lines = [f"{row},{column}\n" for column, row in points.astype(int).tolist()]
                 table.write_text("".join(lines))
 
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
+    def tiler(self, tasks: tuple[Task, ...]) -> Tiler:
         """Tiles, of which training leaves out most of those without any object."""
-        return replace(super().cutter(tasks), empty_share=self.options.empty_share)
+        return replace(super().tiler(tasks), empty_share=self.options.empty_share)
 
     def records(self, root: Path) -> Iterator[Record]:
         """Case by case, field by field."""

@@ -45,7 +45,7 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class Cutter:
+class Tiler:
     """Cuts images into patches.
 
     Attributes:

@@ -64,4 +64,4 @@ def test_the_lines_of_the_readme_for_own_data_work_as_they_stand(repository, tmp
 def test_a_view_is_named_as_the_card_names_it(view, tmp_path):
     config = DatasetConfig(reader="class_folders", options=OmegaConf.create({"view": view}))
     dataset = build("own", config, DataConfig(root=str(tmp_path)))
-    assert str(dataset.cutter(()).view) == view.lower()
+    assert str(dataset.tiler(()).view) == view.lower()
