@@ -13,7 +13,7 @@ from rich.console import Console
 
 from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.errors import ConfigError, UserError
-from datamodules.core.progress import ProgressDisplay
+from datamodules.core.progress import progress_display
 from datamodules.display.cards import card, write_readme
 from datamodules.prepare import is_prepared, prepare
 from datamodules.reader import DatasetReader
@@ -95,7 +95,7 @@ def _chosen(options: argparse.Namespace) -> list[DatasetReader]:
 
 def _prepare(dataset: DatasetReader, options: argparse.Namespace) -> int:
     started = time.perf_counter()
-    with ProgressDisplay(dataset.name) as progress:
+    with progress_display(dataset.name) as progress:
         done = prepare(dataset, options.workers, progress)
     seconds = time.perf_counter() - started
     state = f"written in {seconds:.1f} s" if done.written else "up to date"
@@ -123,7 +123,7 @@ def _download(dataset: DatasetReader, options: argparse.Namespace) -> int:
 def _verify(dataset: DatasetReader, options: argparse.Namespace) -> int:
     from datamodules.checks.verify import verify
 
-    with ProgressDisplay(dataset.name) as progress:
+    with progress_display(dataset.name) as progress:
         report = verify(dataset, options.workers, progress)
     for finding in report.findings:
         console.print(f"{dataset.name}: {finding.level}: {finding.where}: {finding.what}")

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from datamodules.checks.verify import verify
-from datamodules.core.progress import ProgressDisplay, transfers
+from datamodules.core.progress import progress_display, transfers
 from datamodules.prepare import prepare
 from tests.datamodules.test_prepare import own_data, write_images
 
@@ -36,7 +36,7 @@ def test_preparing_and_verifying_tell_of_every_record_and_patch(tmp_path):
 
 def test_a_terminal_shows_what_is_done_and_at_last_nothing():
     console = terminal()
-    with ProgressDisplay("glas", console) as progress:
+    with progress_display("glas", console) as progress:
         for _ in range(20):
             progress("writing", 1, 7)
         time.sleep(0.11)  # it draws ten times a second
@@ -50,14 +50,14 @@ def test_a_terminal_shows_what_is_done_and_at_last_nothing():
 
 def test_nothing_is_shown_of_what_is_up_to_date():
     console = terminal()
-    with ProgressDisplay("glas", console):
+    with progress_display("glas", console):
         pass
     assert console.file.getvalue() == ""
 
 
 def test_without_a_terminal_nothing_is_shown():
     console = Console(file=io.StringIO())
-    with ProgressDisplay("glas", console) as progress:
+    with progress_display("glas", console) as progress:
         progress("writing", 1, 1)
     with transfers(console) as bars:
         bars.update(bars.add_task("archive.zip", total=10), completed=5)
@@ -66,7 +66,7 @@ def test_without_a_terminal_nothing_is_shown():
 
 def test_a_display_survives_an_error_and_leaves_the_error_stream_as_it_was():
     before = sys.stderr
-    with pytest.raises(KeyboardInterrupt), ProgressDisplay("glas", terminal()) as progress:
+    with pytest.raises(KeyboardInterrupt), progress_display("glas", terminal()) as progress:
         progress("writing", 1, 1)
         assert sys.stderr is not before
         raise KeyboardInterrupt
@@ -79,7 +79,7 @@ def test_messages_appear_above_what_is_drawn():
     root = logging.getLogger()
     root.addHandler(handler)
     try:
-        with ProgressDisplay("glas", console) as progress:
+        with progress_display("glas", console) as progress:
             progress("writing", 1, 1)
             logging.getLogger("datamodules.prepare").warning("something to know")
         assert handler.stream is sys.stderr
