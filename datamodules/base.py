@@ -1,4 +1,4 @@
-"""One dataset as a LightningDataModule: the rows of its splits, augmented, as batches."""
+"""One dataset as a LightningDataModule: the rows of its splits, augmented, in batches."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from datamodules.stream.transforms import Transform
 class PathologyDataModule(pl.LightningDataModule):
     """One dataset; `MultiTaskDataModule` combines several into one stream.
 
-    Each public dataset has a subclass, found by name: `from datamodules import GlaSDataModule`.
+    Each reader has a subclass, imported by name: `from datamodules import GlaSDataModule`.
 
     Args:
         data: settings that all datasets share.
         config: settings of this dataset.
-        name: what it is called; the reader's name where empty.
-        reader: a reader that is built already, in place of the other arguments.
+        name: its name in the run; the reader's name if empty.
+        reader: an existing reader, in place of the other arguments.
 
     Raises:
-        ConfigError: no reader is known for the dataset.
+        ConfigError: neither a subclass nor an argument names a reader.
     """
 
     key: ClassVar[str] = ""
@@ -48,11 +48,10 @@ class PathologyDataModule(pl.LightningDataModule):
         super().__init__()
         if reader is None:
             config = config or DatasetConfig()
-            known = self.key or config.reader or name
-            if not known:
+            key = self.key or config.reader or name
+            if not key:
                 raise ConfigError("PathologyDataModule: give a reader or the name of one")
-            config = replace(config, reader=known)
-            reader = build(name or known, config, data or DataConfig())
+            reader = build(name or key, replace(config, reader=key), data or DataConfig())
         self.reader = reader
         self.data, self.config = reader.data, reader.config
         self.name: str = reader.name
@@ -63,16 +62,15 @@ class PathologyDataModule(pl.LightningDataModule):
         return self.reader.store
 
     def prepare_data(self) -> None:
-        """Write the store where it is missing or outdated."""
+        """Write the store if it is missing or outdated."""
         prepare(self.reader)
 
     def train_dataloader(self) -> StreamLoader:
-        """Augmented micro-batches of this dataset alone, one epoch being one pass."""
-        view = view_of(self.reader, "train")
+        """Augmented micro-batches of this dataset alone; one epoch is one pass."""
+        view, batch_size = view_of(self.reader, "train"), self.reader.batch_size
         classes = (rows_by_class(self.store, view.rows, self.config.balance, self.name),)
-        batch = self.reader.batch_size
-        stream = Stream((len(view),), (batch,), 1, self.data.seed, classes=classes)
-        length = -(-len(view) // batch)
+        stream = Stream((len(view),), (batch_size,), 1, self.data.seed, classes=classes)
+        length = -(-len(view) // batch_size)
         sampler = TrainSampler(stream, length, lambda: micro_batches_trained(self.trainer))
         return make_loader([view], sampler, self.data.image_size, self.data.workers)
 
@@ -85,7 +83,7 @@ class PathologyDataModule(pl.LightningDataModule):
         return self._sweep("test", self.data.image_size, self.reader.batch_size)
 
     def evaluation_loader(self, input_size: int, batch_size: int) -> StreamLoader:
-        """All images of the store in order, unchanged but for their size in pixels."""
+        """All images of the store in order, only resized to `input_size` pixels."""
         return self._sweep("all", input_size, batch_size)
 
     def _sweep(self, split: str, size: int, batch_size: int) -> StreamLoader:
@@ -95,7 +93,7 @@ class PathologyDataModule(pl.LightningDataModule):
 
 
 def view_of(dataset: DatasetReader, split: str, size: int | None = None) -> StoreView:
-    """The rows of a split with the transform that suits it ("all": every row, plain)."""
+    """The rows of a split with its transform; "all" is every row, not augmented."""
     store = dataset.store
     rows = np.arange(len(store)) if split == "all" else dataset.rows(split)
     augmentation = dataset.data.augmentation if split == "train" else None

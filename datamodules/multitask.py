@@ -27,8 +27,8 @@ class MultiTaskDataModule(pl.LightningDataModule):
         rounds_per_step: rounds that one optimizer step closes.
 
     Attributes:
-        resumed_steps: optimizer steps behind the checkpoint that training goes on from.
-        between_batches: see `on_before_batch_transfer`.
+        resumed_steps: optimizer steps before the checkpoint from which training resumes.
+        between_batches: called by `on_before_batch_transfer`.
 
     Raises:
         ConfigError: no dataset to train on.
@@ -61,20 +61,20 @@ class MultiTaskDataModule(pl.LightningDataModule):
 
     @property
     def micro_batches_per_step(self) -> int:
-        """Micro-batches that one optimizer step closes: always whole rounds."""
+        """Micro-batches per optimizer step, which always closes whole rounds."""
         return self.rounds_per_step * self.micro_batches_per_round
 
     def prepare_data(self) -> None:
-        """Write the stores that are missing or outdated."""
+        """Write missing and outdated stores."""
         for dataset in self.datasets.values():
             prepare(dataset)
 
     def on_before_batch_transfer(
         self, batch: MultiTaskBatch, dataloader_idx: int
     ) -> MultiTaskBatch:
-        """Call `between_batches`: the batch before is done with, all it logged included.
+        """Call `between_batches`: the previous batch is finished, including what it logged.
 
-        Lightning has no hook of its own for that moment.
+        Lightning has no hook of its own for this moment.
         """
         if self.between_batches and self.trainer and self.trainer.training:
             self.between_batches(self.trainer)
@@ -92,26 +92,24 @@ class MultiTaskDataModule(pl.LightningDataModule):
 
         Raises:
             StoreError: a dataset has no image for training.
-            ConfigError: shares or balancing of the classes do not fit.
+            ConfigError: the shares or the balancing of classes do not fit.
         """
-        entries = list(self.datasets.items())
-        rows = [dataset.rows("train") for _, dataset in entries]
-        for (name, dataset), mine in zip(entries, rows, strict=True):
-            if not len(mine):
+        sizes, classes = [], []
+        for name, dataset in self.datasets.items():
+            rows = dataset.rows("train")
+            if not len(rows):
                 raise StoreError(f"{name}: no image is left for training in {dataset.store.path}")
-        sizes = tuple(len(mine) for mine in rows)
-        own = [dataset.config.batch_size for _, dataset in entries]
+            sizes.append(len(rows))
+            classes.append(rows_by_class(dataset.store, rows, dataset.config.balance, name))
+        explicit = [dataset.config.batch_size for dataset in self.datasets.values()]
         return Stream(
-            sizes=sizes,
-            batch_sizes=batch_shares(sizes, self.data.batch_size, own, self.data.size_power),
+            sizes=tuple(sizes),
+            batch_sizes=batch_shares(sizes, self.data.batch_size, explicit, self.data.size_power),
             per_batch=self.per_batch,
             seed=self.data.seed,
             rank=self._rank,
             world=self._world,
-            classes=tuple(
-                rows_by_class(dataset.store, mine, dataset.config.balance, name)
-                for (name, dataset), mine in zip(entries, rows, strict=True)
-            ),
+            classes=tuple(classes),
         )
 
     def val_dataloader(self) -> StreamLoader:
@@ -124,15 +122,16 @@ class MultiTaskDataModule(pl.LightningDataModule):
         return self._sweep([view_of(d, splits[name]) for name, d in self.datasets.items()])
 
     def final_splits(self) -> dict[str, str]:
-        """By dataset: "test" where its publisher names test images, else "val"."""
+        """By dataset: "test" if its publisher names test images, else "val"."""
         return {
             name: "test" if len(dataset.rows("test")) else "val"
             for name, dataset in self.datasets.items()
         }
 
     def _sweep(self, views: list[StoreView]) -> StreamLoader:
-        batch = max(dataset.batch_size for dataset in self.datasets.values())
-        sampler = SweepSampler(tuple(len(v) for v in views), batch, self._rank, self._world)
+        batch_size = max(dataset.batch_size for dataset in self.datasets.values())
+        sizes = tuple(len(view) for view in views)
+        sampler = SweepSampler(sizes, batch_size, self._rank, self._world)
         workers = min(self.data.workers, 2)  # nothing to augment
         return make_loader(views, sampler, self.data.image_size, workers)
 
@@ -140,7 +139,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         return [view_of(dataset, split) for dataset in self.datasets.values()]
 
     def _one_pass(self, stream: Stream) -> int:
-        """Optimizer steps until every sample of the largest dataset was seen once."""
+        """Optimizer steps until every sample of the largest dataset has been drawn once."""
         rounds = max(
             -(-size // (batch * stream.world))
             for size, batch in zip(stream.sizes, stream.batch_sizes, strict=True)
@@ -148,9 +147,9 @@ class MultiTaskDataModule(pl.LightningDataModule):
         return -(-rounds // self.rounds_per_step)
 
     def _position(self) -> int:
-        """Micro-batches trained so far in this run, resumed ones included.
+        """Micro-batches trained so far in this run, including before a resume.
 
-        Lightning asks for the first batches before it has read its counters from the checkpoint.
+        Lightning requests the first batches before it restores its counters from the checkpoint.
         """
         resumed = self.resumed_steps * self.micro_batches_per_step
         return max(resumed, micro_batches_trained(self.trainer))

@@ -19,7 +19,7 @@ from datamodules.reader import DatasetReader
 from datamodules.store.class_balance import class_balance
 from datamodules.store.content import ContentDigest
 from datamodules.store.parallel import in_order
-from datamodules.store.reader import Provenance, Store
+from datamodules.store.reader import Store
 from datamodules.store.tiling import Tiler
 from datamodules.store.validation import check_targets
 
@@ -122,10 +122,10 @@ def _store(dataset: DatasetReader, store: Store, found: Findings, watch: OnProgr
     if not _sound_tables(store):
         found.add(Level.ERROR, "tables", where, f"its tables contradict each other; {_AGAIN}")
         return 0
-    provenance, digest = Provenance(store), ContentDigest(store.tasks)
+    digest = ContentDigest(store.tasks)
     for start in range(0, len(store), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(store)))
-        _check_block(store, provenance, rows, digest, found)
+        _check_block(store, rows, digest, found)
         if watch:
             watch("reading the store", 0, len(rows))
     if digest.hexdigest() != store.digest:
@@ -162,7 +162,6 @@ def _scalar_tasks(store: Store) -> list[Task]:
 
 def _check_block(
     store: Store,
-    provenance: Provenance,
     rows: NDArray[np.int64],
     digest: ContentDigest,
     found: Findings,
@@ -173,7 +172,7 @@ def _check_block(
         for task in store.tasks
         if task.kind is TaskKind.SEGMENTATION
     }
-    names = provenance.sources(rows)
+    names = store.sources(rows)
     spread = np.ptp(images.reshape(len(rows), -1, 3), axis=1).max(axis=1)
     for position, (row, name) in enumerate(zip(rows.tolist(), names, strict=True)):
         targets: dict[str, Target] = {}
@@ -184,7 +183,7 @@ def _check_block(
                 targets[task.name] = store.boxes(task.name, row)
             else:
                 targets[task.name] = store.target(task.name)[row]
-        group, split = provenance.group(row), provenance.split(row)
+        group, split = store.group_name(row), store.split_name(row)
         digest.add(split, group, name, images[position], targets)
         where = f"{name} (row {row})"
         try:

@@ -72,7 +72,7 @@ def _limited_values(config: Any, prefix: str) -> Iterator[tuple[str, Any, _Range
         key, value = f"{prefix}{one.name}", getattr(config, one.name)
         if _KEY in one.metadata:
             yield key, value, one.metadata[_KEY]
-        nested = {f".{name}": entry for name, entry in value.items()} if type(value) is dict else {}
-        for name, entry in {**nested, "": value}.items():
+        held = {f".{k}": entry for k, entry in value.items()} if isinstance(value, dict) else None
+        for name, entry in (held or {"": value}).items():
             if is_dataclass(entry):
                 yield from _limited_values(entry, f"{key}{name}.")

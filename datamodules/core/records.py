@@ -87,8 +87,6 @@ Target = int | float | NDArray[np.uint8] | Boxes
 """By task kind: classification int; regression float; multilabel (classes,) uint8 of 0 and 1;
 segmentation `Mask`; detection `Boxes`."""
 
-Lazy = Callable[[], Target]
-
 
 @dataclass(frozen=True)
 class Record:
@@ -106,7 +104,7 @@ class Record:
 
     source: str
     image: Path | Callable[[], Image]
-    targets: Mapping[str, Target | Lazy]
+    targets: Mapping[str, Target | Callable[[], Target]]
     split: str
     group: str
     mpp: float | None = None

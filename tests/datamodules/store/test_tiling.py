@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from datamodules.core.records import Boxes, Task, TaskKind
-from datamodules.store.tiling import Tiler, Patch, View, clip_boxes, grid
+from datamodules.store.tiling import Patch, Tiler, View, clip_boxes, grid
 
 TASKS = (
     Task("label", TaskKind.CLASSIFICATION, ("a", "b")),
