@@ -9,7 +9,7 @@ SCRIPT = """
 import contextlib, sys
 from lightning_app.cli import main
 
-HEAVY = {"torch", "torchvision", "pytorch_lightning", "timm", "sklearn", "wandb"}
+HEAVY = {"torch", "torchvision", "pytorch_lightning", "timm", "sklearn", "wandb", "pandas"}
 PLACES = ["--root", "data", "--stores", "stores"]
 VERBS = (
     ["--help"],
