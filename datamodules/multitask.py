@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pytorch_lightning as pl
 
-from datamodules.base import view_of
 from datamodules.config import DataConfig
 from datamodules.core.errors import ConfigError, StoreError
 from datamodules.prepare import prepare
@@ -16,6 +16,7 @@ from datamodules.store.class_balance import rows_by_class
 from datamodules.stream.batch import MultiTaskBatch
 from datamodules.stream.loading import StoreView, StreamLoader, make_loader, micro_batches_trained
 from datamodules.stream.sampling import Stream, SweepSampler, TrainSampler, batch_shares
+from datamodules.stream.transforms import Transform
 
 
 class MultiTaskDataModule(pl.LightningDataModule):
@@ -25,6 +26,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
         data: the settings; `data.train` names the datasets.
         steps_per_epoch: optimizer steps per epoch; 0 takes one pass through the largest dataset.
         rounds_per_step: rounds that one optimizer step closes.
+        datasets: readers by name, in place of those of `data.train`.
 
     Attributes:
         resumed_steps: optimizer steps before the checkpoint from which training resumes.
@@ -35,15 +37,19 @@ class MultiTaskDataModule(pl.LightningDataModule):
     """
 
     def __init__(
-        self, data: DataConfig, steps_per_epoch: int = 0, rounds_per_step: int = 1
+        self,
+        data: DataConfig,
+        steps_per_epoch: int = 0,
+        rounds_per_step: int = 1,
+        datasets: Mapping[str, DatasetReader] | None = None,
     ) -> None:
         super().__init__()
-        if not data.train:
-            raise ConfigError("data.train: names no dataset; add at least one")
         self.data = data
-        self.datasets: Mapping[str, DatasetReader] = {
+        self.datasets = datasets or {
             name: build(name, config, data) for name, config in data.train.items()
         }
+        if not self.datasets:
+            raise ConfigError("data.train: names no dataset; add at least one")
         self.steps_per_epoch = steps_per_epoch
         self.rounds_per_step = rounds_per_step
         self.resumed_steps = 0
@@ -85,7 +91,8 @@ class MultiTaskDataModule(pl.LightningDataModule):
         stream = self.plan()
         steps = self.steps_per_epoch or self._one_pass(stream)
         sampler = TrainSampler(stream, steps * self.micro_batches_per_step, self._position)
-        return make_loader(self._views("train"), sampler, self.data.image_size, self.data.workers)
+        views = [view_of(dataset, "train") for dataset in self.datasets.values()]
+        return make_loader(views, sampler, self.data.image_size, self.data.workers)
 
     def plan(self) -> Stream:
         """The order of training; needs the stores.
@@ -114,7 +121,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> StreamLoader:
         """Validation images of all datasets, each once; one dataset per batch."""
-        return self._sweep(self._views("val"))
+        return self._sweep([view_of(dataset, "val") for dataset in self.datasets.values()])
 
     def test_dataloader(self) -> StreamLoader:
         """Images of all datasets for a final evaluation, each once (see `final_splits`)."""
@@ -128,15 +135,12 @@ class MultiTaskDataModule(pl.LightningDataModule):
             for name, dataset in self.datasets.items()
         }
 
-    def _sweep(self, views: list[StoreView]) -> StreamLoader:
+    def _sweep(self, views: Sequence[StoreView]) -> StreamLoader:
         batch_size = max(dataset.batch_size for dataset in self.datasets.values())
         sizes = tuple(len(view) for view in views)
         sampler = SweepSampler(sizes, batch_size, self._rank, self._world)
         workers = min(self.data.workers, 2)  # nothing to augment
         return make_loader(views, sampler, self.data.image_size, workers)
-
-    def _views(self, split: str) -> list[StoreView]:
-        return [view_of(dataset, split) for dataset in self.datasets.values()]
 
     def _one_pass(self, stream: Stream) -> int:
         """Optimizer steps until every sample of the largest dataset has been drawn once."""
@@ -161,3 +165,12 @@ class MultiTaskDataModule(pl.LightningDataModule):
     @property
     def _world(self) -> int:
         return self.trainer.world_size if self.trainer else 1
+
+
+def view_of(dataset: DatasetReader, split: str, size: int | None = None) -> StoreView:
+    """The rows of a split with its transform; "all" is every row, not augmented."""
+    store = dataset.store
+    rows = np.arange(len(store)) if split == "all" else dataset.rows(split)
+    augmentation = dataset.data.augmentation if split == "train" else None
+    transform = Transform(size or dataset.data.image_size, store.tasks, augmentation)
+    return StoreView(dataset.name, store, rows, transform)

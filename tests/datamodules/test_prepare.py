@@ -1,5 +1,7 @@
 """Preparing: the same store from any number of processes, once, and again when data change."""
 
+import hashlib
+import json
 import logging
 import multiprocessing
 import os
@@ -130,6 +132,21 @@ def test_other_settings_have_another_store(data):
     one, other = own_data(data, data / "stores"), own_data(data, data / "stores", mpp=1.0)
     assert one.store_path != other.store_path
     assert one.store_path == own_data(data, data / "stores", seed=5).store_path
+
+
+def test_a_store_under_the_former_name_is_used_and_not_prepared_again(data):
+    module = own_data(data, data / "stores")
+    # Formerly the file name hashed the path of the reader's class in place of its key.
+    settings = {**module.settings(), "reader": "datamodules.class_folders.ClassFolders"}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    former = data / "stores" / f"own-{digest}.h5"
+    prepare(module, 1)
+    module.store_path.rename(former)
+
+    again = own_data(data, data / "stores")
+    done = prepare(again, 1)
+    assert (done.path, done.written, again.store.path) == (former, False, former)
+    assert [path for path in (data / "stores").glob("*.h5")] == [former]
 
 
 def test_a_compressed_store_lies_beside_the_raw_one_and_holds_the_same(data):
