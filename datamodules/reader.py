@@ -203,7 +203,7 @@ class DatasetReader:
         """Check that the publisher's files exist.
 
         Raises:
-            DatasetNotFoundError: a file is missing; the message tells how to get the data.
+            DatasetNotFoundError: a file is missing; the message says how to get the data.
         """
         missing = "" if self.root.is_dir() else f"no folder {self.root}"
         for pattern in self.layout:

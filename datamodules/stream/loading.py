@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,23 +22,21 @@ from datamodules.stream.sampling import Draw, TrainSampler
 from datamodules.stream.transforms import Transform
 
 
+@dataclass(frozen=True)
 class StoreView:
     """The rows of one split of one store, with their transform.
 
-    Args:
+    Attributes:
         name: the dataset's name in the run.
         store: source of patches and targets.
         rows: (n,) int64, rows of the store that belong to the split.
         transform: brings a patch to the network's input size.
     """
 
-    def __init__(
-        self, name: str, store: Store, rows: NDArray[np.int64], transform: Transform
-    ) -> None:
-        self.name = name
-        self.store = store
-        self.rows = rows
-        self.transform = transform
+    name: str
+    store: Store
+    rows: NDArray[np.int64]
+    transform: Transform
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,12 +61,12 @@ class StoreView:
         return list(self.store.target(task.name)[index])
 
 
+@dataclass(frozen=True)
 class StreamDataset(Dataset[MultiTaskBatch]):
-    """Turns a list of draws into one micro-batch."""
+    """Turns a list of draws into one micro-batch of images of `size` pixels."""
 
-    def __init__(self, views: Sequence[StoreView], size: int) -> None:
-        self.views = list(views)
-        self.size = size
+    views: Sequence[StoreView]
+    size: int
 
     def __getitems__(self, draws: list[Draw]) -> MultiTaskBatch:
         """Return one micro-batch; torch's loader passes a batch sampler's item as it is."""

@@ -163,19 +163,19 @@ def _class_permutation(
     return np.random.default_rng((seed, 3, dataset, number, lap)).permutation(size)
 
 
+@dataclass(frozen=True)
 class TrainSampler(Sampler[list[Draw]]):
     """Micro-batches of one epoch after another.
 
-    Args:
+    Attributes:
         stream: the plan.
         length: micro-batches per epoch.
         position: returns the number of micro-batches trained so far; called at each epoch start.
     """
 
-    def __init__(self, stream: Stream, length: int, position: Callable[[], int]) -> None:
-        self.stream = stream
-        self.length = length
-        self.position = position
+    stream: Stream
+    length: int
+    position: Callable[[], int]
 
     def __len__(self) -> int:
         return self.length
@@ -186,38 +186,34 @@ class TrainSampler(Sampler[list[Draw]]):
             yield self.stream.micro_batch(step)
 
 
+@dataclass(frozen=True)
 class SweepSampler(Sampler[list[Draw]]):
     """Every sample of every dataset exactly once, in order, spread over the ranks.
 
     All ranks get the same number of batches and stay in step; missing samples of a rank are
     replaced by padding that does not count (`Draw.valid`).
 
-    Args:
+    Attributes:
         sizes: samples per dataset.
         batch_size: samples per batch.
         rank, world: index of this process and number of processes.
     """
 
-    def __init__(
-        self, sizes: tuple[int, ...], batch_size: int, rank: int = 0, world: int = 1
-    ) -> None:
-        self.batches: list[tuple[int, int]] = [
-            (dataset, start)
-            for dataset, size in enumerate(sizes)
-            for start in range(0, size, batch_size * world)
-        ]
-        self.sizes = sizes
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world = world
+    sizes: tuple[int, ...]
+    batch_size: int
+    rank: int = 0
+    world: int = 1
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return sum(-(-size // (self.batch_size * self.world)) for size in self.sizes)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        for step, (dataset, start) in enumerate(self.batches):
-            stop = min(self.sizes[dataset], start + self.batch_size * self.world)
-            valid = np.arange(start + self.rank, stop, self.world)
-            width = -(-(stop - start) // self.world)
-            rows = np.resize(valid if len(valid) else np.arange(start, start + 1), width)
-            yield [Draw(dataset, rows, np.zeros(width, np.int64), len(valid), step)]
+        step = 0
+        for dataset, size in enumerate(self.sizes):
+            for start in range(0, size, self.batch_size * self.world):
+                stop = min(size, start + self.batch_size * self.world)
+                valid = np.arange(start + self.rank, stop, self.world)
+                width = -(-(stop - start) // self.world)
+                rows = np.resize(valid if len(valid) else np.arange(start, start + 1), width)
+                yield [Draw(dataset, rows, np.zeros(width, np.int64), len(valid), step)]
+                step += 1

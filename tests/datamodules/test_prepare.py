@@ -48,7 +48,7 @@ def data(tmp_path):
 
 
 def at_work(records: list[float]) -> list[tuple[int, int]]:
-    """Work for so many seconds a record; tell the process, and the records that it got at once."""
+    """Work this many seconds per record; return the process and the size of its job."""
     time.sleep(sum(records))
     return [(os.getpid(), len(records))] * len(records)
 
@@ -119,7 +119,7 @@ def test_a_failed_preparation_keeps_the_older_store(data):
     assert len(own_data(data, data / "stores").store) == 80
 
 
-def test_a_store_serves_without_the_published_files(data, caplog):
+def test_a_store_is_enough_without_the_published_files(data, caplog):
     prepare(own_data(data, data / "stores"), 1)
     (data / "own").rename(data / "moved")
     module = own_data(data, data / "stores")

@@ -17,11 +17,11 @@ from datamodules.synthetic.forge import forge
 
 @pytest.mark.parametrize("name", READERS)
 def test_every_reader_has_its_registered_key_and_a_data_module(name):
-    found = reader(name)
-    assert found.key == name
-    module = getattr(importlib.import_module("datamodules"), f"{found.__name__}DataModule")
+    reader_class = reader(name)
+    assert reader_class.key == name
+    module = getattr(importlib.import_module("datamodules"), f"{reader_class.__name__}DataModule")
     assert issubclass(module, pl.LightningDataModule)
-    assert isinstance(module().reader, found)
+    assert isinstance(module().reader, reader_class)
 
 
 def test_an_unknown_data_module_is_an_import_error():

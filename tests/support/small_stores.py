@@ -57,7 +57,7 @@ def sums_of(store: Store, rows: list[int]) -> list[int]:
 
 
 def write_forever(path: Path) -> None:
-    """Write patches until somebody ends this process."""
+    """Write patches until this process is killed."""
     with write_store(path, TASKS, 64, {"synthetic": True}) as writer:
         number = 0
         while True:

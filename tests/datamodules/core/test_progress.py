@@ -1,4 +1,4 @@
-"""What a terminal shows of a long step, and that everything else shows nothing."""
+"""Progress of long steps: shown on a terminal, and nowhere else."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def terminal() -> Console:
     return Console(file=io.StringIO(), force_terminal=True, width=120)
 
 
-def test_preparing_and_verifying_tell_of_every_record_and_patch(tmp_path):
+def test_preparing_and_verifying_report_every_record_and_patch(tmp_path):
     write_images(tmp_path / "own", 70)
-    told = []
+    calls = []
     dataset = own_data(tmp_path, tmp_path / "stores")
-    prepare(dataset, 2, lambda *step: told.append(step))
-    assert told == [("writing", 1, 1)] * 70
-    told.clear()
-    prepare(dataset, 2, lambda *step: told.append(step))
-    assert told == []
-    verify(dataset, 1, lambda *step: told.append(step))
+    prepare(dataset, 2, lambda *step: calls.append(step))
+    assert calls == [("writing", 1, 1)] * 70
+    calls.clear()
+    prepare(dataset, 2, lambda *step: calls.append(step))
+    assert calls == []
+    verify(dataset, 1, lambda *step: calls.append(step))
     read = [("reading the store", 0, 64), ("reading the store", 0, 6)]
-    assert told == [("reading the images", 1, 1)] * 70 + read
+    assert calls == [("reading the images", 1, 1)] * 70 + read
 
 
-def test_a_terminal_shows_what_is_done_and_at_last_nothing():
+def test_a_terminal_shows_progress_and_is_cleared_at_the_end():
     console = terminal()
     with progress_display("glas", console) as progress:
         for _ in range(20):
@@ -48,7 +48,7 @@ def test_a_terminal_shows_what_is_done_and_at_last_nothing():
     assert console.file.getvalue().endswith("\x1b[2K")  # the lines were erased
 
 
-def test_nothing_is_shown_of_what_is_up_to_date():
+def test_nothing_is_shown_for_a_dataset_that_is_up_to_date():
     console = terminal()
     with progress_display("glas", console):
         pass
@@ -86,6 +86,6 @@ def test_messages_appear_above_what_is_drawn():
     finally:
         root.removeHandler(handler)
     shown = console.file.getvalue()
-    # Erased first, then the message on a line of its own, then drawn again.
+    # Erased first, then the message on its own line, then drawn again.
     assert "\x1b[2Ksomething to know\n" in shown
     assert "glas: writing" in shown.split("something to know\n")[1]

@@ -97,7 +97,7 @@ def test_the_box_of_an_object_is_the_one_around_its_mask(height, width, side, vi
 @given(height=lengths, width=lengths, side=sides, seed=st.integers(0, 2**32 - 1))
 def test_every_pixel_and_every_object_is_in_some_tile(height, width, side, seed):
     image, targets = picture(height, width, 6, np.random.default_rng(seed))
-    seen, found = np.zeros((height, width), bool), set()
+    seen, objects = np.zeros((height, width), bool), set()
     for patch in Tiler(TASKS, side, View.TILE, 0.0).cut(image, targets, 0.0):
         seen[patch.y : patch.y + side, patch.x : patch.x + side] = True
         corner = np.array([patch.x, patch.y] * 2)
@@ -105,9 +105,9 @@ def test_every_pixel_and_every_object_is_in_some_tile(height, width, side, seed)
             hits = (targets["objects"].xyxy[:, :2] <= box[:2]) & (
                 box[2:] <= targets["objects"].xyxy[:, 2:]
             )
-            found |= set(np.flatnonzero(hits.all(axis=1)).tolist())
+            objects |= set(np.flatnonzero(hits.all(axis=1)).tolist())
     assert seen.all()
-    assert found == set(range(6))
+    assert objects == set(range(6))
 
 
 def test_an_object_where_four_tiles_meet_is_in_one_of_them():
