@@ -1,6 +1,7 @@
 """Public histology datasets, from the files as published to one stream of training batches.
 
-`from datamodules import GlaSDataModule` gives any reader's class as a LightningDataModule.
+`from datamodules import GlaSDataModule` gives a reader as a LightningDataModule; so does every
+other reader of the registry.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> type[PathologyDataModule]:
-    """Make `<Reader>DataModule` on first use: importing Lightning takes seconds."""
+    """Make `<Reader>DataModule` on first use, because importing Lightning takes seconds."""
     from datamodules.registry import READERS
 
     keys = {target.partition(":")[2]: key for key, target in READERS.items()}

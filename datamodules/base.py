@@ -1,38 +1,33 @@
-"""One dataset as a LightningDataModule: the rows of its splits, augmented, as batches."""
+"""One dataset as a LightningDataModule: a stream of this dataset alone."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
-import pytorch_lightning as pl
-
 from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.errors import ConfigError
-from datamodules.prepare import prepare
+from datamodules.multitask import MultiTaskDataModule, view_of
 from datamodules.reader import DatasetReader
 from datamodules.registry import build
-from datamodules.store.class_balance import rows_by_class
 from datamodules.store.reader import Store
-from datamodules.stream.loading import StoreView, StreamLoader, make_loader, micro_batches_trained
-from datamodules.stream.sampling import Stream, SweepSampler, TrainSampler
-from datamodules.stream.transforms import Transform
+from datamodules.stream.loading import StreamLoader, make_loader
+from datamodules.stream.sampling import SweepSampler
 
 
-class PathologyDataModule(pl.LightningDataModule):
-    """One dataset; `MultiTaskDataModule` combines several into one stream.
+class PathologyDataModule(MultiTaskDataModule):
+    """One dataset; one epoch is one pass through its training images.
 
-    Each public dataset has a subclass, found by name: `from datamodules import GlaSDataModule`.
+    Each reader has a subclass, imported by name: `from datamodules import GlaSDataModule`.
 
     Args:
         data: settings that all datasets share.
         config: settings of this dataset.
-        name: what it is called; the reader's name where empty.
-        reader: a reader that is built already, in place of the other arguments.
+        name: its name in the run; the reader's name if empty.
+        reader: an existing reader, in place of the other arguments.
 
     Raises:
-        ConfigError: no reader is known for the dataset.
+        ConfigError: neither a subclass nor an argument names a reader.
     """
 
     key: ClassVar[str] = ""
@@ -45,16 +40,15 @@ class PathologyDataModule(pl.LightningDataModule):
         *,
         reader: DatasetReader | None = None,
     ) -> None:
-        super().__init__()
         if reader is None:
             config = config or DatasetConfig()
-            known = self.key or config.reader or name
-            if not known:
+            key = self.key or config.reader or name
+            if not key:
                 raise ConfigError("PathologyDataModule: give a reader or the name of one")
-            config = replace(config, reader=known)
-            reader = build(name or known, config, data or DataConfig())
+            reader = build(name or key, replace(config, reader=key), data or DataConfig())
+        super().__init__(reader.data, datasets={reader.name: reader})
         self.reader = reader
-        self.data, self.config = reader.data, reader.config
+        self.config = reader.config
         self.name: str = reader.name
 
     @property
@@ -62,42 +56,12 @@ class PathologyDataModule(pl.LightningDataModule):
         """The prepared store."""
         return self.reader.store
 
-    def prepare_data(self) -> None:
-        """Write the store where it is missing or outdated."""
-        prepare(self.reader)
-
-    def train_dataloader(self) -> StreamLoader:
-        """Augmented micro-batches of this dataset alone, one epoch being one pass."""
-        view = view_of(self.reader, "train")
-        classes = (rows_by_class(self.store, view.rows, self.config.balance, self.name),)
-        batch = self.reader.batch_size
-        stream = Stream((len(view),), (batch,), 1, self.data.seed, classes=classes)
-        length = -(-len(view) // batch)
-        sampler = TrainSampler(stream, length, lambda: micro_batches_trained(self.trainer))
-        return make_loader([view], sampler, self.data.image_size, self.data.workers)
-
-    def val_dataloader(self) -> StreamLoader:
-        """Validation images, each once."""
-        return self._sweep("val", self.data.image_size, self.reader.batch_size)
-
     def test_dataloader(self) -> StreamLoader:
-        """Test images, each once."""
-        return self._sweep("test", self.data.image_size, self.reader.batch_size)
+        """Images of the published test split, each once."""
+        return self._sweep([view_of(self.reader, "test")])
 
     def evaluation_loader(self, input_size: int, batch_size: int) -> StreamLoader:
-        """All images of the store in order, unchanged but for their size in pixels."""
-        return self._sweep("all", input_size, batch_size)
-
-    def _sweep(self, split: str, size: int, batch_size: int) -> StreamLoader:
-        view = view_of(self.reader, split, size)
+        """All images of the store in order, only resized to `input_size` pixels."""
+        view = view_of(self.reader, "all", input_size)
         sampler = SweepSampler((len(view),), batch_size)
-        return make_loader([view], sampler, size, self.data.workers)
-
-
-def view_of(dataset: DatasetReader, split: str, size: int | None = None) -> StoreView:
-    """The rows of a split with the transform that suits it ("all": every row, plain)."""
-    store = dataset.store
-    rows = np.arange(len(store)) if split == "all" else dataset.rows(split)
-    augmentation = dataset.data.augmentation if split == "train" else None
-    transform = Transform(size or dataset.data.image_size, store.tasks, augmentation)
-    return StoreView(dataset.name, store, rows, transform)
+        return make_loader([view], sampler, input_size, self.data.workers)

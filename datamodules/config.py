@@ -21,21 +21,21 @@ class DatasetConfig:
     """One dataset of a run; the key above it is the dataset's name in the run.
 
     Attributes:
-        reader: which reader understands its layout; the dataset's own name where empty.
-        folder: where the publisher's tree lies, relative to `data.root`; the reader's default
-            where empty.
-        batch_size: images per round; its share by `data.size_power` where null.
+        reader: the reader for its layout; the dataset's own name if empty.
+        folder: folder of the published files, relative to `data.root`; the reader's default if
+            empty.
+        batch_size: images per round; its share by `data.size_power` if null.
         balance: name of the classification or detection task whose classes (detection: patches
-            with and without an object) training takes equally often; empty takes what there is.
-        patch_size: side of the stored patches in pixels; the reader's default where null.
-        mpp: resolution of the stored patches in um/px; `data.mpp` where null.
-        compression: of its store; `data.compression` where null.
+            with and without an object) training draws equally often; not balanced if empty.
+        patch_size: side of the stored patches in pixels; the reader's default if null.
+        mpp: resolution of the stored patches in µm/px; `data.mpp` if null.
+        compression: of its store; `data.compression` if null.
         weights: factor of each task's loss, by task name.
         class_weights: of segmentation tasks, by task name: a factor for each class in the cross
             entropy.
-        input_size: probes: side of the network input in pixels; `data.image_size` where null.
+        input_size: probes: side of the network input in pixels; `data.image_size` if null.
         folds: probes: grouped folds, each held out in turn; 0 takes the official test split.
-        options: arguments of the reader's own (see `datasets show NAME`).
+        options: the reader's own options (see `datasets show NAME`).
     """
 
     reader: str = ""
@@ -58,9 +58,9 @@ class AugmentationConfig:
 
     Attributes:
         scale_min: smallest share of the patch's area that a random crop keeps.
-        color: strength of brightness, contrast, saturation and hue jitter; 0 turns it off.
+        color: strength of brightness, contrast, saturation and hue jitter; 0 disables it.
         blur: probability of a slight Gaussian blur.
-        stain: strength of HED stain jitter on the device; 0 turns it off.
+        stain: strength of HED stain jitter on the device; 0 disables it.
     """
 
     scale_min: float = limited(0.5, above=0, at_most=1)
@@ -71,27 +71,28 @@ class AugmentationConfig:
 
 @dataclass
 class DataConfig:
-    """Everything about data.
+    """Settings shared by all datasets, and the datasets of the run.
 
     Attributes:
-        root: folder that holds the datasets as published, each in its own folder.
+        root: folder of the datasets as published, each in its own folder.
         stores: folder of the prepared HDF5 stores.
         image_size: side of the network input in pixels.
-        mpp: resolution of stored patches in um/px, where the dataset's own is known.
+        mpp: resolution of stored patches in µm/px, if the dataset's own is known.
         compression: "none" reads fastest; "lossless" (WebP for images, PNG for masks) needs less
-            than half the disk and about 1 ms of a processor per patch.
+            than half the disk and about 1 ms of CPU time per patch.
         batch_size: images per dataset and round.
         size_power: weight of large datasets: each one's share of the images of a round is
             proportional to its training images to this power. 0 is uniform, 1 proportional,
-            1 / T a temperature T; explicit shares are the datasets' own `batch_size`.
-        tasks_per_batch: datasets per micro-batch (K); 0 means all of them.
-        val_fraction: share of the groups held out where nothing is published as validation.
-        val_limit: at most so many validation images per dataset; 0 means all.
+            1 / T a temperature T; a dataset's own `batch_size` sets its share explicitly.
+        tasks_per_batch: datasets per micro-batch (K); 0 takes all of them.
+        val_fraction: share of the training images held out, by whole groups, if no validation
+            split is published.
+        val_limit: maximum number of validation images per dataset; 0 takes all.
         workers: loader processes per rank.
         seed: of splits, order and augmentation.
         augmentation: see `AugmentationConfig`.
-        forge: datasets absent below `root` are forged with about so many synthetic images
-            each; 0 means that data must be there.
+        forge: number of synthetic images, about, of each dataset that is missing below `root`;
+            0 requires real data.
         train: datasets that train the encoder.
         unseen: datasets for probes only.
     """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pytorch_lightning as pl
 
-from datamodules.base import view_of
 from datamodules.config import DataConfig
 from datamodules.core.errors import ConfigError, StoreError
 from datamodules.prepare import prepare
@@ -16,6 +16,7 @@ from datamodules.store.class_balance import rows_by_class
 from datamodules.stream.batch import MultiTaskBatch
 from datamodules.stream.loading import StoreView, StreamLoader, make_loader, micro_batches_trained
 from datamodules.stream.sampling import Stream, SweepSampler, TrainSampler, batch_shares
+from datamodules.stream.transforms import Transform
 
 
 class MultiTaskDataModule(pl.LightningDataModule):
@@ -25,25 +26,30 @@ class MultiTaskDataModule(pl.LightningDataModule):
         data: the settings; `data.train` names the datasets.
         steps_per_epoch: optimizer steps per epoch; 0 takes one pass through the largest dataset.
         rounds_per_step: rounds that one optimizer step closes.
+        datasets: readers by name, in place of those of `data.train`.
 
     Attributes:
-        resumed_steps: optimizer steps behind the checkpoint that training goes on from.
-        between_batches: see `on_before_batch_transfer`.
+        resumed_steps: optimizer steps before the checkpoint from which training resumes.
+        between_batches: called by `on_before_batch_transfer`.
 
     Raises:
         ConfigError: no dataset to train on.
     """
 
     def __init__(
-        self, data: DataConfig, steps_per_epoch: int = 0, rounds_per_step: int = 1
+        self,
+        data: DataConfig,
+        steps_per_epoch: int = 0,
+        rounds_per_step: int = 1,
+        datasets: Mapping[str, DatasetReader] | None = None,
     ) -> None:
         super().__init__()
-        if not data.train:
-            raise ConfigError("data.train: names no dataset; add at least one")
         self.data = data
-        self.datasets: Mapping[str, DatasetReader] = {
+        self.datasets = datasets or {
             name: build(name, config, data) for name, config in data.train.items()
         }
+        if not self.datasets:
+            raise ConfigError("data.train: names no dataset; add at least one")
         self.steps_per_epoch = steps_per_epoch
         self.rounds_per_step = rounds_per_step
         self.resumed_steps = 0
@@ -61,20 +67,20 @@ class MultiTaskDataModule(pl.LightningDataModule):
 
     @property
     def micro_batches_per_step(self) -> int:
-        """Micro-batches that one optimizer step closes: always whole rounds."""
+        """Micro-batches per optimizer step, which always closes whole rounds."""
         return self.rounds_per_step * self.micro_batches_per_round
 
     def prepare_data(self) -> None:
-        """Write the stores that are missing or outdated."""
+        """Write missing and outdated stores."""
         for dataset in self.datasets.values():
             prepare(dataset)
 
     def on_before_batch_transfer(
         self, batch: MultiTaskBatch, dataloader_idx: int
     ) -> MultiTaskBatch:
-        """Call `between_batches`: the batch before is done with, all it logged included.
+        """Call `between_batches`: the previous batch is finished, including what it logged.
 
-        Lightning has no hook of its own for that moment.
+        Lightning has no hook of its own for this moment.
         """
         if self.between_batches and self.trainer and self.trainer.training:
             self.between_batches(self.trainer)
@@ -85,38 +91,37 @@ class MultiTaskDataModule(pl.LightningDataModule):
         stream = self.plan()
         steps = self.steps_per_epoch or self._one_pass(stream)
         sampler = TrainSampler(stream, steps * self.micro_batches_per_step, self._position)
-        return make_loader(self._views("train"), sampler, self.data.image_size, self.data.workers)
+        views = [view_of(dataset, "train") for dataset in self.datasets.values()]
+        return make_loader(views, sampler, self.data.image_size, self.data.workers)
 
     def plan(self) -> Stream:
         """The order of training; needs the stores.
 
         Raises:
             StoreError: a dataset has no image for training.
-            ConfigError: shares or balancing of the classes do not fit.
+            ConfigError: the shares or the balancing of classes do not fit.
         """
-        entries = list(self.datasets.items())
-        rows = [dataset.rows("train") for _, dataset in entries]
-        for (name, dataset), mine in zip(entries, rows, strict=True):
-            if not len(mine):
+        sizes, classes = [], []
+        for name, dataset in self.datasets.items():
+            rows = dataset.rows("train")
+            if not len(rows):
                 raise StoreError(f"{name}: no image is left for training in {dataset.store.path}")
-        sizes = tuple(len(mine) for mine in rows)
-        own = [dataset.config.batch_size for _, dataset in entries]
+            sizes.append(len(rows))
+            classes.append(rows_by_class(dataset.store, rows, dataset.config.balance, name))
+        explicit = [dataset.config.batch_size for dataset in self.datasets.values()]
         return Stream(
-            sizes=sizes,
-            batch_sizes=batch_shares(sizes, self.data.batch_size, own, self.data.size_power),
+            sizes=tuple(sizes),
+            batch_sizes=batch_shares(sizes, self.data.batch_size, explicit, self.data.size_power),
             per_batch=self.per_batch,
             seed=self.data.seed,
             rank=self._rank,
             world=self._world,
-            classes=tuple(
-                rows_by_class(dataset.store, mine, dataset.config.balance, name)
-                for (name, dataset), mine in zip(entries, rows, strict=True)
-            ),
+            classes=tuple(classes),
         )
 
     def val_dataloader(self) -> StreamLoader:
         """Validation images of all datasets, each once; one dataset per batch."""
-        return self._sweep(self._views("val"))
+        return self._sweep([view_of(dataset, "val") for dataset in self.datasets.values()])
 
     def test_dataloader(self) -> StreamLoader:
         """Images of all datasets for a final evaluation, each once (see `final_splits`)."""
@@ -124,23 +129,21 @@ class MultiTaskDataModule(pl.LightningDataModule):
         return self._sweep([view_of(d, splits[name]) for name, d in self.datasets.items()])
 
     def final_splits(self) -> dict[str, str]:
-        """By dataset: "test" where its publisher names test images, else "val"."""
+        """By dataset: "test" if its publisher names test images, else "val"."""
         return {
             name: "test" if len(dataset.rows("test")) else "val"
             for name, dataset in self.datasets.items()
         }
 
-    def _sweep(self, views: list[StoreView]) -> StreamLoader:
-        batch = max(dataset.batch_size for dataset in self.datasets.values())
-        sampler = SweepSampler(tuple(len(v) for v in views), batch, self._rank, self._world)
+    def _sweep(self, views: Sequence[StoreView]) -> StreamLoader:
+        batch_size = max(dataset.batch_size for dataset in self.datasets.values())
+        sizes = tuple(len(view) for view in views)
+        sampler = SweepSampler(sizes, batch_size, self._rank, self._world)
         workers = min(self.data.workers, 2)  # nothing to augment
         return make_loader(views, sampler, self.data.image_size, workers)
 
-    def _views(self, split: str) -> list[StoreView]:
-        return [view_of(dataset, split) for dataset in self.datasets.values()]
-
     def _one_pass(self, stream: Stream) -> int:
-        """Optimizer steps until every sample of the largest dataset was seen once."""
+        """Optimizer steps until every sample of the largest dataset has been drawn once."""
         rounds = max(
             -(-size // (batch * stream.world))
             for size, batch in zip(stream.sizes, stream.batch_sizes, strict=True)
@@ -148,9 +151,9 @@ class MultiTaskDataModule(pl.LightningDataModule):
         return -(-rounds // self.rounds_per_step)
 
     def _position(self) -> int:
-        """Micro-batches trained so far in this run, resumed ones included.
+        """Micro-batches trained so far in this run, including before a resume.
 
-        Lightning asks for the first batches before it has read its counters from the checkpoint.
+        Lightning requests the first batches before it restores its counters from the checkpoint.
         """
         resumed = self.resumed_steps * self.micro_batches_per_step
         return max(resumed, micro_batches_trained(self.trainer))
@@ -162,3 +165,12 @@ class MultiTaskDataModule(pl.LightningDataModule):
     @property
     def _world(self) -> int:
         return self.trainer.world_size if self.trainer else 1
+
+
+def view_of(dataset: DatasetReader, split: str, size: int | None = None) -> StoreView:
+    """The rows of a split with its transform; "all" is every row, not augmented."""
+    store = dataset.store
+    rows = np.arange(len(store)) if split == "all" else dataset.rows(split)
+    augmentation = dataset.data.augmentation if split == "train" else None
+    transform = Transform(size or dataset.data.image_size, store.tasks, augmentation)
+    return StoreView(dataset.name, store, rows, transform)

@@ -16,28 +16,28 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from datamodules.core.errors import DatasetNotFoundError, StoreError
-from datamodules.core.progress import Watch
-from datamodules.core.records import DOWNLOADS, Record, Target, Task
+from datamodules.core.progress import OnProgress
+from datamodules.core.records import DOWNLOADS, Record
 from datamodules.formats.images import read_image
 from datamodules.reader import DatasetReader
 from datamodules.store.parallel import in_order
 from datamodules.store.reader import read_attributes
 from datamodules.store.synthetic_mark import is_forged
-from datamodules.store.tiling import Cutter, Patch
+from datamodules.store.tiling import Patch, Tiler
 from datamodules.store.validation import check_image, check_record, check_targets
-from datamodules.store.writer import StoreWriter
+from datamodules.store.writer import write_store
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` did.
+    """The result of `prepare`.
 
     Attributes:
         path: the store.
-        count: patches in it.
-        written: False when it was there already and up to date.
+        count: number of its patches.
+        written: False if it existed and was up to date.
     """
 
     path: Path
@@ -45,50 +45,52 @@ class Prepared:
     written: bool
 
 
-def prepare(dataset: DatasetReader, workers: int = 0, watch: Watch | None = None) -> Prepared:
-    """Write a dataset's store, unless it is there and its input has not changed.
+def prepare(
+    dataset: DatasetReader, workers: int = 0, progress: OnProgress | None = None
+) -> Prepared:
+    """Write a dataset's store, unless it exists and its input has not changed.
 
     Processes that prepare the same store wait for one another, so every rank may call this.
-    Whenever it is interrupted or killed, no half store is left, and the next call succeeds.
+    Whenever it is interrupted or killed, no partial store is left, and the next call succeeds.
 
     Args:
-        dataset: which one, with its settings.
+        dataset: the dataset with its settings.
         workers: processes; 0 takes one per core.
-        watch: told of every record that was written.
+        progress: called after every record that was written.
 
     Raises:
         UserError: the data do not fit; nothing is left behind, an older store is kept.
     """
     path = dataset.store_path
     path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent)
+    remove_partial_stores(path.parent)
     with FileLock(lock_of(path)):
-        has_raw = dataset.root.is_dir()
         if path.exists():
             attributes = read_attributes(path)
+            has_raw = dataset.root.is_dir()
             if not has_raw or attributes["fingerprint"] == fingerprint(dataset.root):
                 return Prepared(path, int(attributes["count"]), written=False)
             log.info("%s: the data in %s changed, preparing again", dataset.name, dataset.root)
         dataset.check_layout()
-        count = _write(dataset, path, workers or os.cpu_count() or 1, watch)
+        count = _write(dataset, path, workers or os.cpu_count() or 1, progress)
     dataset.__dict__.pop("store", None)
     return Prepared(path, count, written=True)
 
 
 def lock_of(path: Path) -> Path:
-    """The lock that whoever writes the store `path` holds."""
+    """The lock file held while the store `path` is written."""
     return path.with_name(f".{path.name}.lock")
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed processes left: partial stores whose writer no longer holds the lock."""
+def remove_partial_stores(folder: Path) -> None:
+    """Remove the partial stores of killed processes: those whose lock is free."""
     for left in folder.glob(".*.h5.partial"):
         store = folder / left.name.removeprefix(".").removesuffix(".partial")
         try:
             with FileLock(lock_of(store), blocking=False):
                 left.unlink(missing_ok=True)
         except Timeout:
-            continue  # somebody is at work
+            continue  # another process is writing it
         log.info("%s: removed, its writing was interrupted", left)
 
 
@@ -102,7 +104,7 @@ def is_prepared(dataset: DatasetReader) -> bool:
 
 
 def fingerprint(root: Path) -> str:
-    """Digest of names, sizes and times of all files below a folder, downloads left out."""
+    """Digest of names, sizes and times of all files below a folder, except downloads."""
     digest = hashlib.sha256()
     for entry in _entries(str(root), ""):
         digest.update(entry.encode())
@@ -110,10 +112,10 @@ def fingerprint(root: Path) -> str:
 
 
 def _entries(folder: str, inside: str) -> Iterator[str]:
-    """One text for each file, in a fixed order; without a `Path` for each of half a million."""
-    with os.scandir(folder) as found:
-        listed = sorted(found, key=lambda entry: entry.name)
-    for entry in listed:
+    """One text per file, in a fixed order; no `Path` is made for each of half a million files."""
+    with os.scandir(folder) as scan:
+        entries = sorted(scan, key=lambda entry: entry.name)
+    for entry in entries:
         if entry.is_dir():
             if entry.name != DOWNLOADS:
                 yield from _entries(entry.path, f"{inside}{entry.name}/")
@@ -123,9 +125,8 @@ def _entries(folder: str, inside: str) -> Iterator[str]:
             yield f"{inside}{entry.name}|{status.st_size}|{status.st_mtime_ns}\n"
 
 
-def _write(dataset: DatasetReader, path: Path, workers: int, watch: Watch | None) -> int:
+def _write(dataset: DatasetReader, path: Path, workers: int, progress: OnProgress | None) -> int:
     tasks = dataset.tasks_in(dataset.root)
-    cutter = dataset.cutter(tasks)
     attributes = {
         "name": dataset.name,
         "title": dataset.title,
@@ -134,32 +135,29 @@ def _write(dataset: DatasetReader, path: Path, workers: int, watch: Watch | None
         "fingerprint": fingerprint(dataset.root),
         "synthetic": is_forged(dataset.root),
     }
-    work = partial(_cut_all, cutter=cutter, mpp=dataset.native_mpp())
-    count = 0
+    work = partial(_load_all, tiler=dataset.tiler(tasks), mpp=dataset.native_mpp())
     results = in_order(work, dataset.records(dataset.root), workers)
-    compressed = dataset.compressed
-    with StoreWriter(path, tasks, dataset.side, attributes, compressed) as writer, closing(results):
+    store = write_store(path, tasks, dataset.side, attributes, dataset.compressed)
+    with store as writer, closing(results):
         for record, patches in results:
             writer.add(record, patches)
-            count += len(patches)
-            if watch:
-                watch("writing", 1, len(patches))
-    log.info("%s: %d patches of %d px in %s", dataset.name, count, dataset.side, path)
-    return count
+            if progress:
+                progress("writing", 1, len(patches))
+    log.info("%s: %d patches of %d px in %s", dataset.name, len(writer), dataset.side, path)
+    return len(writer)
 
 
-def _cut_all(records: list[Record], cutter: Cutter, mpp: float) -> list[list[Patch]]:
-    return [load(record, cutter, mpp) for record in records]
+def _load_all(records: list[Record], tiler: Tiler, mpp: float) -> list[list[Patch]]:
+    return [load(record, tiler, mpp) for record in records]
 
 
-def load(record: Record, cutter: Cutter, mpp: float) -> list[Patch]:
+def load(record: Record, tiler: Tiler, mpp: float) -> list[Patch]:
     """Read, check and cut one record.
 
     Raises:
-        UserError: the record does not fit, naming it.
+        UserError: the record does not fit; the message names it.
     """
-    tasks: tuple[Task, ...] = cutter.tasks
-    check_record(record, tasks)
+    check_record(record, tiler.tasks)
     try:
         image = read_image(record.image) if isinstance(record.image, Path) else record.image()
     except DatasetNotFoundError as error:
@@ -167,10 +165,8 @@ def load(record: Record, cutter: Cutter, mpp: float) -> list[Patch]:
             f"{record.source}: is annotated, but its image is missing ({error})"
         ) from error
     check_image(record.source, image)
-    targets: dict[str, Target] = {}
-    for task in tasks:
-        target = record.targets[task.name]
-        targets[task.name] = target() if callable(target) else target
-    check_targets(record.source, targets, tasks, (image.shape[0], image.shape[1]))
-    patches = cutter.cut(np.ascontiguousarray(image), targets, record.mpp or mpp)
-    return cutter.thinned(patches) if record.split == "train" else patches
+    lazy = {task.name: record.targets[task.name] for task in tiler.tasks}
+    targets = {name: target() if callable(target) else target for name, target in lazy.items()}
+    check_targets(record.source, targets, tiler.tasks, (image.shape[0], image.shape[1]))
+    patches = tiler.cut(np.ascontiguousarray(image), targets, record.mpp or mpp)
+    return tiler.thinned(patches) if record.split == "train" else patches

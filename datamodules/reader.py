@@ -1,4 +1,4 @@
-"""One dataset as published: facts and a reader in the subclass, everything else here, once.
+"""One dataset as published: facts and a reader in the subclass, all shared behaviour here.
 
 Nothing here needs torch or Lightning, so datasets can be listed, shown, prepared and verified
 quickly; `datamodules.base` makes a LightningDataModule of a reader.
@@ -24,7 +24,7 @@ from datamodules.core.errors import ConfigError, DatasetNotFoundError
 from datamodules.core.records import Archive, Record, Task
 from datamodules.store.reader import SCHEMA, Store
 from datamodules.store.splits import rows_of_split
-from datamodules.store.tiling import Cutter, View
+from datamodules.store.tiling import Tiler, View
 
 
 @dataclass
@@ -38,29 +38,29 @@ class DatasetReader:
     A subclass's docstring is the dataset's card.
 
     Attributes:
-        key: the reader's name in the registry, which names its stores; the name of its
-            module unless stated.
+        key: the reader's name in the registry, part of its stores' names; by default the name of
+            its module.
         title: full name.
-        organs: what tissue.
+        organs: organs or tissues.
         licence: as the publisher states it.
-        commercial: whether its terms allow commercial use; None where unclear.
+        commercial: whether its terms allow commercial use; None if unclear.
         citation: how to cite it.
         homepage: the publisher's page.
-        sources: where its images come from ("TCGA", "GlaS", ...), to find shared sources.
-        archives: files to download; empty where a form or login is needed.
+        sources: origins of its images ("TCGA", "GlaS", ...), to find shared sources.
+        archives: files to download; empty if a form or login is needed.
         obtain: the exact steps to get the data by hand.
         folder: the dataset's folder below `data.root`; its key unless stated.
-        images: how many labelled images are published; 0 where that is not told.
+        images: number of labelled images published; 0 if unknown.
         extent: usual or mean width and height of these images in pixels.
-        disk_gb: about how many GB of disk its files take as published, unpacked, from their number
-            and usual size; 0 where that is not known.
-        mpp: um per pixel of the published images; 0 where unknown.
+        disk_gb: approximate disk space in GB of its files as published, unpacked, estimated from
+            their number and usual size; 0 if unknown.
+        mpp: µm per pixel of the published images; 0 if unknown.
         patch_size: default side of stored patches in pixels.
         view: how images become patches.
-        tasks: what it teaches.
+        tasks: its supervised tasks.
         layout: files and folders that must exist, as glob patterns below its folder.
         grouping: what a group is: "patient", "slide", "image", ...
-        split_overlap: why groups lie on two sides of the *published* split; empty where they
+        split_overlap: why groups lie on both sides of the *published* split; empty if they
             must not.
         options_type: dataclass of the reader's own options. Options named `mpp`, `view` and
             `empty_share` take effect without further code.
@@ -105,9 +105,14 @@ class DatasetReader:
         self.data = data or DataConfig()
         self.config = config or DatasetConfig()
         self.name: str = name or self.folder
-        self.options = self._typed_options()
+        try:
+            schema = OmegaConf.structured(self.options_type)
+            self.options: Any = OmegaConf.to_object(OmegaConf.merge(schema, self.config.options))
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"data.*.{self.name}.options: {reason}") from error
 
-    # ---- what a reader defines -------------------------------------------------------------
+    # ---- defined by a reader ---------------------------------------------------------------
 
     def records(self, root: Path) -> Iterator[Record]:
         """Read the publisher's layout below `root`, one record per image, in a fixed order.
@@ -130,17 +135,17 @@ class DatasetReader:
         """µm per pixel of the published images, by the option `mpp` if any; 0 where unknown."""
         return float(getattr(self.options, "mpp", self.mpp))
 
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
+    def tiler(self, tasks: tuple[Task, ...]) -> Tiler:
         """How images become patches, by the options `view` and `empty_share` if any."""
         view = getattr(self.options, "view", self.view)
         empty_share = getattr(self.options, "empty_share", 1.0)
-        return Cutter(tasks, self.side, view, self.target_mpp, empty_share=empty_share)
+        return Tiler(tasks, self.side, view, self.target_mpp, empty_share=empty_share)
 
-    # ---- where things lie -----------------------------------------------------------------
+    # ---- settings and paths ----------------------------------------------------------------
 
     @property
     def placed(self) -> str:
-        """Where the dataset lies below `data.root`."""
+        """The dataset's folder relative to `data.root`."""
         return self.config.folder or self.folder
 
     @property
@@ -160,7 +165,7 @@ class DatasetReader:
 
     @property
     def target_mpp(self) -> float:
-        """Wanted um per pixel of stored tiles."""
+        """Wanted µm per pixel of stored tiles."""
         return self.data.mpp if self.config.mpp is None else self.config.mpp
 
     @property
@@ -169,7 +174,7 @@ class DatasetReader:
         return (self.config.compression or self.data.compression) is Compression.lossless
 
     def settings(self) -> dict[str, Any]:
-        """Everything that decides what a store of this dataset holds."""
+        """All settings that decide the content of the store."""
         return {
             "reader": self.key,
             "options": asdict(self.options),
@@ -185,10 +190,13 @@ class DatasetReader:
         """The store for these settings; other settings have another file."""
         path = self._store_file(self.key)
         if not path.exists():
-            # Stores made while the file name still hashed the reader's module path.
-            older = self._store_file(f"{self._former_module}.{type(self).__name__}")
-            if older.is_file():
-                return older
+            # Older stores: their file name hashes the module path that the reader had then.
+            module = type(self).__module__
+            if module.startswith("datamodules."):
+                module = f"datamodules.{self.key}"
+            former = self._store_file(f"{module}.{type(self).__name__}")
+            if former.is_file():
+                return former
         return path
 
     def _store_file(self, reader: str) -> Path:
@@ -196,44 +204,32 @@ class DatasetReader:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return Path(self.data.stores) / f"{self.name}-{digest}.h5"
 
-    @property
-    def _former_module(self) -> str:
-        module = type(self).__module__
-        return f"datamodules.{self.key}" if module.startswith("datamodules.") else module
+    def check_layout(self) -> None:
+        """Check that the publisher's files exist.
+
+        Raises:
+            DatasetNotFoundError: a file is missing; the message says how to get the data.
+        """
+        missing = "" if self.root.is_dir() else f"no folder {self.root}"
+        for pattern in self.layout:
+            if not missing and next(self.root.glob(pattern), None) is None:
+                missing = f"nothing matches '{pattern}' in {self.root}"
+        if missing:
+            fetch = f"fetch it from {self.homepage} and unpack it there" if self.archives else ""
+            remedy = self.obtain or fetch or "set data.root or the dataset's folder"
+            raise DatasetNotFoundError(f"{self.name}: {missing}; {remedy}")
+
+    # ---- the prepared store ----------------------------------------------------------------
 
     @cached_property
     def store(self) -> Store:
         """The prepared store."""
         return Store(self.store_path)
 
-    def check_layout(self) -> None:
-        """Check that the publisher's files are there.
-
-        Raises:
-            DatasetNotFoundError: says what was looked for, where, and how to get it.
-        """
-        if not self.root.is_dir():
-            raise DatasetNotFoundError(f"{self.name}: no folder {self.root}; {self._remedy()}")
-        for pattern in self.layout:
-            if next(self.root.glob(pattern), None) is None:
-                raise DatasetNotFoundError(
-                    f"{self.name}: nothing matches '{pattern}' in {self.root}; {self._remedy()}"
-                )
-
-    def _remedy(self) -> str:
-        if self.obtain:
-            return self.obtain
-        if self.archives:
-            return f"fetch it from {self.homepage} and unpack it there"
-        return "set data.root or the dataset's folder"
-
-    # ---- what the store holds -------------------------------------------------------------
-
     def rows(self, split: str) -> NDArray[np.int64]:
         """Rows of the store that belong to a split (see `rows_of_split`)."""
-        return rows_of_split(
-            self.store, split, self.data.val_fraction, self.data.val_limit, self.data.seed
-        )
+        data = self.data
+        return rows_of_split(self.store, split, data.val_fraction, data.val_limit, data.seed)
 
     def weighted_tasks(self) -> tuple[Task, ...]:
         """The prepared tasks, with the loss weights of the configuration.
@@ -242,25 +238,13 @@ class DatasetReader:
             ConfigError: a weight is given for a task that the dataset does not have.
         """
         names = [task.name for task in self.store.tasks]
-        for name in [*self.config.weights, *self.config.class_weights]:
+        weights = self.config.weights
+        for name in [*weights, *self.config.class_weights]:
             if name not in names:
-                key = "weights" if name in self.config.weights else "class_weights"
-                raise ConfigError(
-                    f"data.*.{self.name}.{key}: no task '{name}'; known: {', '.join(names)}"
-                )
-        return tuple(
-            replace(task, weight=self.config.weights.get(task.name, task.weight))
-            for task in self.store.tasks
-        )
+                key = f"data.*.{self.name}.{'weights' if name in weights else 'class_weights'}"
+                raise ConfigError(f"{key}: no task '{name}'; known: {', '.join(names)}")
+        return tuple(replace(t, weight=weights.get(t.name, t.weight)) for t in self.store.tasks)
 
-    def input_mpp(self, size: int | None = None) -> float:
-        """um per pixel at the network input when a whole patch fills it; 0 where unknown."""
-        return self.store.mpp * self.store.side / (size or self.data.image_size)
-
-    def _typed_options(self) -> Any:
-        try:
-            merged = OmegaConf.merge(OmegaConf.structured(self.options_type), self.config.options)
-            return OmegaConf.to_object(merged)
-        except OmegaConfBaseException as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"data.*.{self.name}.options: {reason}") from error
+    def input_mpp(self) -> float:
+        """µm per pixel at the network input when a whole patch fills it; 0 if unknown."""
+        return self.store.mpp * self.store.side / self.data.image_size

@@ -7,6 +7,7 @@ my_dataset = "my_package.my_dataset:MyDataset"
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 
 from datamodules.config import DataConfig, DatasetConfig
@@ -16,7 +17,7 @@ from datamodules.reader import DatasetReader
 GROUP = "histology.readers"
 
 READERS = {
-    # for training the encoder
+    # for training
     "nct_crc": "datamodules.public.nct_crc:NCTCRC",
     "pcam": "datamodules.public.pcam:PCam",
     "lc25000": "datamodules.public.lc25000:LC25000",
@@ -27,11 +28,11 @@ READERS = {
     "tupac16": "datamodules.public.tupac16:TUPAC16",
     "pannuke": "datamodules.public.pannuke:PanNuke",
     "monuseg": "datamodules.public.monuseg:MoNuSeg",
-    # never seen in training
+    # unseen, for probes
     "bach": "datamodules.public.bach:BACH",
     "idc": "datamodules.public.idc:IDC",
     "breastpathq": "datamodules.public.breastpathq:BreastPathQ",
-    # in reserve
+    # used by no recipe
     "dsb2018": "datamodules.public.dsb2018:DSB2018",
     "breakhis": "datamodules.public.breakhis:BreaKHis",
     "conic": "datamodules.public.conic:CoNIC",
@@ -46,37 +47,43 @@ READERS = {
     "csv_table": "datamodules.own_data.csv_table:CsvTable",
 }
 CONVENTIONS = ("class_folders", "image_masks", "coco_boxes", "csv_table")
-"""Readers of own data, which describe no public dataset."""
+"""Readers of own data; they describe no public dataset."""
 
 
-def _entries() -> dict[str, EntryPoint]:
-    """Entry points of all readers by name, those of other packages last."""
-    entries = {name: EntryPoint(name, target, GROUP) for name, target in READERS.items()}
-    for entry in entry_points(group=GROUP):
-        entries.setdefault(entry.name, entry)
-    return entries
+def reader_names() -> list[str]:
+    """Names of all readers, including those of other packages."""
+    return [entry.name for entry in _entries()]
 
 
 def public_names() -> list[str]:
     """Names of the readers of public datasets: all but the conventions for own data."""
-    return [name for name in _entries() if name not in CONVENTIONS]
+    return [name for name in reader_names() if name not in CONVENTIONS]
 
 
 def reader(name: str) -> type[DatasetReader]:
-    """The class that reads a dataset.
+    """Return the class that reads a dataset.
 
     Raises:
-        ConfigError: unknown name, with the nearest known one.
+        ConfigError: unknown name; the message gives the nearest known one.
+
+    >>> reader("glas").title
+    'GlaS gland segmentation'
     """
-    entries = _entries()
-    if name not in entries:
-        near = difflib.get_close_matches(name, entries, 1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(entries)}"
-        raise ConfigError(f"no reader is called '{name}'; {hint}")
-    loaded: type[DatasetReader] = entries[name].load()
-    return loaded
+    for entry in _entries():
+        if entry.name == name:
+            loaded: type[DatasetReader] = entry.load()
+            return loaded
+    near = difflib.get_close_matches(name, reader_names(), 1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(reader_names())}"
+    raise ConfigError(f"no reader is called '{name}'; {hint}")
 
 
 def build(name: str, config: DatasetConfig, data: DataConfig) -> DatasetReader:
-    """Build the reader of a configuration entry."""
+    """Return a reader for an entry of the configuration."""
     return reader(config.reader or name)(data, config, name)
+
+
+def _entries() -> Iterator[EntryPoint]:
+    """The readers of this package; then those of others, which are slower to look up."""
+    yield from (EntryPoint(name, target, GROUP) for name, target in READERS.items())
+    yield from entry_points(group=GROUP)

@@ -185,14 +185,14 @@ def _run(options: argparse.Namespace) -> int:
         from lightning_app.commands.doctor import run_doctor
 
         return run_doctor()
-    if not options.verbose:
-        from lightning_app.loggers.log_filters import hush
-
-        hush()
     if options.verb == "datasets":
         from lightning_app.commands.datasets import run_datasets
 
         return run_datasets(options)
+    if not options.verbose:
+        from lightning_app.loggers.log_filters import hush  # imports torch and Lightning
+
+        hush()
     if options.verb == "pretrain":
         from lightning_app.commands.pretrain import run_pretrain
 

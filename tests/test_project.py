@@ -69,7 +69,7 @@ def test_imports_go_one_way() -> None:
 WINGS = {
     "datamodules": (
         "core", "config", "formats", "store", "reader", "prepare", "synthetic", "public",
-        "own_data", "registry", "stream", "base", "multitask", "download", "checks", "display",
+        "own_data", "registry", "stream", "multitask", "base", "download", "checks", "display",
     ),
     "models": (
         "config", "tasks", "distributed", "network", "metrics", "training", "module",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from datamodules.checks.near_hashes import close_pairs
 from datamodules.checks.perceptual_hash import orbit, similarity, thumbnails
-from datamodules.store.reader import Provenance, Store
+from datamodules.store.reader import Store
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,6 @@ class _Catalogue:
     def __init__(self, stores: Mapping[str, Store]) -> None:
         self.names = list(stores)
         self.stores = list(stores.values())
-        self.provenances = [Provenance(store) for store in self.stores]
         sizes = [len(store) for store in self.stores]
         self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.digests = np.zeros((len(self), 2), np.uint64)
@@ -230,8 +229,6 @@ class _Catalogue:
 
     def place(self, number: int) -> Place:
         """Where a patch lies."""
-        store, row = self._locate(number)
-        known = self.provenances[store]
-        return Place(
-            self.names[store], row, known.sources([row])[0], known.split(row), known.group(row)
-        )
+        index, row = self._locate(number)
+        name, store = self.names[index], self.stores[index]
+        return Place(name, row, store.source(row), store.split_name(row), store.group_name(row))

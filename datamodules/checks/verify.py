@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from datamodules.checks.findings import Findings, Level, Report, note
 from datamodules.core.errors import LayoutError, StoreError, UserError
-from datamodules.core.progress import Watch
+from datamodules.core.progress import OnProgress
 from datamodules.core.records import SPLITS, Record, Target, Task, TaskKind
 from datamodules.prepare import fingerprint, load
 from datamodules.reader import DatasetReader
 from datamodules.store.class_balance import class_balance
 from datamodules.store.content import ContentDigest
 from datamodules.store.parallel import in_order
-from datamodules.store.reader import Provenance, Store
-from datamodules.store.tiling import Cutter
+from datamodules.store.reader import Store
+from datamodules.store.tiling import Tiler
 from datamodules.store.validation import check_targets
 
 _BLOCK = 64  # patches read at a time
@@ -28,7 +28,7 @@ _FLAT = 2  # grey levels; a patch that differs no more holds no tissue
 _AGAIN = "delete the store and run `python -m lightning_app datasets prepare`"
 
 
-def verify(dataset: DatasetReader, workers: int = 0, watch: Watch | None = None) -> Report:
+def verify(dataset: DatasetReader, workers: int = 0, watch: OnProgress | None = None) -> Report:
     """Read a dataset's raw files and its store from end to end.
 
     Raw: the layout, every image and target. Store: the content digest, targets in range, empty
@@ -58,7 +58,7 @@ def verify(dataset: DatasetReader, workers: int = 0, watch: Watch | None = None)
     return report
 
 
-def _raw(dataset: DatasetReader, found: Findings, workers: int, watch: Watch | None) -> int:
+def _raw(dataset: DatasetReader, found: Findings, workers: int, watch: OnProgress | None) -> int:
     """Read all raw images; how many."""
     root = dataset.root
     try:
@@ -69,7 +69,7 @@ def _raw(dataset: DatasetReader, found: Findings, workers: int, watch: Watch | N
         level = Level.INFO if missing else Level.ERROR
         found.add(level, "layout", str(root), str(error))
         return 0
-    work = partial(_try_all, cutter=dataset.cutter(tasks), mpp=dataset.native_mpp())
+    work = partial(_try_all, tiler=dataset.tiler(tasks), mpp=dataset.native_mpp())
     count = patches = 0
     before = found.errors()
     results = in_order(work, dataset.records(root), workers)
@@ -88,12 +88,12 @@ def _raw(dataset: DatasetReader, found: Findings, workers: int, watch: Watch | N
     return count
 
 
-def _try_all(records: list[Record], cutter: Cutter, mpp: float) -> list[tuple[int, str]]:
+def _try_all(records: list[Record], tiler: Tiler, mpp: float) -> list[tuple[int, str]]:
     """Patches of each record, and what is wrong with it."""
     results = []
     for record in records:
         try:
-            results.append((len(load(record, cutter, mpp)), ""))
+            results.append((len(load(record, tiler, mpp)), ""))
         except UserError as error:
             results.append((0, str(error)))
     return results
@@ -114,7 +114,7 @@ def _compare(dataset: DatasetReader, patches: int, found: Findings) -> None:
         found.add(Level.ERROR, "count", where, what)
 
 
-def _store(dataset: DatasetReader, store: Store, found: Findings, watch: Watch | None) -> int:
+def _store(dataset: DatasetReader, store: Store, found: Findings, watch: OnProgress | None) -> int:
     """Read the whole store; how many patches."""
     where = str(store.path)
     if store.synthetic:
@@ -122,10 +122,10 @@ def _store(dataset: DatasetReader, store: Store, found: Findings, watch: Watch |
     if not _sound_tables(store):
         found.add(Level.ERROR, "tables", where, f"its tables contradict each other; {_AGAIN}")
         return 0
-    provenance, digest = Provenance(store), ContentDigest(store.tasks)
+    digest = ContentDigest(store.tasks)
     for start in range(0, len(store), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(store)))
-        _check_block(store, provenance, rows, digest, found)
+        _check_block(store, rows, digest, found)
         if watch:
             watch("reading the store", 0, len(rows))
     if digest.hexdigest() != store.digest:
@@ -162,7 +162,6 @@ def _scalar_tasks(store: Store) -> list[Task]:
 
 def _check_block(
     store: Store,
-    provenance: Provenance,
     rows: NDArray[np.int64],
     digest: ContentDigest,
     found: Findings,
@@ -173,7 +172,7 @@ def _check_block(
         for task in store.tasks
         if task.kind is TaskKind.SEGMENTATION
     }
-    names = provenance.sources(rows)
+    names = store.sources(rows)
     spread = np.ptp(images.reshape(len(rows), -1, 3), axis=1).max(axis=1)
     for position, (row, name) in enumerate(zip(rows.tolist(), names, strict=True)):
         targets: dict[str, Target] = {}
@@ -184,7 +183,7 @@ def _check_block(
                 targets[task.name] = store.boxes(task.name, row)
             else:
                 targets[task.name] = store.target(task.name)[row]
-        group, split = provenance.group(row), provenance.split(row)
+        group, split = store.group_name(row), store.split_name(row)
         digest.add(split, group, name, images[position], targets)
         where = f"{name} (row {row})"
         try:

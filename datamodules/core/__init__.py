@@ -1,4 +1,4 @@
 """Errors, records, value ranges, progress and atomic files that every other wing builds on.
 
-Nothing here knows of a dataset, a store or a file format.
+Nothing here depends on a dataset, a store or a file format.
 """

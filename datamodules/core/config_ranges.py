@@ -1,4 +1,4 @@
-"""Ranges of the numbers in a configuration, declared beside each field and checked at once."""
+"""Ranges of the numbers in a configuration, declared beside each field and checked together."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 from datamodules.core.errors import ConfigError
 
-_KEY = "limits"
+_KEY = "range"
 
 
 @dataclass(frozen=True)
-class _Limits:
+class _Range:
     low: float
     high: float
     open_low: bool
     open_high: bool
 
-    def hold(self, value: float) -> bool:
+    def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
         return above and below
@@ -39,42 +39,40 @@ def limited(
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """A dataclass field whose number must lie in a range; None is exempt.
+    """Declare a dataclass field whose number must lie in a range; None is exempt.
 
     Args:
-        default: of the field; a tuple makes a list, of which every member is checked.
+        default: default of the field; a tuple makes a list field, whose members are all checked.
         at_least: closed lower end.
         at_most: closed upper end.
         above: open lower end, in place of the closed one.
         below: open upper end, in place of the closed one.
     """
     low, high = at_least if above is None else above, at_most if below is None else below
-    limits = _Limits(low, high, above is not None, below is not None)
+    metadata = {_KEY: _Range(low, high, above is not None, below is not None)}
     if isinstance(default, tuple):
-        return field(default_factory=lambda: list(default), metadata={_KEY: limits})
-    return field(default=default, metadata={_KEY: limits})
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def check_limits(config: Any) -> None:
-    """Check every limited field of a dataclass and of what it holds.
+    """Check every limited field of a dataclass and of the dataclasses in it.
 
     Raises:
-        ConfigError: a number out of range, with its full key.
+        ConfigError: a number is out of range; the message gives its full key.
     """
-    for key, value, limits in _limited_values(config, ""):
+    for key, value, allowed in _limited_values(config, ""):
         numbers = value if isinstance(value, list) else [value]
-        if not all(limits.hold(number) for number in numbers if number is not None):
-            raise ConfigError(f"{key}={value}: must be {limits}")
+        if not all(number in allowed for number in numbers if number is not None):
+            raise ConfigError(f"{key}={value}: must be {allowed}")
 
 
-def _limited_values(config: Any, prefix: str) -> Iterator[tuple[str, Any, _Limits]]:
+def _limited_values(config: Any, prefix: str) -> Iterator[tuple[str, Any, _Range]]:
     for one in fields(config):
         key, value = f"{prefix}{one.name}", getattr(config, one.name)
         if _KEY in one.metadata:
             yield key, value, one.metadata[_KEY]
-        inside = value if isinstance(value, dict) else {}
-        for name, entry in inside.items():
+        held = {f".{k}": entry for k, entry in value.items()} if isinstance(value, dict) else None
+        for name, entry in (held or {"": value}).items():
             if is_dataclass(entry):
-                yield from _limited_values(entry, f"{key}.{name}.")
-        if is_dataclass(value):
-            yield from _limited_values(value, f"{key}.")
+                yield from _limited_values(entry, f"{key}{name}.")

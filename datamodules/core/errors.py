@@ -1,12 +1,12 @@
-"""Errors that a user can mend.
+"""Errors that a user can correct.
 
 Library code raises these; the command line turns them into one line and exit code 2.
-Every message says what is wrong, where (file, item), and what to do about it.
+Every message states what is wrong, where (file, item), and what to do about it.
 """
 
 
 class UserError(Exception):
-    """Base of everything that is the input's fault and not the program's."""
+    """Base of all errors caused by the input rather than by the program."""
 
 
 class ConfigError(UserError):
@@ -14,7 +14,7 @@ class ConfigError(UserError):
 
 
 class DatasetNotFoundError(UserError):
-    """A dataset's folder or archive does not lie where it was looked for."""
+    """A dataset's folder or archive is missing."""
 
 
 class LayoutError(UserError):
@@ -30,11 +30,11 @@ class StoreError(UserError):
 
 
 class ChecksumError(UserError):
-    """A downloaded file differs from what its publisher announced."""
+    """A downloaded file does not have the published checksum."""
 
 
 class DownloadError(UserError):
-    """A file cannot be fetched, does not fit on the disk or is unsafe to unpack."""
+    """A file cannot be downloaded, does not fit on the disk or is unsafe to unpack."""
 
 
 class LeakageError(UserError):
@@ -42,7 +42,7 @@ class LeakageError(UserError):
 
 
 class WeightsError(UserError):
-    """Pretrained weights cannot be had or do not fit the encoder."""
+    """Pretrained weights are unavailable or do not fit the encoder."""
 
 
 class EncoderError(UserError):
@@ -50,27 +50,22 @@ class EncoderError(UserError):
 
 
 class TrainingError(UserError):
-    """Training cannot go on (non-finite loss, out of memory, lost rank)."""
+    """Training cannot continue (non-finite loss, out of memory, lost rank)."""
 
 
 class ProbeError(UserError):
-    """A probe cannot be run on the data or features that were given."""
+    """A probe cannot run on the given data or features."""
 
 
 class StoppedError(Exception):
-    """A signal ended training, after a checkpoint; nothing is at fault.
+    """A signal ended training, after a checkpoint was written.
 
     Args:
         signal: its number; the program ends with 128 + that.
         run: folder of the run.
-        steps: optimizer steps behind the checkpoint.
+        steps: optimizer steps before the checkpoint.
     """
 
     def __init__(self, signal: int, run: str, steps: int) -> None:
-        super().__init__(signal, run, steps)
+        super().__init__(f"stopped after step {steps}; go on with: pretrain resume={run}")
         self.exit_code = 128 + signal
-        self.run = run
-        self.steps = steps
-
-    def __str__(self) -> str:
-        return f"stopped after step {self.steps}; go on with: pretrain resume={self.run}"

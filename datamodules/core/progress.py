@@ -1,13 +1,13 @@
-"""How far a long step is, on the terminal's error stream. Where there is no terminal, nothing."""
+"""Progress of long steps on the terminal's error stream; without a terminal nothing is shown."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import (
@@ -24,15 +24,15 @@ from rich.progress import (
 )
 from rich.text import Text
 
-Watch = Callable[[str, int, int], None]
-"""Called with what is being done, and the records and patches that were just done."""
+OnProgress = Callable[[str, int, int], None]
+"""Called with the name of the step, and the records and patches that were just processed."""
 
-_SHOWN_EVERY_S = 0.1
+_REFRESH_S = 0.1
 
 
 @contextmanager
 def transfers(console: Console | None = None) -> Iterator[Progress]:
-    """Bars of files that are fetched."""
+    """Show bars of files that are being downloaded."""
     columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     text = TextColumn("{task.description}")
     console = console or Console(stderr=True)
@@ -41,62 +41,40 @@ def transfers(console: Console | None = None) -> Iterator[Progress]:
         yield bars
 
 
-class Steps:
-    """Lines that count records and patches while a store is written or checked.
+@contextmanager
+def progress_display(name: str, console: Console | None = None) -> Iterator[OnProgress]:
+    """Show lines that count records and patches while a store is written or checked.
 
-    A context manager; call it as a `Watch`. It appears at the first call, so that what is up to
-    date shows nothing, and draws only when called: a thread of its own could hold a lock at the
-    moment when worker processes are forked.
+    The display appears at the first call, so a dataset that is up to date shows nothing. It is
+    drawn only when called: a thread of its own could hold a lock when worker processes are forked.
 
     Args:
-        name: of the dataset.
-        console: where to; the terminal's error stream where None.
+        name: name of the dataset.
+        console: where to draw; the terminal's error stream if None.
     """
+    console = console or Console(stderr=True)
+    columns = (TextColumn("{task.description}:"), _Counts(), TimeElapsedColumn())
+    hidden = not console.is_terminal
+    bars = Progress(*columns, console=console, auto_refresh=False, transient=True, disable=hidden)
+    tasks: dict[str, TaskID] = {}
+    records: Counter[str] = Counter()
+    drawn = 0.0
 
-    def __init__(self, name: str, console: Console | None = None) -> None:
-        console = console or Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}:"),
-            _Counts(),
-            TimeElapsedColumn(),
-        )
-        self.name = name
-        self._bars = Progress(
-            *columns,
-            console=console,
-            auto_refresh=False,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._tasks: dict[str, TaskID] = {}
-        self._records: dict[str, int] = {}
-        self._drawn = 0.0
-        self._open = ExitStack()
+    def advance(step: str, new_records: int, new_patches: int) -> None:
+        nonlocal drawn
+        if not tasks:
+            shown.enter_context(bars)
+            shown.enter_context(_log_above())
+        if step not in tasks:
+            tasks[step] = bars.add_task(f"{name}: {step}", total=None, records=0)
+        records[step] += new_records
+        bars.update(tasks[step], advance=new_patches, records=records[step])
+        if time.monotonic() - drawn >= _REFRESH_S:
+            bars.refresh()
+            drawn = time.monotonic()
 
-    def __enter__(self) -> Steps:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.close()
-
-    def __call__(self, what: str, records: int, patches: int) -> None:
-        """Count; draw a few times a second."""
-        if not self._tasks:
-            self._open.enter_context(self._bars)
-            self._open.enter_context(_log_above())
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(f"{self.name}: {what}", total=None, records=0)
-            self._records[what] = 0
-        self._records[what] += records
-        self._bars.update(self._tasks[what], advance=patches, records=self._records[what])
-        if time.monotonic() - self._drawn >= _SHOWN_EVERY_S:
-            self._bars.refresh()
-            self._drawn = time.monotonic()
+    with ExitStack() as shown:
+        yield advance
 
 
 class _Counts(ProgressColumn):
@@ -113,18 +91,21 @@ class _Counts(ProgressColumn):
 
 @contextmanager
 def _log_above() -> Iterator[None]:
-    """Messages appear above what is drawn: handlers kept the error stream that they began with."""
+    """Print log messages above the display.
+
+    Log handlers keep the error stream that they were created with; rich replaces it meanwhile.
+    """
     drawn = sys.stderr
+    original = getattr(drawn, "rich_proxied_file", None)
     handlers = [
-        (handler, handler.stream)
+        handler
         for handler in logging.getLogger().handlers
-        if type(handler) is logging.StreamHandler
-        and handler.stream is getattr(drawn, "rich_proxied_file", None)
+        if type(handler) is logging.StreamHandler and handler.stream is original
     ]
-    for handler, _ in handlers:
+    for handler in handlers:
         handler.setStream(drawn)
     try:
         yield
     finally:
-        for handler, stream in handlers:
-            handler.setStream(stream)
+        for handler in handlers:
+            handler.setStream(original)

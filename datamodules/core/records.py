@@ -1,4 +1,4 @@
-"""What a reader hands over: tasks, targets and records.
+"""What a reader yields: tasks, targets and records.
 
 A reader walks over a dataset in its publisher's layout and yields one `Record` per image.
 Pixels and dense targets are *lazy* (a path or a picklable call), so an index of a million
@@ -16,16 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
-"""RGB image, uint8, shape (height, width, 3)."""
+"""RGB image, (height, width, 3) uint8."""
 
 Mask = NDArray[np.uint8]
-"""Class index per pixel, uint8, shape (height, width)."""
+"""Class index per pixel, (height, width) uint8."""
 
 SPLITS = ("train", "val", "test")
 
+DOWNLOADS = ".downloads"
+"""Folder in a dataset's own folder in which archives are downloaded and unpacked."""
+
 
 class TaskKind(StrEnum):
-    """The five kinds of task that a head exists for."""
+    """The five kinds of task that have a head."""
 
     CLASSIFICATION = "classification"
     MULTILABEL = "multilabel"
@@ -36,7 +39,7 @@ class TaskKind(StrEnum):
 
 @dataclass(frozen=True)
 class Task:
-    """One supervised task that a dataset carries.
+    """One supervised task of a dataset.
 
     Attributes:
         name: unique within the dataset, e.g. "nuclei".
@@ -44,11 +47,11 @@ class Task:
         classes: class names in index order. Segmentation counts background as a class;
             detection names the foreground classes only; regression has none.
         ignore_index: segmentation pixels of this value carry no label.
-        positive: the class whose F1 is reported when there are exactly two.
-        low, high: the closed range of a bounded regression target; None means free.
-        object_size_um: detection: typical diameter of an object in um; it chooses the stride.
-        match_distance_um: detection: a prediction counts as a hit when its centre lies within
-            this distance in um (mitosis challenges use 7.5 um).
+        positive: the class whose F1 is reported if there are exactly two.
+        low, high: the closed range of a bounded regression target; None if unbounded.
+        object_size_um: detection: typical diameter of an object in µm; selects the stride.
+        match_distance_um: detection: a prediction is a hit if its centre lies within this
+            distance in µm (mitosis challenges use 7.5 µm).
         weight: factor of this task's loss.
     """
 
@@ -69,8 +72,8 @@ class Boxes:
     """Objects of one image.
 
     Attributes:
-        xyxy: float32 (n, 4), x1, y1, x2, y2 in pixels of the image, x to the right.
-        labels: int64 (n,), index into the task's classes.
+        xyxy: (n, 4) float32; x1, y1, x2, y2 in pixels of the image, x to the right.
+        labels: (n,) int64, index into the task's classes.
     """
 
     xyxy: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
@@ -81,7 +84,7 @@ class Boxes:
 
 
 Target = int | float | NDArray[np.uint8] | Boxes
-"""Per task kind: classification int; regression float; multilabel uint8 (classes,) of 0/1;
+"""By task kind: classification int; regression float; multilabel (classes,) uint8 of 0 and 1;
 segmentation `Mask`; detection `Boxes`."""
 
 Lazy = Callable[[], Target]
@@ -95,13 +98,13 @@ class Record:
     """One image of a dataset with all its targets.
 
     Attributes:
-        source: where it comes from, relative to the dataset's folder, unique within the
-            dataset ("Fold 1/images/fold1/images.npy#17" for items of arrays).
+        source: path relative to the dataset's folder, unique within the dataset
+            ("Fold 1/images/fold1/images.npy#17" for items of arrays).
         image: a path to decode, or a picklable call that returns the pixels.
-        targets: by task name; a picklable call where the target is dense or costly.
-        split: "train", "val" or "test" as published; "train" where nothing is published.
-        group: patient, slide or case: what must never lie on two sides of a split.
-        mpp: um per pixel of this image, where it differs from the dataset's.
+        targets: by task name; a picklable call if the target is dense or costly.
+        split: "train", "val" or "test" as published; "train" if no split is published.
+        group: patient, slide or case; a group must never lie in two splits.
+        mpp: µm per pixel of this image, if it differs from the dataset's.
     """
 
     source: str
@@ -114,20 +117,16 @@ class Record:
 
 @dataclass(frozen=True)
 class Archive:
-    """A file that the publisher offers.
+    """A file that the publisher offers for download.
 
     Attributes:
-        url: where it lies.
-        checksum: "md5:..." or "sha256:..." as published; empty where none is.
-        bytes: size; 0 where not published.
-        content: checksum of the one file in a .gz archive, where that is what is published.
+        url: its address.
+        checksum: "md5:..." or "sha256:..." as published; empty if none is.
+        bytes: size; 0 if not published.
+        content: published checksum of the one file in a .gz archive, if there is one.
     """
 
     url: str
     checksum: str = ""
     bytes: int = 0
     content: str = ""
-
-
-DOWNLOADS = ".downloads"
-"""Folder below a dataset's own in which archives are fetched and unpacked."""

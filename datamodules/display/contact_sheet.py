@@ -17,7 +17,7 @@ from datamodules.core.atomic import atomic_path
 from datamodules.core.records import Task, TaskKind
 from datamodules.display.overlays import DENSE, class_colours, draw_boxes, show_patch
 from datamodules.reader import DatasetReader
-from datamodules.store.reader import Provenance, Store
+from datamodules.store.reader import Store
 
 _COLUMNS = 6
 _INCHES = 2.0  # a panel's side
@@ -52,12 +52,11 @@ def contact_sheet(dataset: DatasetReader, path: Path, images: int = 24) -> Path:
     figure.subplots_adjust(
         0.01, (0.1 + 0.22 * key + 0.3) / height, 0.99, 1 - 0.5 / height, 0.06, 0.26
     )
-    provenance = Provenance(store)
     for axes in grid:
         axes.set_axis_off()
     for axes, row in zip(grid, rows.tolist(), strict=False):
         _panel(axes, store, row, colours)
-        _caption(axes, store, row, provenance.sources([row])[0], columns)
+        _caption(axes, store, row, store.source(row), columns)
     _title(figure, dataset, store)
     if colours:
         marks: list[Any] = [Line2D([], [], color=c, lw=4) for c in colours.values()]

@@ -67,13 +67,13 @@ def store_bytes(dataset: DatasetReader) -> int:
     An upper estimate: mitosis readers leave out most tiles without any object. 0 where the card
     does not tell what is needed, as for own data.
     """
-    cutter, (width, height) = dataset.cutter(dataset.tasks), dataset.extent
-    scale = dataset.native_mpp() / cutter.mpp if dataset.native_mpp() and cutter.mpp else 1.0
+    tiler, (width, height) = dataset.tiler(dataset.tasks), dataset.extent
+    scale = dataset.native_mpp() / tiler.mpp if dataset.native_mpp() and tiler.mpp else 1.0
     tiles = 1
-    if cutter.view is View.TILE:
-        tiles = math.prod(math.ceil(round(px * scale) / cutter.side) for px in (width, height))
+    if tiler.view is View.TILE:
+        tiles = math.prod(math.ceil(round(px * scale) / tiler.side) for px in (width, height))
     masks = sum(task.kind is TaskKind.SEGMENTATION for task in dataset.tasks)
-    return dataset.images * tiles * cutter.side**2 * (3 + masks)
+    return dataset.images * tiles * tiler.side**2 * (3 + masks)
 
 
 def lies_there(dataset: DatasetReader) -> bool:

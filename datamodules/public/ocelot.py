@@ -18,7 +18,7 @@ from datamodules.formats.images import list_images, write_image
 from datamodules.formats.layout import folder_with, image_record, layout_error, paired, relative
 from datamodules.formats.tables import read_json, read_numbers
 from datamodules.reader import DatasetReader
-from datamodules.store.tiling import Cutter
+from datamodules.store.tiling import Tiler
 from datamodules.synthetic.scene import Scene, append_rows, slides
 from datamodules.synthetic.tissues import NucleusType, Tissue
 
@@ -115,12 +115,12 @@ class OCELOT(DatasetReader):
         """The one task of the part that is read."""
         return (_CELLS,) if self.options.part == "cell" else (_TISSUE,)
 
-    def cutter(self, tasks: tuple[Task, ...]) -> Cutter:
+    def tiler(self, tasks: tuple[Task, ...]) -> Tiler:
         """Tiles; tissue keeps its coarser resolution unless another one is asked for."""
-        cutter = super().cutter(tasks)
+        tiler = super().tiler(tasks)
         if self.options.part == "tissue" and self.config.mpp is None:
-            return replace(cutter, mpp=0.0)
-        return cutter
+            return replace(tiler, mpp=0.0)
+        return tiler
 
     def records(self, root: Path) -> Iterator[Record]:
         """Split by split, sorted by number."""

@@ -1,4 +1,4 @@
-"""The prepared HDF5 store: cutting, validation, writing, reading and splits.
+"""The prepared HDF5 store: tiling, validation, writing, reading and splits.
 
-Knows records and tasks, never a publisher's layout, and needs no torch.
+Depends on records and tasks, never on a publisher's layout, and needs no torch.
 """

@@ -1,4 +1,4 @@
-"""How much of each class a store holds, and where."""
+"""Class frequencies of a store, and the rows of each class."""
 
 from __future__ import annotations
 
@@ -22,34 +22,40 @@ _UNITS = {
 }
 
 
-def class_balance(store: Store, rows: NDArray[np.int64] | None = None) -> dict[str, dict[str, int]]:
-    """Count the classes of every task.
-
-    Args:
-        store: what to count in; masks are read block by block.
-        rows: which of its rows; all where None.
+def class_balance(store: Store) -> dict[str, dict[str, int]]:
+    """Count the classes of every task; masks are read block by block.
 
     Returns:
         By task name and class name: patches of classification and multilabel tasks, objects of
-        detection tasks, pixels of segmentation tasks (with "ignored" for those without label).
+        detection tasks, pixels of segmentation tasks (with "ignored" for unlabelled ones).
         Regression tasks count patches in ten equal bins between the smallest and largest value.
     """
-    chosen = np.arange(len(store)) if rows is None else np.asarray(rows, np.int64)
-    return {task.name: _count(store, task, chosen) for task in store.tasks}
+    return {task.name: _count(store, task) for task in store.tasks}
+
+
+def balance_lines(store: Store) -> list[str]:
+    """One line of text for each task, e.g. "tissue (patches): a 12 (60.0%), b 8 (40.0%)"."""
+    lines = []
+    for task in store.tasks:
+        counts = _count(store, task)
+        total = max(1, sum(counts.values()))
+        shares = [f"{name} {count:,} ({count / total:.1%})" for name, count in counts.items()]
+        lines.append(f"{task.name} ({_UNITS[task.kind]}): {', '.join(shares)}")
+    return lines
 
 
 def rows_by_class(
     store: Store, rows: NDArray[np.int64], task: str, dataset: str
 ) -> tuple[NDArray[np.int64], ...]:
-    """Where the patches of each class stand among some rows; classes without any are left out.
+    """Return the positions in `rows` of the patches of each class; empty classes are left out.
 
-    A detection task has two: patches without and with an object.
+    A detection task has two classes: patches without and with an object.
 
     Args:
         store: holds the task.
-        rows: of the store.
-        task: name of a classification or detection task; empty gives nothing.
-        dataset: how an error calls it.
+        rows: rows of the store.
+        task: name of a classification or detection task; if empty, nothing is returned.
+        dataset: name of the dataset for an error message.
 
     Raises:
         ConfigError: there is no such task.
@@ -71,41 +77,26 @@ def rows_by_class(
     return tuple(np.flatnonzero(labels == label) for label in np.unique(labels))
 
 
-def balance_lines(store: Store) -> list[str]:
-    """One line of text for each task, e.g. "tissue (patches): a 12 (60.0%), b 8 (40.0%)"."""
-    lines = []
-    for task in store.tasks:
-        counts = _count(store, task, np.arange(len(store)))
-        total = max(1, sum(counts.values()))
-        shares = [f"{name} {count:,} ({count / total:.1%})" for name, count in counts.items()]
-        lines.append(f"{task.name} ({_UNITS[task.kind]}): {', '.join(shares)}")
-    return lines
-
-
-def _count(store: Store, task: Task, rows: NDArray[np.int64]) -> dict[str, int]:
+def _count(store: Store, task: Task) -> dict[str, int]:
     if task.kind is TaskKind.REGRESSION:
-        return _bins(store.target(task.name)[rows], task)
+        return _bins(store.target(task.name), task)
     if task.kind is TaskKind.SEGMENTATION:
         counts = np.zeros(256, np.int64)
-        for start in range(0, len(rows), _BLOCK):
-            masks = store.masks(task.name, rows[start : start + _BLOCK])
+        for start in range(0, len(store), _BLOCK):
+            masks = store.masks(task.name, range(start, min(start + _BLOCK, len(store))))
             counts += np.bincount(masks.ravel(), minlength=256)
         named = dict(zip(task.classes, counts.tolist(), strict=False))
         return {**named, "ignored": int(counts[task.ignore_index])}
-    if task.kind is TaskKind.DETECTION:
-        labels = [store.boxes(task.name, int(row)).labels for row in rows]
-        values = np.concatenate(labels) if labels else np.zeros(0, np.int64)
-        counts = np.bincount(values, minlength=len(task.classes))
-    elif task.kind is TaskKind.MULTILABEL:
-        counts = store.target(task.name)[rows].sum(axis=0, dtype=np.int64)
+    if task.kind is TaskKind.MULTILABEL:
+        counts = store.target(task.name).sum(axis=0, dtype=np.int64)
     else:
-        counts = np.bincount(store.target(task.name)[rows], minlength=len(task.classes))
+        detection = task.kind is TaskKind.DETECTION
+        labels = store.object_labels(task.name) if detection else store.target(task.name)
+        counts = np.bincount(labels, minlength=len(task.classes))
     return dict(zip(task.classes, counts.tolist(), strict=False))
 
 
 def _bins(values: NDArray[np.float32], task: Task) -> dict[str, int]:
-    if not len(values):
-        return {}
     low = float(values.min()) if task.low is None else task.low
     high = float(values.max()) if task.high is None else task.high
     counts, edges = np.histogram(values, bins=_BINS, range=(low, max(high, low + 1e-6)))

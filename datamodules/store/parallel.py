@@ -1,4 +1,4 @@
-"""Work on records in several processes: in order, bounded in memory, ended with their parent."""
+"""Process records in parallel: in order, in bounded memory; workers end with their parent."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from datamodules.core.records import Record
 
 R = TypeVar("R")
 
-# Processes are what is parallel here, and each has one core. To be said before they are forked: a
-# child whose parent has had OpenCV threads hangs when it changes their number.
+# The processes are the parallelism; each has one core. Set before they are forked: a child whose
+# parent has used OpenCV threads hangs when it changes their number.
 cv2.setNumThreads(1)
 
 ALONE_S = 0.5
-"""Seconds of work that this process does alone: less is done sooner than processes start."""
-_JOB_S = 0.1  # seconds of work per job: enough to hide the cost of handing patches over
-_MOST = 32  # records per job
+"""Seconds of work that this process does alone; for less, starting processes costs more."""
+_JOB_S = 0.1  # seconds of work per job: enough to hide the cost of passing patches on
+_MAX_RECORDS = 32  # per job
 
 
 def in_order(
     work: Callable[[list[Record]], list[R]], records: Iterator[Record], workers: int
 ) -> Generator[tuple[Record, R], None, None]:
-    """Results in the order of the records, with a bounded number of jobs under way.
+    """Yield results in the order of the records, with a bounded number of jobs in flight.
 
-    Processes start when the first records have shown that there is enough to do for them. Close
-    the generator when leaving it early: jobs that have not begun are then dropped.
+    Processes start only if the first records show that there is enough work for them. Close the
+    generator to leave it early: jobs that have not started are then dropped.
 
     Args:
-        work: picklable; one result for each record of a list.
+        work: picklable; returns one result for each record of a list.
         records: what to work on.
         workers: processes; 1 does everything in this one.
     """
@@ -53,56 +53,44 @@ def in_order(
             break
     else:
         return
-    # Whole regions, which take long and hold many patches, come one by one: results wait in memory.
-    size = max(1, min(_MOST, round(_JOB_S * done / max(spent, 1e-6))))
-    yield from _spread(work, _chunks(records, size), workers)
-
-
-def _spread(
-    work: Callable[[list[Record]], list[R]], chunks: Iterator[list[Record]], workers: int
-) -> Iterator[tuple[Record, R]]:
+    # Large regions take long and hold many patches; they come one by one, since results wait in
+    # memory.
+    size = max(1, min(_MAX_RECORDS, round(_JOB_S * done / max(spent, 1e-6))))
+    jobs = iter(lambda: list(islice(records, size)), [])
     fork = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(workers, fork, initializer=_begin)
+    pool = ProcessPoolExecutor(workers, fork, initializer=_init_worker)
+    pending: deque[tuple[list[Record], Future[list[R]]]] = deque()
     try:
-        waiting: deque[tuple[list[Record], Future[list[R]]]] = deque()
-        for chunk in chunks:
-            waiting.append((chunk, _submit(pool, work, chunk)))
-            if len(waiting) > 2 * workers:
-                done, future = waiting.popleft()
-                yield from zip(done, future.result(), strict=True)
-        for done, future in waiting:
-            yield from zip(done, future.result(), strict=True)
+        for job in jobs:
+            pending.append((job, _submit(pool, work, job)))
+            if len(pending) > 2 * workers:
+                finished, future = pending.popleft()
+                yield from zip(finished, future.result(), strict=True)
+        for finished, future in pending:
+            yield from zip(finished, future.result(), strict=True)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _submit(
-    pool: ProcessPoolExecutor, work: Callable[[list[Record]], list[R]], chunk: list[Record]
+    pool: ProcessPoolExecutor, work: Callable[[list[Record]], list[R]], job: list[Record]
 ) -> Future[list[R]]:
-    """Hand over a job. The first starts the processes: until they ignore interrupts, those wait."""
+    """Submit a job. The first starts the processes: interrupts wait until they ignore them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(work, chunk)
+        return pool.submit(work, job)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin() -> None:
-    """Leave interrupts to the parent, and end when it is gone, however it ended.
-
-    A worker that outlived its parent would wait for jobs for ever.
-    """
+def _init_worker() -> None:
+    """Ignore interrupts, and exit with the parent instead of waiting for jobs forever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
-
-
-def _chunks(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
-    while chunk := list(islice(records, size)):
-        yield chunk

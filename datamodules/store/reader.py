@@ -2,20 +2,20 @@
 
 Layout, also readable with plain h5py:
 
-    images            uint8 (n, side, side, 3), one chunk per patch, uncompressed
-    targets/<task>    classification int64 (n,), regression float32 (n,),
-                      multilabel uint8 (n, classes), segmentation uint8 (n, side, side)
-    boxes/<task>/     xyxy float32 (m, 4), labels int64 (m,), offsets int64 (n + 1,)
-    offsets/<name>    int64 (n,), where each patch of a dense array starts in the file
-                      (compressed: int64 (n + 1,), where it starts in the array)
-    split             uint8 (n,): 0 train, 1 val, 2 test, as published
-    group, source     int32 (n,), rows of the string tables `groups` and `sources`
-    xy                int32 (n, 2), corner of the patch in pixels of its source
+    images            (n, side, side, 3) uint8, one chunk per patch, uncompressed
+    targets/<task>    classification (n,) int64, regression (n,) float32,
+                      multilabel (n, classes) uint8, segmentation (n, side, side) uint8
+    boxes/<task>/     xyxy (m, 4) float32, labels (m,) int64, offsets (n + 1,) int64
+    offsets/<name>    (n,) int64, start of each patch of a dense array in the file
+                      (compressed: (n + 1,) int64, its start in the array)
+    split             (n,) uint8: 0 train, 1 val, 2 test, as published
+    group, source     (n,) int32, rows of the string tables `groups` and `sources`
+    xy                (n, 2) int32, corner of the patch in pixels of its source
 
-Because a patch is one uncompressed chunk, its bytes lie in one piece, and a batch is read with
-`preadv` straight into the tensor that the loader hands on: 1.5 to 3 times faster than slicing.
+A patch is one uncompressed chunk and therefore contiguous in the file, so `preadv` reads a batch
+straight into the tensor that the loader hands on: 1.5 to 3 times faster than slicing.
 
-A compressed store holds the same, but `images` and masks are uint8 (bytes,): patches encoded by
+A compressed store holds the same, but `images` and masks are (bytes,) uint8: patches encoded by
 `datamodules.store.content`, one after the other.
 """
 
@@ -40,6 +40,8 @@ from datamodules.store.content import decode
 SCHEMA = 1
 """Version of the layout above; a store of another version must be prepared again."""
 
+Rows = Sequence[int] | NDArray[np.int64]
+
 
 class Store:
     """Reads a finished store. Cheap to open, safe to pickle and to share between processes.
@@ -49,6 +51,23 @@ class Store:
 
     Raises:
         StoreError: missing, of another schema version, or damaged.
+
+    >>> import tempfile
+    >>> from datamodules.core.records import Record
+    >>> from datamodules.store.tiling import Patch
+    >>> from datamodules.store.writer import write_store
+    >>> tasks = (Task("tissue", TaskKind.CLASSIFICATION, ("stroma", "tumour")),)
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name) / "example.h5"
+    >>> with write_store(path, tasks, 8, {"name": "example", "synthetic": True}) as writer:
+    ...     for number in range(3):
+    ...         patch = Patch(np.full((8, 8, 3), number, np.uint8), {"tissue": 1}, 0, 0, mpp=0.5)
+    ...         writer.add(Record(f"{number}.png", path, {}, "train", "patient 1"), [patch])
+    >>> store = Store(path)
+    >>> len(store), store.side, store.mpp, store.group_names
+    (3, 8, 0.5, ['patient 1'])
+    >>> store.images([2, 0]).shape, store.target("tissue"), store.source(2)
+    ((2, 8, 8, 3), array([1, 1, 1]), '2.png')
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,6 +90,7 @@ class Store:
                 name: {key: data[:] for key, data in node.items()}
                 for name, node in file["boxes"].items()
             }
+        # Opened by the process whose id they carry; a forked child opens its own.
         self._descriptor: tuple[int, int] | None = None
         self._file: tuple[int, h5py.File] | None = None
 
@@ -87,75 +107,91 @@ class Store:
 
     @cached_property
     def group_names(self) -> list[str]:
-        """Patient, slide or case behind each number in `group`."""
+        """Patient, slide or case of each number in `group`."""
         with h5py.File(self.path, "r") as file:
             return [str(name) for name in file["groups"].asstr()[:]]
 
-    def source(self, index: int) -> str:
-        """Where a patch comes from, relative to the dataset's folder."""
+    def group_name(self, row: int) -> str:
+        """Patient, slide or case of a patch."""
+        return self.group_names[int(self.group[row])]
+
+    def split_name(self, row: int) -> str:
+        """Published split of a patch."""
+        return SPLITS[int(self.split[row])]
+
+    @cached_property
+    def _source_numbers(self) -> NDArray[np.int32]:
         with h5py.File(self.path, "r") as file:
-            return str(file["sources"].asstr()[int(file["source"][index])])
+            return np.asarray(file["source"][:], np.int32)
 
-    def images(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Patches, uint8 (n, side, side, 3)."""
-        return self._read("images", indices, (self.side, self.side, 3))
+    def sources(self, rows: Rows) -> list[str]:
+        """Source file of each patch, relative to the dataset's folder."""
+        numbers, inverse = np.unique(self._source_numbers[np.asarray(rows)], return_inverse=True)
+        with h5py.File(self.path, "r") as file:
+            names = file["sources"].asstr()[numbers]
+        return [str(names[position]) for position in inverse]
 
-    def masks(self, task: str, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Class indices of a segmentation task, uint8 (n, side, side)."""
-        return self._read(task, indices, (self.side, self.side))
+    def source(self, row: int) -> str:
+        """Source file of one patch."""
+        return self.sources([row])[0]
 
-    def boxes(self, task: str, index: int) -> Boxes:
+    def images(self, rows: Rows) -> NDArray[np.uint8]:
+        """Patches, (n, side, side, 3) uint8."""
+        return self._read("images", rows, (self.side, self.side, 3))
+
+    def masks(self, task: str, rows: Rows) -> NDArray[np.uint8]:
+        """Class indices of a segmentation task, (n, side, side) uint8."""
+        return self._read(task, rows, (self.side, self.side))
+
+    def boxes(self, task: str, row: int) -> Boxes:
         """Objects of one patch, in pixels of the patch."""
         node = self._boxes[task]
-        part = slice(int(node["offsets"][index]), int(node["offsets"][index + 1]))
+        part = slice(int(node["offsets"][row]), int(node["offsets"][row + 1]))
         return Boxes(node["xyxy"][part], node["labels"][part])
 
     def object_counts(self, task: str) -> NDArray[np.int64]:
-        """Objects of each patch of a detection task."""
+        """Number of objects in each patch of a detection task."""
         offsets: NDArray[np.int64] = self._boxes[task]["offsets"]
         return np.diff(offsets)
+
+    def object_labels(self, task: str) -> NDArray[np.int64]:
+        """Classes of all objects of a detection task, patch after patch."""
+        labels: NDArray[np.int64] = self._boxes[task]["labels"]
+        return labels
 
     def target(self, task: str) -> NDArray[Any]:
         """All targets of a classification, regression or multilabel task."""
         values: NDArray[Any] = self._scalars[task]
         return values
 
-    def _read(
-        self, name: str, indices: Sequence[int] | NDArray[np.int64], shape: tuple[int, ...]
-    ) -> NDArray[np.uint8]:
-        batch = np.empty((len(indices), *shape), np.uint8)
+    def _read(self, name: str, rows: Rows, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        batch = np.empty((len(rows), *shape), np.uint8)
         if self.compressed:
-            self._decode(name, indices, batch)
+            self._decode(name, rows, batch)
             return batch
-        offsets, descriptor = self._offsets[name], self._open()
-        for row, index in enumerate(indices):
-            if os.preadv(descriptor, [batch[row].data], int(offsets[index])) != batch[row].nbytes:
-                raise StoreError(f"{self.path}: patch {index} of '{name}' is cut short; {_AGAIN}")
+        if self._descriptor is None or self._descriptor[0] != os.getpid():
+            self._descriptor = (os.getpid(), os.open(self.path, os.O_RDONLY))
+        offsets, descriptor = self._offsets[name], self._descriptor[1]
+        for patch, row in zip(batch, rows, strict=True):
+            if os.preadv(descriptor, [patch.data], int(offsets[row])) != patch.nbytes:
+                raise StoreError(f"{self.path}: patch {row} of '{name}' is cut short; {_REMEDY}")
         return batch
 
-    def _decode(
-        self, name: str, indices: Sequence[int] | NDArray[np.int64], batch: NDArray[np.uint8]
-    ) -> None:
+    def _decode(self, name: str, rows: Rows, batch: NDArray[np.uint8]) -> None:
         if self._file is None or self._file[0] != os.getpid():
             self._file = (os.getpid(), h5py.File(self.path, "r"))
         data = self._file[1]["images" if name == "images" else f"targets/{name}"]
         offsets = self._offsets[name]
-        for row, index in enumerate(indices):
-            if not decode(data[offsets[index] : offsets[index + 1]], batch[row]):
-                raise StoreError(f"{self.path}: patch {index} of '{name}' is damaged; {_AGAIN}")
-
-    def _open(self) -> int:
-        """A file descriptor of this process's own."""
-        if self._descriptor is None or self._descriptor[0] != os.getpid():
-            self._descriptor = (os.getpid(), os.open(self.path, os.O_RDONLY))
-        return self._descriptor[1]
+        for patch, row in zip(batch, rows, strict=True):
+            if not decode(data[offsets[row] : offsets[row + 1]], patch):
+                raise StoreError(f"{self.path}: patch {row} of '{name}' is damaged; {_REMEDY}")
 
 
-_AGAIN = "delete the file and run `python -m lightning_app datasets prepare` again"
+_REMEDY = "delete the file and run `python -m lightning_app datasets prepare` again"
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
-    """The attributes of a finished store, without its arrays.
+    """Read the attributes of a finished store, without its arrays.
 
     Raises:
         StoreError: missing, not HDF5, unfinished or of another schema version.
@@ -169,17 +205,17 @@ def read_attributes(path: Path) -> dict[str, Any]:
             f"{path}: no such store; run `python -m lightning_app datasets prepare`"
         ) from error
     except OSError as error:
-        raise StoreError(f"{path}: not a readable HDF5 file ({error}); {_AGAIN}") from error
+        raise StoreError(f"{path}: not a readable HDF5 file ({error}); {_REMEDY}") from error
     if attributes.get("schema") != SCHEMA:
-        found = attributes.get("schema", "none")
-        raise StoreError(f"{path}: schema version {found}, this program needs {SCHEMA}; {_AGAIN}")
+        version = attributes.get("schema", "none")
+        raise StoreError(f"{path}: schema version {version}, expected {SCHEMA}; {_REMEDY}")
     if size < int(attributes["data_end"]):
-        raise StoreError(f"{path}: {size} bytes, shorter than when it was written; {_AGAIN}")
+        raise StoreError(f"{path}: {size} bytes, shorter than when it was written; {_REMEDY}")
     return attributes
 
 
 def tasks_to_json(tasks: Sequence[Task]) -> str:
-    """Tasks as they are kept in a store's attributes."""
+    """Tasks as text for a store's attributes."""
     return json.dumps([asdict(task) for task in tasks])
 
 
@@ -189,36 +225,3 @@ def tasks_from_json(text: str) -> tuple[Task, ...]:
         Task(**{**row, "kind": TaskKind(row["kind"]), "classes": tuple(row["classes"])})
         for row in json.loads(text)
     )
-
-
-class Provenance:
-    """Source, group and split of a store's rows.
-
-    Args:
-        store: the store.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        with h5py.File(store.path, "r") as file:
-            self._source: NDArray[np.int32] = file["source"][:]
-            self.source_count = len(file["sources"])
-
-    def sources(self, rows: Sequence[int] | NDArray[np.int64]) -> list[str]:
-        """Source of each row, relative to the dataset's folder."""
-        wanted, back = np.unique(self._source[np.asarray(rows, np.int64)], return_inverse=True)
-        with h5py.File(self.store.path, "r") as file:
-            names = file["sources"].asstr()[wanted]
-        return [str(names[position]) for position in back]
-
-    def where(self, row: int) -> str:
-        """How a row is named in a report."""
-        return f"{self.sources([row])[0]} (row {row})"
-
-    def group(self, row: int) -> str:
-        """Patient, slide or case of a row."""
-        return self.store.group_names[int(self.store.group[row])]
-
-    def split(self, row: int) -> str:
-        """Published split of a row."""
-        return SPLITS[int(self.store.split[row])]

@@ -1,4 +1,4 @@
-"""The mark that tells synthetic copies of datasets from real ones."""
+"""The mark that distinguishes synthetic copies of datasets from real ones."""
 
 from __future__ import annotations
 

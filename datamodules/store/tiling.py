@@ -1,14 +1,14 @@
 """From one record to patches of one size and resolution, targets kept aligned with pixels.
 
-Two views exist. TILE resamples the image to the wanted um/px and cuts it into a grid; it suits
+There are two views. TILE resamples the image to the wanted µm/px and cuts it into a grid; it suits
 dense targets and regions. WHOLE scales the image as a whole until its shorter side fits the
-patch and keeps the centre; it suits labels that belong to the entire image.
+patch and keeps the centre; it suits labels of the entire image.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.core.records import Boxes, Image, Target, Task, TaskKind
+from datamodules.core.records import Boxes, Image, Mask, Target, Task, TaskKind
+
+_Targets = Mapping[str, Target]
 
 
 class View(StrEnum):
@@ -31,10 +33,10 @@ class Patch:
     """A square of a record's image with its targets.
 
     Attributes:
-        image: uint8 (side, side, 3).
+        image: (side, side, 3) uint8.
         targets: by task name.
         x, y: upper left corner in pixels of the source image.
-        mpp: um per pixel of the patch; 0 where unknown.
+        mpp: µm per pixel of the patch; 0 if unknown.
     """
 
     image: Image
@@ -45,16 +47,22 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class Cutter:
+class Tiler:
     """Cuts images into patches.
 
     Attributes:
-        tasks: what the targets mean.
+        tasks: tasks of the targets.
         side: side of a patch in pixels.
         view: see `View`.
-        mpp: wanted um/px of tiles; 0 keeps the image's own resolution.
+        mpp: wanted µm/px of tiles; 0 keeps the image's own resolution.
         keep: an object counts in a tile that holds this share of its box, or its centre.
         empty_share: share of the training tiles without any object that is kept (detection).
+
+    >>> tiler = Tiler(tasks=(), side=256, view=View.TILE, mpp=0.5)
+    >>> patches = tiler.cut(np.zeros((600, 1000, 3), np.uint8), {}, mpp=0.25)
+    >>> [(patch.x, patch.y, patch.image.shape, patch.mpp) for patch in patches]
+    [(0, 0, (256, 256, 3), 0.5), (488, 0, (256, 256, 3), 0.5),
+     (0, 88, (256, 256, 3), 0.5), (488, 88, (256, 256, 3), 0.5)]
     """
 
     tasks: tuple[Task, ...]
@@ -64,13 +72,13 @@ class Cutter:
     keep: float = 0.5
     empty_share: float = 1.0
 
-    def cut(self, image: Image, targets: Mapping[str, Target], mpp: float) -> list[Patch]:
-        """Patches of one image.
+    def cut(self, image: Image, targets: _Targets, mpp: float) -> list[Patch]:
+        """Cut one image into patches; tiles without any labelled pixel are left out.
 
         Args:
-            image: uint8 (height, width, 3).
+            image: (height, width, 3) uint8.
             targets: by task name, in pixels of `image`.
-            mpp: um per pixel of `image`; 0 where unknown, which leaves the resolution alone.
+            mpp: µm per pixel of `image`; if 0 (unknown), the resolution is kept.
         """
         height, width = image.shape[:2]
         if self.view is View.WHOLE:
@@ -78,16 +86,18 @@ class Cutter:
         else:
             scale = mpp / self.mpp if mpp and self.mpp else 1.0
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        image = resize_image(image, size)
-        targets = self._scaled(targets, (height, width), size)
+        image, targets = self._resized(image, targets, size)
         image, targets = self._padded(image, targets)
-        patches = [
-            self._patch(image, targets, x, y, scale, mpp) for y, x in self._corners(image.shape[:2])
-        ]
-        return [patch for patch in patches if self._has_label(patch)]
+        patches = []
+        for y, x in self._corners(image.shape[:2]):
+            pixels, cropped = self._cropped(image, targets, x, y)
+            if self._has_label(cropped):
+                corner = round(x / scale), round(y / scale)
+                patches.append(Patch(pixels, cropped, *corner, mpp / scale))
+        return patches
 
     def thinned(self, patches: list[Patch]) -> list[Patch]:
-        """Training patches: all with an object, and the share `empty_share` of the others.
+        """Keep training patches with an object, and the share `empty_share` of the others.
 
         Objects as rare as mitoses would drown in empty tiles. Which of those stay is decided by
         a checksum of place and pixels, so neither order nor machine matters. Evaluation keeps
@@ -105,74 +115,79 @@ class Cutter:
             return [((height - self.side) // 2, (width - self.side) // 2)]
         return [(y, x) for y in grid(height, self.side) for x in grid(width, self.side)]
 
-    def _scaled(
-        self, targets: Mapping[str, Target], old: tuple[int, int], new: tuple[int, int]
-    ) -> dict[str, Target]:
-        if old == new:
-            return dict(targets)
-        factor = np.array([new[1] / old[1], new[0] / old[0]] * 2, np.float32)
-        scaled: dict[str, Target] = {}
-        for task in self.tasks:
-            target = targets[task.name]
-            if isinstance(target, Boxes):
-                target = Boxes(target.xyxy * factor, target.labels)
-            elif task.kind is TaskKind.SEGMENTATION:
-                target = resize_mask(np.asarray(target, np.uint8), new)
-            scaled[task.name] = target
-        return scaled
+    def _resized(
+        self, image: Image, targets: _Targets, size: tuple[int, int]
+    ) -> tuple[Image, _Targets]:
+        old = image.shape[:2]
+        if old == size:
+            return image, targets
+        factor = np.array([size[1] / old[1], size[0] / old[0]] * 2, np.float32)
+        resized = self._map_targets(
+            targets,
+            lambda boxes: Boxes(boxes.xyxy * factor, boxes.labels),
+            lambda mask, _: resize_mask(mask, size),
+        )
+        return resize_image(image, size), resized
 
-    def _padded(self, image: Image, targets: dict[str, Target]) -> tuple[Image, dict[str, Target]]:
+    def _padded(self, image: Image, targets: _Targets) -> tuple[Image, _Targets]:
         """Mirror an image that is smaller than a patch; added pixels carry no dense label."""
         down, right = (max(0, self.side - length) for length in image.shape[:2])
         if not (down or right):
             return image, targets
         padded = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REFLECT)
-        for task in self.tasks:
-            if task.kind is TaskKind.SEGMENTATION:
-                mask = np.asarray(targets[task.name], np.uint8)
-                targets[task.name] = np.pad(
-                    mask, ((0, down), (0, right)), constant_values=task.ignore_index
-                )
-        return np.asarray(padded, np.uint8), targets
+        margin = ((0, down), (0, right))
+        return np.asarray(padded, np.uint8), self._map_targets(
+            targets,
+            lambda boxes: boxes,
+            lambda mask, task: np.pad(mask, margin, constant_values=task.ignore_index),
+        )
 
-    def _patch(
+    def _cropped(self, image: Image, targets: _Targets, x: int, y: int) -> tuple[Image, _Targets]:
+        window = np.s_[y : y + self.side, x : x + self.side]
+        return np.ascontiguousarray(image[window]), self._map_targets(
+            targets,
+            lambda boxes: clip_boxes(boxes, x, y, self.side, self.keep),
+            lambda mask, _: np.ascontiguousarray(mask[window]),
+        )
+
+    def _map_targets(
         self,
-        image: Image,
-        targets: Mapping[str, Target],
-        x: int,
-        y: int,
-        scale: float,
-        mpp: float,
-    ) -> Patch:
-        cut: dict[str, Target] = {}
+        targets: _Targets,
+        change_boxes: Callable[[Boxes], Boxes],
+        change_mask: Callable[[Mask, Task], Mask],
+    ) -> _Targets:
+        """Targets with boxes and masks changed, all others as they are."""
+        changed: dict[str, Target] = {}
         for task in self.tasks:
             target = targets[task.name]
             if isinstance(target, Boxes):
-                target = clip_boxes(target, x, y, self.side, self.keep)
+                target = change_boxes(target)
             elif task.kind is TaskKind.SEGMENTATION:
-                mask = np.asarray(target, np.uint8)
-                target = np.ascontiguousarray(mask[y : y + self.side, x : x + self.side])
-            cut[task.name] = target
-        pixels = np.ascontiguousarray(image[y : y + self.side, x : x + self.side])
-        return Patch(pixels, cut, round(x / scale), round(y / scale), mpp / scale)
+                target = change_mask(np.asarray(target, np.uint8), task)
+            changed[task.name] = target
+        return changed
 
-    def _has_label(self, patch: Patch) -> bool:
-        """False for a tile in which every pixel of every task is to be ignored."""
+    def _has_label(self, targets: _Targets) -> bool:
+        """False if every pixel of every task is to be ignored."""
         return not self.tasks or any(
             task.kind is not TaskKind.SEGMENTATION
-            or bool((np.asarray(patch.targets[task.name]) != task.ignore_index).any())
+            or bool((np.asarray(targets[task.name]) != task.ignore_index).any())
             for task in self.tasks
         )
 
 
 def _has_object(patch: Patch) -> bool:
     """False for a tile of a detection task in which there is nothing to detect."""
-    found = [target for target in patch.targets.values() if isinstance(target, Boxes)]
-    return not found or any(len(boxes) for boxes in found)
+    boxes = [target for target in patch.targets.values() if isinstance(target, Boxes)]
+    return not boxes or any(len(target) for target in boxes)
 
 
 def grid(length: int, side: int) -> list[int]:
-    """Corners of tiles that cover `length` pixels; the last is moved inwards, not padded."""
+    """Corners of tiles that cover `length` pixels; the last is moved inwards, not padded.
+
+    >>> grid(600, 256)
+    [0, 172, 344]
+    """
     count = -(-length // side)
     return [round(i * (length - side) / max(1, count - 1)) for i in range(count)]
 
@@ -186,16 +201,16 @@ def resize_image(image: Image, size: tuple[int, int]) -> Image:
     return np.asarray(cv2.resize(image, size[::-1], interpolation=method), np.uint8)
 
 
-def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     """Resample class indices to (height, width) without mixing them."""
     resized = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return np.asarray(resized, np.uint8)
 
 
 def clip_boxes(boxes: Boxes, x: int, y: int, side: int, keep: float) -> Boxes:
-    """Boxes in pixels of the tile at (x, y), clipped to it.
+    """Clip boxes to the tile at (x, y), in pixels of the tile.
 
-    A box stays when at least the share `keep` of its area lies within the tile, or its centre
+    A box stays if at least the share `keep` of its area lies within the tile, or its centre
     does: where four tiles meet, each may hold a quarter of an object that must not get lost.
     """
     if not len(boxes):

@@ -6,7 +6,9 @@ The encoder sees the images once; a head sees its own slice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +19,9 @@ class DetectionTarget:
     """Objects of a slice of images, flat over the images.
 
     Attributes:
-        boxes: float32 (n, 4), x1, y1, x2, y2 in pixels of the network input.
-        labels: int64 (n,), class index.
-        image: int64 (n,), index of the object's image within the slice, ascending.
+        boxes: (n, 4) float32; x1, y1, x2, y2 in pixels of the network input.
+        labels: (n,) int64, class index.
+        image: (n,) int64, index of the object's image within the slice, ascending.
     """
 
     boxes: Tensor
@@ -28,28 +30,24 @@ class DetectionTarget:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> DetectionTarget:
         """Copy to a device."""
-        return DetectionTarget(
-            *(
-                t.to(device, non_blocking=non_blocking)
-                for t in (self.boxes, self.labels, self.image)
-            )
-        )
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> DetectionTarget:
         """Copy to page-locked memory."""
-        return DetectionTarget(
-            self.boxes.pin_memory(), self.labels.pin_memory(), self.image.pin_memory()
-        )
+        return self._map(Tensor.pin_memory)
 
     def head(self, images: int) -> DetectionTarget:
-        """The objects of the first `images` images."""
+        """Return the objects of the first `images` images."""
         keep = self.image < images
-        return DetectionTarget(self.boxes[keep], self.labels[keep], self.image[keep])
+        return self._map(lambda tensor: tensor[keep])
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> DetectionTarget:
+        return DetectionTarget(change(self.boxes), change(self.labels), change(self.image))
 
 
 BatchTarget = Tensor | DetectionTarget
-"""classification int64 (n,); regression float32 (n,); multilabel float32 (n, classes);
-segmentation int64 (n, height, width); detection `DetectionTarget`."""
+"""classification (n,) int64; regression (n,) float32; multilabel (n, classes) float32;
+segmentation (n, height, width) int64; detection `DetectionTarget`."""
 
 
 @dataclass
@@ -60,8 +58,8 @@ class Part:
         dataset: the dataset's name in this run.
         start, stop: its images are `batch.images[start:stop]`.
         targets: by task name.
-        index: int64 (stop - start,), position of each image in the dataset's store.
-        valid: only the first `valid` images count in metrics; the rest pads the ranks of a
+        index: (stop - start,) int64, row of each image in the dataset's store.
+        valid: only the first `valid` images count in metrics; the others pad the ranks of a
             distributed evaluation to the same number of batches.
     """
 
@@ -81,11 +79,11 @@ class MultiTaskBatch:
     """Images of K datasets and their targets.
 
     Attributes:
-        images: uint8 (n, height, width, 3), contiguous; permuted to (n, 3, height, width) it is
+        images: (n, height, width, 3) uint8, contiguous; permuted to (n, 3, height, width) it is
             already in channels-last memory format.
         parts: the datasets' slices, in the order of the images.
-        step: running number of the micro-batch (per rank), which seeds everything random that
-            happens to it on the device.
+        step: running number of the micro-batch (per rank), which seeds all randomness on the
+            device.
     """
 
     images: Tensor
@@ -94,28 +92,15 @@ class MultiTaskBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MultiTaskBatch:
         """Copy images and targets to a device."""
-
-        def part_to(part: Part) -> Part:
-            targets = {
-                name: target.to(device, non_blocking=non_blocking)
-                for name, target in part.targets.items()
-            }
-            return Part(part.dataset, part.start, part.stop, targets, part.index, part.valid)
-
-        images = self.images.to(device, non_blocking=non_blocking)
-        return MultiTaskBatch(images, [part_to(p) for p in self.parts], self.step)
+        return self._map(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> MultiTaskBatch:
-        """Copy to page-locked memory, so that the copy to the device overlaps with work."""
+        """Copy to page-locked memory, so that the copy to the device overlaps with computation."""
+        return self._map(lambda value: value.pin_memory())
+
+    def _map(self, change: Callable[[Any], Any]) -> MultiTaskBatch:
         parts = [
-            Part(
-                p.dataset,
-                p.start,
-                p.stop,
-                {name: target.pin_memory() for name, target in p.targets.items()},
-                p.index,
-                p.valid,
-            )
-            for p in self.parts
+            replace(part, targets={name: change(target) for name, target in part.targets.items()})
+            for part in self.parts
         ]
-        return MultiTaskBatch(self.images.pin_memory(), parts, self.step)
+        return MultiTaskBatch(change(self.images), parts, self.step)

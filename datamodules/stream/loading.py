@@ -1,4 +1,4 @@
-"""From draws to micro-batches: read from stores, transform, put into one tensor."""
+"""From draws to micro-batches: read from stores, transform, collect in one tensor."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,68 +22,54 @@ from datamodules.stream.sampling import Draw, TrainSampler
 from datamodules.stream.transforms import Transform
 
 
+@dataclass(frozen=True)
 class StoreView:
-    """The rows of one split of one store, with the transform that they go through.
+    """The rows of one split of one store, with their transform.
 
-    Args:
+    Attributes:
         name: the dataset's name in the run.
-        store: where patches and targets come from.
-        rows: int64 (n,), rows of the store that belong to the split.
+        store: source of patches and targets.
+        rows: (n,) int64, rows of the store that belong to the split.
         transform: brings a patch to the network's input size.
     """
 
-    def __init__(
-        self, name: str, store: Store, rows: NDArray[np.int64], transform: Transform
-    ) -> None:
-        self.name = name
-        self.store = store
-        self.rows = rows
-        self.transform = transform
+    name: str
+    store: Store
+    rows: NDArray[np.int64]
+    transform: Transform
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def fill(self, out: NDArray[np.uint8], draw: Draw) -> dict[str, BatchTarget]:
-        """Write a draw's images into `out`, uint8 (n, size, size, 3); return its targets."""
+        """Write a draw's images into `out`, (n, size, size, 3) uint8; return its targets."""
         index = self.rows[draw.rows]
         images = self.store.images(index)
-        dense = {
-            task.name: self.store.masks(task.name, index)
-            for task in self.store.tasks
-            if task.kind is TaskKind.SEGMENTATION
-        }
-        collected: dict[str, list[Target]] = {task.name: [] for task in self.store.tasks}
-        for row, position in enumerate(index):
-            targets = {
-                task.name: self._target(task, int(position), dense, row)
-                for task in self.store.tasks
-            }
-            out[row], targets = self.transform(images[row], targets, int(draw.seeds[row]))
-            for name, target in targets.items():
-                collected[name].append(target)
-        return {task.name: collate(task, collected[task.name]) for task in self.store.tasks}
+        columns = {task.name: self._targets(task, index) for task in self.store.tasks}
+        for position, seed in enumerate(draw.seeds.tolist()):
+            targets = {name: column[position] for name, column in columns.items()}
+            out[position], targets = self.transform(images[position], targets, seed)
+            for name, column in columns.items():
+                column[position] = targets[name]
+        return {task.name: collate(task, columns[task.name]) for task in self.store.tasks}
 
-    def _target(
-        self, task: Task, position: int, dense: dict[str, NDArray[np.uint8]], row: int
-    ) -> Target:
+    def _targets(self, task: Task, index: NDArray[np.int64]) -> list[Target]:
         if task.kind is TaskKind.SEGMENTATION:
-            mask: Target = dense[task.name][row]
-            return mask
+            return list(self.store.masks(task.name, index))
         if task.kind is TaskKind.DETECTION:
-            return self.store.boxes(task.name, position)
-        value: Target = self.store.target(task.name)[position]
-        return value
+            return [self.store.boxes(task.name, row) for row in index.tolist()]
+        return list(self.store.target(task.name)[index])
 
 
+@dataclass(frozen=True)
 class StreamDataset(Dataset[MultiTaskBatch]):
-    """Answers a list of draws with one micro-batch."""
+    """Turns a list of draws into one micro-batch of images of `size` pixels."""
 
-    def __init__(self, views: Sequence[StoreView], size: int) -> None:
-        self.views = list(views)
-        self.size = size
+    views: Sequence[StoreView]
+    size: int
 
     def __getitems__(self, draws: list[Draw]) -> MultiTaskBatch:
-        """One micro-batch; torch's loader hands over a batch sampler's item as it is."""
+        """Return one micro-batch; torch's loader passes a batch sampler's item as it is."""
         total = sum(len(draw.rows) for draw in draws)
         images = np.empty((total, self.size, self.size, 3), np.uint8)
         parts, start = [], 0
@@ -104,16 +91,16 @@ class StreamLoader(DataLoader[MultiTaskBatch]):
         return {"micro_batches": sampler.position() if isinstance(sampler, TrainSampler) else 0}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore: the sampler asks the trainer for the position."""
+        """Restore nothing: the sampler asks the trainer for the position."""
 
 
 def make_loader(
     views: Sequence[StoreView], sampler: Sampler[list[Draw]], size: int, workers: int
 ) -> StreamLoader:
-    """A loader of micro-batches.
+    """Make a loader of micro-batches.
 
     Args:
-        views: the datasets, in the order that draws number them.
+        views: the datasets, in the order in which draws number them.
         sampler: yields the draws of each micro-batch.
         size: side of the network input in pixels.
         workers: loader processes; 0 loads in the calling process.
@@ -122,8 +109,8 @@ def make_loader(
         StreamDataset(views, size),
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=_begin_worker,
+        collate_fn=_identity,
+        worker_init_fn=_init_worker,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
@@ -132,15 +119,15 @@ def make_loader(
     )
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
 
 
-def _begin_worker(worker: int) -> None:
-    """Leave signals and life to the trainer.
+def _init_worker(worker: int) -> None:
+    """Ignore signals; exit if the trainer is gone.
 
-    A batch system sends its signals to every process; what they mean, the trainer decides. And
-    torch's loader notes its parent after this: one that was killed before would never be missed.
+    A batch system signals every process, but only the trainer acts on it. torch's loader notes
+    its parent after this call, so it would never notice a parent that was killed before.
     """
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
@@ -151,7 +138,7 @@ def _begin_worker(worker: int) -> None:
 
 
 def micro_batches_trained(trainer: pl.Trainer | None) -> int:
-    """Micro-batches that this rank has trained on in this run, resumed ones included."""
+    """Micro-batches that this rank has trained on in this run, including before a resume."""
     if trainer is None:
         return 0
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress.total

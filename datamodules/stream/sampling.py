@@ -1,7 +1,7 @@
 """Which samples make up which micro-batch.
 
 The order is a pure function of the seed and the running number of the micro-batch. A sampler
-therefore has no state to lose: to resume it starts at another number.
+therefore has no state to save: to resume it starts at another number.
 
 A dataset's weight in the stream is its share of the images of a round. Every round holds every
 dataset once, whatever the weights: so shapes are fixed, and the gradient weighs the tasks by their
@@ -25,10 +25,10 @@ class Draw:
     """One dataset's samples in a micro-batch.
 
     Attributes:
-        dataset: position of the dataset in the stream.
-        rows: int64 (n,), rows of the dataset's split.
-        seeds: int64 (n,), seed of each sample's augmentation.
-        valid: how many of them count; the rest only pads.
+        dataset: index of the dataset in the stream.
+        rows: (n,) int64, rows of the dataset's split.
+        seeds: (n,) int64, seed of each sample's augmentation.
+        valid: only the first `valid` samples count; the others are padding.
         step: running number of the micro-batch.
     """
 
@@ -45,17 +45,24 @@ class Stream:
 
     A round draws one batch from every dataset. It is spread over `micro_batches_per_round`
     micro-batches of at most `per_batch` datasets. Ranks see the same datasets in the same order
-    and disjoint samples. A dataset is reshuffled at every pass through it; where it is balanced,
-    each of its classes is, on its own.
+    and disjoint samples. A dataset is reshuffled at every pass through it; if it is balanced,
+    each of its classes is reshuffled on its own.
 
     Attributes:
         sizes: samples per dataset.
         batch_sizes: samples per dataset, round and rank.
         per_batch: datasets per micro-batch (K).
         seed: of all orders.
-        rank, world: this process and how many there are.
-        classes: for each dataset the rows of each class, which then come equally often; a
-            dataset without any is drawn as it is.
+        rank, world: index of this process and number of processes.
+        classes: for each dataset the rows of each class, which are then drawn equally often; a
+            dataset without any is not balanced.
+
+    >>> stream = Stream(sizes=(5, 3), batch_sizes=(2, 1), per_batch=2, seed=0)
+    >>> for step in range(3):
+    ...     print([draw.rows.tolist() for draw in stream.micro_batch(step)])
+    [[2, 4], [1]]
+    [[3, 0], [2]]
+    [[1, 2], [0]]
     """
 
     sizes: tuple[int, ...]
@@ -72,7 +79,7 @@ class Stream:
         return -(-len(self.sizes) // self.per_batch)
 
     def micro_batch(self, step: int) -> list[Draw]:
-        """The draws of micro-batch number `step`, counted from 0 over the whole run."""
+        """Return the draws of micro-batch number `step`, counted from 0 over the whole run."""
         number, place = divmod(step, self.micro_batches_per_round)
         order = np.arange(len(self.sizes))
         if self.micro_batches_per_round > 1:
@@ -84,10 +91,8 @@ class Stream:
         batch = self.batch_sizes[dataset]
         first = (number * self.world + self.rank) * batch
         places = np.arange(first, first + batch)
-        if self.classes and self.classes[dataset]:
-            rows = self._balanced(dataset, places)
-        else:
-            rows = self._in_passes(dataset, places)
+        balanced = self.classes and self.classes[dataset]
+        rows = (self._balanced if balanced else self._in_passes)(dataset, places)
         # The running place is unique over ranks and passes, so it can seed the augmentation.
         seeds = (places * 1_000_003 + dataset * 7919 + self.seed * 104_729) % (2**31 - 1)
         return Draw(dataset, rows, seeds, batch, step)
@@ -96,49 +101,54 @@ class Stream:
         size = self.sizes[dataset]
         rows = np.empty(len(places), np.int64)
         for lap in np.unique(places // size):
-            mine = places // size == lap
+            in_lap = places // size == lap
             order = _permutation(self.seed, dataset, int(lap), size)
-            rows[mine] = order[places[mine] % size]
+            rows[in_lap] = order[places[in_lap] % size]
         return rows
 
     def _balanced(self, dataset: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Every turn of as many places as there are classes takes one sample of each class."""
+        """Take one sample of each class in every turn of as many places as there are classes."""
         classes = self.classes[dataset]
         rows = np.empty(len(places), np.int64)
-        for at, place in enumerate(places.tolist()):
+        for index, place in enumerate(places.tolist()):
             turn, position = divmod(place, len(classes))
             order = np.random.default_rng((self.seed, 2, dataset, turn)).permutation(len(classes))
             number = int(order[position])
             members = classes[number]
             lap, within = divmod(turn, len(members))
             shuffled = _class_permutation(self.seed, dataset, number, lap, len(members))
-            rows[at] = members[shuffled[within]]
+            rows[index] = members[shuffled[within]]
         return rows
 
 
 def batch_shares(
-    sizes: Sequence[int], usual: int, own: Sequence[int | None], power: float
+    sizes: Sequence[int], default: int, explicit: Sequence[int | None], power: float
 ) -> tuple[int, ...]:
-    """Images of each dataset in a round.
+    """Return the images of each dataset in a round.
 
-    A dataset with a number of its own keeps it. The others share what they would hold together
-    with `usual` images each, in proportion to size ** power and with one image at least, by
-    Webster's method: power 0 gives them equal shares, 1 shares like their sizes, and what lies
-    between is known as a temperature of 1 / power.
+    A dataset with an explicit number keeps it. The others share what they would hold together
+    with `default` images each, in proportion to size ** power and with one image at least, by
+    Webster's method: power 0 gives equal shares, 1 shares proportional to size; values between
+    are known as a temperature of 1 / power.
 
     Args:
         sizes: training images per dataset.
-        usual: images per dataset and round.
-        own: for each dataset its own number of images, or None.
+        default: images per dataset and round.
+        explicit: for each dataset its own number of images, or None.
         power: at least 0.
+
+    >>> batch_shares([1000, 100, 10], default=8, explicit=[None, None, 4], power=0.5)
+    (12, 4, 4)
     """
-    shared = [at for at, number in enumerate(own) if number is None]
-    weights = np.array([float(sizes[at]) ** power for at in shared])
-    given = np.ones(len(shared), np.int64)
-    for _ in range((usual - 1) * len(shared)):
-        given[np.argmax(weights / (2 * given + 1))] += 1
-    found = dict(zip(shared, given.tolist(), strict=True))
-    return tuple(found[at] if number is None else number for at, number in enumerate(own))
+    shared = [index for index, number in enumerate(explicit) if number is None]
+    weights = np.array([float(sizes[index]) ** power for index in shared])
+    shares = np.ones(len(shared), np.int64)
+    for _ in range((default - 1) * len(shared)):
+        shares[np.argmax(weights / (2 * shares + 1))] += 1
+    by_index = dict(zip(shared, shares.tolist(), strict=True))
+    return tuple(
+        by_index[index] if number is None else number for index, number in enumerate(explicit)
+    )
 
 
 @lru_cache(maxsize=64)
@@ -153,19 +163,19 @@ def _class_permutation(
     return np.random.default_rng((seed, 3, dataset, number, lap)).permutation(size)
 
 
+@dataclass(frozen=True)
 class TrainSampler(Sampler[list[Draw]]):
-    """Micro-batches of one epoch after the other.
+    """Micro-batches of one epoch after another.
 
-    Args:
+    Attributes:
         stream: the plan.
         length: micro-batches per epoch.
-        position: micro-batches trained so far; asked when an epoch begins.
+        position: returns the number of micro-batches trained so far; called at each epoch start.
     """
 
-    def __init__(self, stream: Stream, length: int, position: Callable[[], int]) -> None:
-        self.stream = stream
-        self.length = length
-        self.position = position
+    stream: Stream
+    length: int
+    position: Callable[[], int]
 
     def __len__(self) -> int:
         return self.length
@@ -176,38 +186,34 @@ class TrainSampler(Sampler[list[Draw]]):
             yield self.stream.micro_batch(step)
 
 
+@dataclass(frozen=True)
 class SweepSampler(Sampler[list[Draw]]):
     """Every sample of every dataset exactly once, in order, spread over the ranks.
 
-    All ranks get the same number of batches, so that they stay in step; what a rank lacks is
-    padded with samples that do not count (`Draw.valid`).
+    All ranks get the same number of batches and stay in step; missing samples of a rank are
+    replaced by padding that does not count (`Draw.valid`).
 
-    Args:
+    Attributes:
         sizes: samples per dataset.
         batch_size: samples per batch.
-        rank, world: this process and how many there are.
+        rank, world: index of this process and number of processes.
     """
 
-    def __init__(
-        self, sizes: tuple[int, ...], batch_size: int, rank: int = 0, world: int = 1
-    ) -> None:
-        self.batches: list[tuple[int, int]] = [
-            (dataset, start)
-            for dataset, size in enumerate(sizes)
-            for start in range(0, size, batch_size * world)
-        ]
-        self.sizes = sizes
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world = world
+    sizes: tuple[int, ...]
+    batch_size: int
+    rank: int = 0
+    world: int = 1
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return sum(-(-size // (self.batch_size * self.world)) for size in self.sizes)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        for step, (dataset, start) in enumerate(self.batches):
-            stop = min(self.sizes[dataset], start + self.batch_size * self.world)
-            mine = np.arange(start + self.rank, stop, self.world)
-            width = -(-(stop - start) // self.world)
-            rows = np.resize(mine if len(mine) else np.arange(start, start + 1), width)
-            yield [Draw(dataset, rows, np.zeros(width, np.int64), len(mine), step)]
+        step = 0
+        for dataset, size in enumerate(self.sizes):
+            for start in range(0, size, self.batch_size * self.world):
+                stop = min(size, start + self.batch_size * self.world)
+                valid = np.arange(start + self.rank, stop, self.world)
+                width = -(-(stop - start) // self.world)
+                rows = np.resize(valid if len(valid) else np.arange(start, start + 1), width)
+                yield [Draw(dataset, rows, np.zeros(width, np.int64), len(valid), step)]
+                step += 1

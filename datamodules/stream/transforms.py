@@ -1,8 +1,8 @@
 """Augmentation on the CPU: cheap uint8 geometry and colour, pixels and targets together.
 
 The only file that imports albumentations. Normalisation and stain jitter happen on the device.
-A sample's randomness is a function of the seed it is given, so neither the number of workers
-nor an interruption changes what a training run sees.
+A sample's randomness is a function of its seed, so neither the number of workers nor an
+interruption changes the training data.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 from datamodules.config import AugmentationConfig
 from datamodules.core.records import Boxes, Image, Target, Task, TaskKind
 
-# Plain nearest neighbour counts from the corner of pixels, and masks slip off their image by up
-# to half a pixel; this one counts from the centre, as every other method does.
+# Plain nearest neighbour counts from the corner of pixels and shifts masks against their image by
+# up to half a pixel; this method counts from the centre, like all the others.
 MASK_METHOD = cv2.INTER_NEAREST_EXACT
 MIN_VISIBILITY = 0.4  # share of an object's area that must survive a crop to stay an object
 
@@ -35,7 +35,7 @@ class Transform:
 
     Attributes:
         size: side of the network input in pixels.
-        tasks: what the targets mean.
+        tasks: tasks of the targets.
         augmentation: None for evaluation, which only scales the whole patch.
     """
 
@@ -49,34 +49,34 @@ class Transform:
         """Transform one patch.
 
         Args:
-            image: uint8 (side, side, 3).
+            image: (side, side, 3) uint8.
             targets: by task name.
-            seed: fixes everything random about this sample.
+            seed: fixes all randomness of this sample.
 
         Returns:
-            uint8 (size, size, 3) and the targets in its pixels.
+            (size, size, 3) uint8 and the targets in its pixels.
         """
-        dense = [t.name for t in self.tasks if t.kind is TaskKind.SEGMENTATION]
-        listed = [t.name for t in self.tasks if t.kind is TaskKind.DETECTION]
-        boxes = {name: target for name in listed if isinstance(target := targets[name], Boxes)}
+        masks = [t.name for t in self.tasks if t.kind is TaskKind.SEGMENTATION]
+        boxes = {name: target for name, target in targets.items() if isinstance(target, Boxes)}
         arguments: dict[str, Any] = {"image": image}
-        if dense:
-            arguments["masks"] = [targets[name] for name in dense]
-        if listed:
-            arguments["bboxes"] = np.concatenate([boxes[name].xyxy for name in listed])
-            arguments["owner"] = np.repeat(np.arange(len(listed)), [len(boxes[n]) for n in listed])
-            arguments["label"] = np.concatenate([boxes[name].labels for name in listed])
+        if masks:
+            arguments["masks"] = [targets[name] for name in masks]
+        if boxes:
+            counts = [len(target) for target in boxes.values()]
+            arguments["bboxes"] = np.concatenate([target.xyxy for target in boxes.values()])
+            arguments["owner"] = np.repeat(np.arange(len(boxes)), counts)
+            arguments["label"] = np.concatenate([target.labels for target in boxes.values()])
         self._pipeline.set_random_seed(seed)
         result = self._pipeline(**arguments)
         changed = dict(targets)
-        changed.update(zip(dense, result.get("masks", ()), strict=True))
-        for number, name in enumerate(listed):
+        changed.update(zip(masks, result.get("masks", ()), strict=True))
+        for number, name in enumerate(boxes):
             changed[name] = _boxes_of(result, number)
         return result["image"], changed
 
     @cached_property
     def _pipeline(self) -> A.Compose:
-        # Averaging suits shrinking only: grown that way, small patches come out in blocks.
+        # Averaging is for shrinking only; enlarging with it turns pixels into blocks.
         steps = [
             A.Resize(self.size, self.size, cv2.INTER_CUBIC, MASK_METHOD, area_for_downscale="image")
         ]
@@ -120,6 +120,6 @@ def _augmentations(size: int, config: AugmentationConfig) -> list[Any]:
 
 
 def _boxes_of(result: Mapping[str, Any], owner: int) -> Boxes:
-    mine = np.asarray(result["owner"], np.int64) == owner
+    owned = np.asarray(result["owner"], np.int64) == owner
     xyxy = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
-    return Boxes(xyxy[mine], np.asarray(result["label"], np.int64)[mine])
+    return Boxes(xyxy[owned], np.asarray(result["label"], np.int64)[owned])

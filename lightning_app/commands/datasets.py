@@ -11,23 +11,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from datamodules.checks.duplicates import find_duplicates
-from datamodules.checks.verify import verify
 from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.errors import ConfigError, UserError
-from datamodules.core.progress import Steps
+from datamodules.core.progress import progress_display
 from datamodules.display.cards import card, write_readme
-from datamodules.display.contact_sheet import contact_sheet
-from datamodules.download.dataset import download
 from datamodules.prepare import is_prepared, prepare
 from datamodules.reader import DatasetReader
 from datamodules.registry import build, public_names
-from datamodules.store.class_balance import balance_lines
-from datamodules.synthetic.forge import forge
 from lightning_app.commands.dataset_tables import print_list, print_room
-from lightning_app.config import load_config
 
 console = Console(soft_wrap=True, highlight=False)
+
+# What only one action needs is imported there: listing datasets must not wait for matplotlib.
 
 
 def run_datasets(options: argparse.Namespace) -> int:
@@ -81,6 +76,8 @@ def _placed(data: DataConfig, options: argparse.Namespace) -> DataConfig:
 
 def _chosen(options: argparse.Namespace) -> list[DatasetReader]:
     if options.recipe:
+        from lightning_app.config import load_config
+
         data = _placed(load_config(options.recipe).data, options)
         entries = {**data.train, **data.unseen}
     else:
@@ -98,8 +95,8 @@ def _chosen(options: argparse.Namespace) -> list[DatasetReader]:
 
 def _prepare(dataset: DatasetReader, options: argparse.Namespace) -> int:
     started = time.perf_counter()
-    with Steps(dataset.name) as steps:
-        done = prepare(dataset, options.workers, steps)
+    with progress_display(dataset.name) as progress:
+        done = prepare(dataset, options.workers, progress)
     seconds = time.perf_counter() - started
     state = f"written in {seconds:.1f} s" if done.written else "up to date"
     console.print(f"{dataset.name}: {done.count} patches, {state}: {done.path}")
@@ -107,6 +104,8 @@ def _prepare(dataset: DatasetReader, options: argparse.Namespace) -> int:
 
 
 def _forge(dataset: DatasetReader, options: argparse.Namespace) -> int:
+    from datamodules.synthetic.forge import forge
+
     written = forge(dataset, options.seed, options.images)
     state = "forged (synthetic tissue)" if written else "already there, left as it is"
     console.print(f"{dataset.name}: {state}: {dataset.root}")
@@ -114,14 +113,18 @@ def _forge(dataset: DatasetReader, options: argparse.Namespace) -> int:
 
 
 def _download(dataset: DatasetReader, options: argparse.Namespace) -> int:
+    from datamodules.download.dataset import download
+
     for path in download(dataset):
         console.print(f"{dataset.name}: {path}")
     return 0
 
 
 def _verify(dataset: DatasetReader, options: argparse.Namespace) -> int:
-    with Steps(dataset.name) as steps:
-        report = verify(dataset, options.workers, steps)
+    from datamodules.checks.verify import verify
+
+    with progress_display(dataset.name) as progress:
+        report = verify(dataset, options.workers, progress)
     for finding in report.findings:
         console.print(f"{dataset.name}: {finding.level}: {finding.where}: {finding.what}")
     console.print(f"{dataset.name}: {report.summary}")
@@ -130,6 +133,8 @@ def _verify(dataset: DatasetReader, options: argparse.Namespace) -> int:
 
 def _duplicates(datasets: list[DatasetReader]) -> int:
     """Copies within and across what is prepared; to have some is known and no error."""
+    from datamodules.checks.duplicates import find_duplicates
+
     for dataset in datasets:
         if not is_prepared(dataset):
             console.print(f"{dataset.name}: not prepared, so not among what is compared")
@@ -143,6 +148,9 @@ def _show(dataset: DatasetReader, options: argparse.Namespace) -> int:
     if not is_prepared(dataset):
         console.print(f"not prepared: python -m lightning_app datasets prepare {dataset.name}")
         return 0
+    from datamodules.display.contact_sheet import contact_sheet
+    from datamodules.store.class_balance import balance_lines
+
     for line in balance_lines(dataset.store):
         console.print(line, markup=False)
     path = contact_sheet(dataset, _sheet(dataset, options.out))

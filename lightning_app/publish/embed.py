@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from datamodules.core.atomic import atomic_path, partial_path, write_json
-from datamodules.core.progress import Steps
+from datamodules.core.progress import progress_display
 from lightning_app.publish.image_sources import Source
 from models.inference.frozen_encoder import FrozenEncoder
 
@@ -46,7 +46,7 @@ def embed(encoder: FrozenEncoder, source: Source, out: Path, batch_size: int) ->
     side = encoder.input_size
     width = encoder.embed(torch.zeros(1, side, side, 3, dtype=torch.uint8)).shape[1]
     done = _taken_up(encoder, source, partial, batch_size, width)
-    with partial.open("ab") as file, Steps(out.name) as steps:
+    with partial.open("ab") as file, progress_display(out.name) as steps:
         for start in range(done, len(source), batch_size):
             rows = range(start, min(start + batch_size, len(source)))
             values = encoder.embed(torch.from_numpy(source.read(rows)))

@@ -16,7 +16,7 @@ from datamodules.core.errors import DatasetNotFoundError
 from datamodules.core.records import SPLITS
 from datamodules.formats.images import IMAGE_SUFFIXES, read_image
 from datamodules.store.reader import Store
-from datamodules.store.tiling import Cutter, View
+from datamodules.store.tiling import Tiler, View
 from datamodules.stream.transforms import Transform
 
 _READERS = 4  # threads; decoding leaves Python's lock
@@ -59,7 +59,7 @@ class ImageFolder:
         self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         if not self.paths:
             raise DatasetNotFoundError(f"{folder}: no image file there or below")
-        self._cutter = Cutter((), size, View.WHOLE, 0.0)
+        self._tiler = Tiler((), size, View.WHOLE, 0.0)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -91,7 +91,7 @@ class ImageFolder:
         return {"source": str(self.folder)}
 
     def _one(self, path: Path) -> NDArray[np.uint8]:
-        return self._cutter.cut(read_image(path), {}, 0.0)[0].image
+        return self._tiler.cut(read_image(path), {}, 0.0)[0].image
 
 
 class StorePatches:

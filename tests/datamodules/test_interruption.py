@@ -59,7 +59,7 @@ def slow(tmp_path: Path) -> Path:
 def wait_for(condition: Callable[[], bool]) -> None:
     until = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < until, "it never came to that"
+        assert time.monotonic() < until, "the condition never came true"
         time.sleep(0.005)
 
 
@@ -96,7 +96,7 @@ def test_a_killed_preparation_leaves_no_store_and_no_worker(slow, moment):
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert partial.exists()
-    assert select.select([alive], [], [], 10)[0], "its workers live on"
+    assert select.select([alive], [], [], 10)[0], "its workers are still running"
     os.close(alive)
     assert_the_next_call_succeeds(slow)
 
@@ -115,13 +115,13 @@ def test_ctrl_c_ends_a_preparation_with_one_line_and_leaves_nothing(slow, reposi
     partial = partial_of(own_data(slow))
     wait_for(partial.exists)
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers, too
-    _, told = process.communicate(timeout=30)
-    assert (process.returncode, told) == (130, "interrupted\n")
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "interrupted\n")
     assert not partial.exists()
     assert_the_next_call_succeeds(slow)
 
 
-def test_what_a_killed_process_left_of_another_store_is_removed_too(tmp_path):
+def test_partial_stores_of_killed_processes_are_removed(tmp_path):
     write_images(tmp_path / "own", 4)
     (tmp_path / "stores").mkdir()
     left = tmp_path / "stores/.other-12345678.h5.partial"

@@ -1,5 +1,7 @@
 """Preparing: the same store from any number of processes, once, and again when data change."""
 
+import hashlib
+import json
 import logging
 import multiprocessing
 import os
@@ -46,7 +48,7 @@ def data(tmp_path):
 
 
 def at_work(records: list[float]) -> list[tuple[int, int]]:
-    """Work for so many seconds a record; tell the process, and the records that it got at once."""
+    """Work this many seconds per record; return the process and the size of its job."""
     time.sleep(sum(records))
     return [(os.getpid(), len(records))] * len(records)
 
@@ -117,7 +119,7 @@ def test_a_failed_preparation_keeps_the_older_store(data):
     assert len(own_data(data, data / "stores").store) == 80
 
 
-def test_a_store_serves_without_the_published_files(data, caplog):
+def test_a_store_is_enough_without_the_published_files(data, caplog):
     prepare(own_data(data, data / "stores"), 1)
     (data / "own").rename(data / "moved")
     module = own_data(data, data / "stores")
@@ -130,6 +132,21 @@ def test_other_settings_have_another_store(data):
     one, other = own_data(data, data / "stores"), own_data(data, data / "stores", mpp=1.0)
     assert one.store_path != other.store_path
     assert one.store_path == own_data(data, data / "stores", seed=5).store_path
+
+
+def test_a_store_under_the_former_name_is_used_and_not_prepared_again(data):
+    module = own_data(data, data / "stores")
+    # Formerly the file name hashed the path of the reader's class in place of its key.
+    settings = {**module.settings(), "reader": "datamodules.class_folders.ClassFolders"}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    former = data / "stores" / f"own-{digest}.h5"
+    prepare(module, 1)
+    module.store_path.rename(former)
+
+    again = own_data(data, data / "stores")
+    done = prepare(again, 1)
+    assert (done.path, done.written, again.store.path) == (former, False, former)
+    assert [path for path in (data / "stores").glob("*.h5")] == [former]
 
 
 def test_a_compressed_store_lies_beside_the_raw_one_and_holds_the_same(data):

@@ -1,16 +1,47 @@
-"""Readers by name: those of other packages, and the README's examples for own data."""
+"""Readers by name: their data modules, other packages' readers, the README's own-data recipe."""
 
+import importlib
 import re
 
 import pytest
+import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
 from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.errors import ConfigError
 from datamodules.core.records import TaskKind
 from datamodules.prepare import prepare
-from datamodules.registry import CONVENTIONS, build, public_names, reader
+from datamodules.registry import CONVENTIONS, READERS, build, public_names, reader
 from datamodules.synthetic.forge import forge
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_reader_has_its_registered_key_and_a_data_module(name):
+    reader_class = reader(name)
+    assert reader_class.key == name
+    module = getattr(importlib.import_module("datamodules"), f"{reader_class.__name__}DataModule")
+    assert issubclass(module, pl.LightningDataModule)
+    assert isinstance(module().reader, reader_class)
+
+
+def test_an_unknown_data_module_is_an_import_error():
+    with pytest.raises(ImportError, match="GlasDataModule"):
+        from datamodules import GlasDataModule  # noqa: F401
+
+
+def test_a_data_module_prepares_and_loads_its_dataset(tmp_path):
+    from datamodules import GlaSDataModule
+
+    data = DataConfig(str(tmp_path / "data"), str(tmp_path / "stores"), image_size=64, workers=0)
+    module = GlaSDataModule(data, DatasetConfig(batch_size=3))
+    forge(module.reader, 0, 8)
+    module.prepare_data()
+    batch = next(iter(module.train_dataloader()))
+    assert batch.images.shape == (3, 64, 64, 3)
+    assert [(part.dataset, set(part.targets)) for part in batch.parts] == [("glas", {"glands"})]
+    test_rows = [i for batch in module.test_dataloader() for i in batch.parts[0].index.tolist()]
+    assert test_rows == module.reader.rows("test").tolist()
+
 
 MODULE = """
 from datamodules.own_data.class_folders import ClassFolders
@@ -64,4 +95,4 @@ def test_the_examples_for_own_data_in_the_readme_work(repository, tmp_path):
 def test_a_view_is_named_as_the_card_names_it(view, tmp_path):
     config = DatasetConfig(reader="class_folders", options=OmegaConf.create({"view": view}))
     dataset = build("own", config, DataConfig(root=str(tmp_path)))
-    assert str(dataset.cutter(()).view) == view.lower()
+    assert str(dataset.tiler(()).view) == view.lower()

@@ -9,7 +9,7 @@ import numpy as np
 from datamodules.core.records import Boxes, Record, Task, TaskKind
 from datamodules.store.reader import Store
 from datamodules.store.tiling import Patch
-from datamodules.store.writer import StoreWriter
+from datamodules.store.writer import write_store
 
 TASKS = (
     Task("kind", TaskKind.CLASSIFICATION, ("a", "b", "c")),
@@ -45,7 +45,7 @@ def make_record(number: int) -> Record:
 def small_store(path: Path, count: int = 10, side: int = 16, compressed: bool = False) -> Store:
     """A finished store of `count` patches."""
     attributes = {"name": path.stem, "synthetic": True, "settings": "{}", "fingerprint": ""}
-    with StoreWriter(path, TASKS, side, attributes, compressed) as writer:
+    with write_store(path, TASKS, side, attributes, compressed) as writer:
         for number in range(count):
             writer.add(make_record(number), [make_patch(number, side)])
     return Store(path)
@@ -57,8 +57,8 @@ def sums_of(store: Store, rows: list[int]) -> list[int]:
 
 
 def write_forever(path: Path) -> None:
-    """Write patches until somebody ends this process."""
-    with StoreWriter(path, TASKS, 64, {"synthetic": True}) as writer:
+    """Write patches until this process is killed."""
+    with write_store(path, TASKS, 64, {"synthetic": True}) as writer:
         number = 0
         while True:
             writer.add(make_record(number), [make_patch(number, 64)])

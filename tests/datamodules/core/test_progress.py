@@ -1,4 +1,4 @@
-"""What a terminal shows of a long step, and that everything else shows nothing."""
+"""Progress of long steps: shown on a terminal, and nowhere else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from datamodules.checks.verify import verify
-from datamodules.core.progress import Steps, transfers
+from datamodules.core.progress import progress_display, transfers
 from datamodules.prepare import prepare
 from tests.datamodules.test_prepare import own_data, write_images
 
@@ -20,45 +20,45 @@ def terminal() -> Console:
     return Console(file=io.StringIO(), force_terminal=True, width=120)
 
 
-def test_preparing_and_verifying_tell_of_every_record_and_patch(tmp_path):
+def test_preparing_and_verifying_report_every_record_and_patch(tmp_path):
     write_images(tmp_path / "own", 70)
-    told = []
+    calls = []
     dataset = own_data(tmp_path, tmp_path / "stores")
-    prepare(dataset, 2, lambda *step: told.append(step))
-    assert told == [("writing", 1, 1)] * 70
-    told.clear()
-    prepare(dataset, 2, lambda *step: told.append(step))
-    assert told == []
-    verify(dataset, 1, lambda *step: told.append(step))
+    prepare(dataset, 2, lambda *step: calls.append(step))
+    assert calls == [("writing", 1, 1)] * 70
+    calls.clear()
+    prepare(dataset, 2, lambda *step: calls.append(step))
+    assert calls == []
+    verify(dataset, 1, lambda *step: calls.append(step))
     read = [("reading the store", 0, 64), ("reading the store", 0, 6)]
-    assert told == [("reading the images", 1, 1)] * 70 + read
+    assert calls == [("reading the images", 1, 1)] * 70 + read
 
 
-def test_a_terminal_shows_what_is_done_and_at_last_nothing():
+def test_a_terminal_shows_progress_and_is_cleared_at_the_end():
     console = terminal()
-    with Steps("glas", console) as steps:
+    with progress_display("glas", console) as progress:
         for _ in range(20):
-            steps("writing", 1, 7)
+            progress("writing", 1, 7)
         time.sleep(0.11)  # it draws ten times a second
-        steps("writing", 1, 7)
+        progress("writing", 1, 7)
         assert "glas: writing: 21 records, 147 patches" in console.file.getvalue()
         time.sleep(0.11)
-        steps("reading the store", 0, 64)
+        progress("reading the store", 0, 64)
         assert "glas: reading the store: 64 patches" in console.file.getvalue()
     assert console.file.getvalue().endswith("\x1b[2K")  # the lines were erased
 
 
-def test_nothing_is_shown_of_what_is_up_to_date():
+def test_nothing_is_shown_for_a_dataset_that_is_up_to_date():
     console = terminal()
-    with Steps("glas", console):
+    with progress_display("glas", console):
         pass
     assert console.file.getvalue() == ""
 
 
 def test_without_a_terminal_nothing_is_shown():
     console = Console(file=io.StringIO())
-    with Steps("glas", console) as steps:
-        steps("writing", 1, 1)
+    with progress_display("glas", console) as progress:
+        progress("writing", 1, 1)
     with transfers(console) as bars:
         bars.update(bars.add_task("archive.zip", total=10), completed=5)
     assert console.file.getvalue() == ""
@@ -66,8 +66,8 @@ def test_without_a_terminal_nothing_is_shown():
 
 def test_a_display_survives_an_error_and_leaves_the_error_stream_as_it_was():
     before = sys.stderr
-    with pytest.raises(KeyboardInterrupt), Steps("glas", terminal()) as steps:
-        steps("writing", 1, 1)
+    with pytest.raises(KeyboardInterrupt), progress_display("glas", terminal()) as progress:
+        progress("writing", 1, 1)
         assert sys.stderr is not before
         raise KeyboardInterrupt
     assert sys.stderr is before
@@ -79,13 +79,13 @@ def test_messages_appear_above_what_is_drawn():
     root = logging.getLogger()
     root.addHandler(handler)
     try:
-        with Steps("glas", console) as steps:
-            steps("writing", 1, 1)
+        with progress_display("glas", console) as progress:
+            progress("writing", 1, 1)
             logging.getLogger("datamodules.prepare").warning("something to know")
         assert handler.stream is sys.stderr
     finally:
         root.removeHandler(handler)
     shown = console.file.getvalue()
-    # Erased first, then the message on a line of its own, then drawn again.
+    # Erased first, then the message on its own line, then drawn again.
     assert "\x1b[2Ksomething to know\n" in shown
     assert "glas: writing" in shown.split("something to know\n")[1]

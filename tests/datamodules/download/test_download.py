@@ -283,7 +283,7 @@ def test_the_estimate_of_a_store_is_what_images_of_the_usual_size_take(name, tmp
         for task in dataset.tasks
     }
     blank = np.zeros((height, width, 3), np.uint8)
-    patches = dataset.cutter(dataset.tasks).cut(blank, targets, dataset.mpp)
+    patches = dataset.tiler(dataset.tasks).cut(blank, targets, dataset.mpp)
     masks = sum(task.kind is TaskKind.SEGMENTATION for task in dataset.tasks)
     each = len(patches) * dataset.side**2 * (3 + masks)
     assert store_bytes(dataset) == each * dataset.images

@@ -28,7 +28,7 @@ def test_a_forged_copy_is_read_checked_and_stored(name, forged):
     assert [task.name for task in store.tasks] == [
         task.name for task in module.tasks_in(module.root)
     ]
-    if module.cutter(store.tasks).view is View.WHOLE:
+    if module.tiler(store.tasks).view is View.WHOLE:
         assert len(store) == len(records)
         assert [SPLITS[s] for s in store.split] == [record.split for record in records]
     images = store.images(range(len(store)))

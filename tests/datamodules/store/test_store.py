@@ -17,7 +17,7 @@ import pytest
 from datamodules.core.errors import LayoutError, StoreError
 from datamodules.core.records import SPLITS
 from datamodules.store.reader import Store
-from datamodules.store.writer import StoreWriter
+from datamodules.store.writer import write_store
 from tests.support.small_stores import (
     TASKS,
     make_patch,
@@ -181,7 +181,7 @@ def test_a_file_that_is_no_store_is_refused(tmp_path):
 def test_an_interrupted_write_leaves_nothing(tmp_path, error):
     with (
         pytest.raises(error),
-        StoreWriter(tmp_path / "new.h5", TASKS, SIDE, {"synthetic": True}) as writer,
+        write_store(tmp_path / "new.h5", TASKS, SIDE, {"synthetic": True}) as writer,
     ):
         for number in range(100):
             writer.add(make_record(number), [make_patch(number, SIDE)])
@@ -193,7 +193,7 @@ def test_an_interrupted_write_keeps_the_older_store(tmp_path):
     older = small_store(tmp_path / "kept.h5", 7)
     with (
         pytest.raises(RuntimeError),
-        StoreWriter(older.path, TASKS, SIDE, {"synthetic": True}) as writer,
+        write_store(older.path, TASKS, SIDE, {"synthetic": True}) as writer,
     ):
         writer.add(make_record(0), [make_patch(0, SIDE)])
         raise RuntimeError
@@ -240,7 +240,7 @@ def test_a_reader_never_sees_a_half_written_store(tmp_path):
 def test_a_source_that_occurs_twice_is_refused(tmp_path):
     with (
         pytest.raises(LayoutError, match=r"images/3\.png: occurs twice"),
-        StoreWriter(tmp_path / "twice.h5", TASKS, SIDE, {"synthetic": True}) as writer,
+        write_store(tmp_path / "twice.h5", TASKS, SIDE, {"synthetic": True}) as writer,
     ):
         for number in (3, 4, 3):
             writer.add(make_record(number), [make_patch(number, SIDE)])
@@ -250,7 +250,7 @@ def test_a_source_that_occurs_twice_is_refused(tmp_path):
 def test_a_dataset_without_any_image_is_refused(tmp_path):
     with (
         pytest.raises(LayoutError, match="no labelled image"),
-        StoreWriter(tmp_path / "none.h5", TASKS, SIDE, {"synthetic": True}),
+        write_store(tmp_path / "none.h5", TASKS, SIDE, {"synthetic": True}),
     ):
         pass
     assert list(tmp_path.iterdir()) == []

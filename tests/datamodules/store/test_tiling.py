@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from datamodules.core.records import Boxes, Task, TaskKind
-from datamodules.store.tiling import Cutter, Patch, View, clip_boxes, grid
+from datamodules.store.tiling import Patch, Tiler, View, clip_boxes, grid
 
 TASKS = (
     Task("label", TaskKind.CLASSIFICATION, ("a", "b")),
@@ -51,7 +51,7 @@ def test_the_grid_covers_everything_within_the_image(length, side):
 def test_image_mask_and_boxes_stay_aligned(height, width, side, number, mpp, seed):
     image, targets = picture(height, width, number, np.random.default_rng(seed))
     scale = mpp / 0.5 if mpp else 1.0
-    for patch in Cutter(TASKS, side, View.TILE, 0.5).cut(image, targets, mpp):
+    for patch in Tiler(TASKS, side, View.TILE, 0.5).cut(image, targets, mpp):
         assert patch.image.shape == (side, side, 3)
         mask, boxes = patch.targets["area"], patch.targets["objects"]
         known = mask != 255
@@ -80,7 +80,7 @@ def test_the_box_of_an_object_is_the_one_around_its_mask(height, width, side, vi
     scale = side / min(height, width) if view is View.WHOLE else mpp / 0.5 if mpp else 1.0
     (source,) = targets["objects"].xyxy
     assume(scale * min(source[2:] - source[:2]) >= 3)  # smaller ones vanish from masks
-    for patch in Cutter(TASKS, side, view, 0.5).cut(image, targets, mpp):
+    for patch in Tiler(TASKS, side, view, 0.5).cut(image, targets, mpp):
         rows, columns = np.nonzero(patch.targets["area"] == 1)
         for box in patch.targets["objects"].xyxy:
             around = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -97,17 +97,17 @@ def test_the_box_of_an_object_is_the_one_around_its_mask(height, width, side, vi
 @given(height=lengths, width=lengths, side=sides, seed=st.integers(0, 2**32 - 1))
 def test_every_pixel_and_every_object_is_in_some_tile(height, width, side, seed):
     image, targets = picture(height, width, 6, np.random.default_rng(seed))
-    seen, found = np.zeros((height, width), bool), set()
-    for patch in Cutter(TASKS, side, View.TILE, 0.0).cut(image, targets, 0.0):
+    seen, objects = np.zeros((height, width), bool), set()
+    for patch in Tiler(TASKS, side, View.TILE, 0.0).cut(image, targets, 0.0):
         seen[patch.y : patch.y + side, patch.x : patch.x + side] = True
         corner = np.array([patch.x, patch.y] * 2)
         for box in patch.targets["objects"].xyxy + corner:
             hits = (targets["objects"].xyxy[:, :2] <= box[:2]) & (
                 box[2:] <= targets["objects"].xyxy[:, 2:]
             )
-            found |= set(np.flatnonzero(hits.all(axis=1)).tolist())
+            objects |= set(np.flatnonzero(hits.all(axis=1)).tolist())
     assert seen.all()
-    assert found == set(range(6))
+    assert objects == set(range(6))
 
 
 def test_an_object_where_four_tiles_meet_is_in_one_of_them():
@@ -115,7 +115,7 @@ def test_an_object_where_four_tiles_meet_is_in_one_of_them():
     boxes = Boxes(np.array([[27, 27, 37, 37]], np.float32), np.zeros(1, np.int64))
     targets = {"label": 0, "area": mask, "objects": boxes}
     image = np.zeros((64, 64, 3), np.uint8)
-    patches = Cutter(TASKS, 32, View.TILE, 0.0).cut(image, targets, 0.0)
+    patches = Tiler(TASKS, 32, View.TILE, 0.0).cut(image, targets, 0.0)
     assert sum(len(patch.targets["objects"]) for patch in patches) >= 1
 
 
@@ -129,7 +129,7 @@ def test_a_box_that_lies_mostly_elsewhere_does_not_count():
 def test_whole_keeps_the_centre_square_of_a_scaled_image():
     rng = np.random.default_rng(0)
     image, targets = picture(80, 160, 4, rng)
-    (patch,) = Cutter(TASKS, 40, View.WHOLE, 0.5).cut(image, targets, 0.3)
+    (patch,) = Tiler(TASKS, 40, View.WHOLE, 0.5).cut(image, targets, 0.3)
     assert patch.image.shape == (40, 40, 3)
     assert patch.mpp == pytest.approx(0.6)  # not the wanted 0.5: the whole image is scaled
     np.testing.assert_array_equal(patch.targets["area"], targets["area"][1::2, 41:121:2])
@@ -138,7 +138,7 @@ def test_whole_keeps_the_centre_square_of_a_scaled_image():
 def test_a_whole_image_of_patch_size_is_not_touched():
     rng = np.random.default_rng(1)
     image, targets = picture(48, 48, 3, rng)
-    (patch,) = Cutter(TASKS, 48, View.WHOLE, 0.5).cut(image, targets, 0.0)
+    (patch,) = Tiler(TASKS, 48, View.WHOLE, 0.5).cut(image, targets, 0.0)
     np.testing.assert_array_equal(patch.image, image)
     np.testing.assert_array_equal(patch.targets["area"], targets["area"])
     np.testing.assert_array_equal(patch.targets["objects"].xyxy, targets["objects"].xyxy)
@@ -147,7 +147,7 @@ def test_a_whole_image_of_patch_size_is_not_touched():
 def test_a_small_image_is_mirrored_and_its_margin_carries_no_label():
     rng = np.random.default_rng(2)
     image, targets = picture(20, 32, 3, rng)
-    (patch,) = Cutter(TASKS, 32, View.TILE, 0.0).cut(image, targets, 0.0)
+    (patch,) = Tiler(TASKS, 32, View.TILE, 0.0).cut(image, targets, 0.0)
     np.testing.assert_array_equal(patch.image[20:32], image[19:7:-1])
     assert (patch.targets["area"][20:] == 255).all()
     np.testing.assert_array_equal(patch.targets["area"][:20], targets["area"])
@@ -158,7 +158,7 @@ def test_tiles_without_any_label_are_left_out():
     mask = np.full((64, 64), 255, np.uint8)
     mask[:10, 40:50] = 1
     image = np.zeros((64, 64, 3), np.uint8)
-    (patch,) = Cutter(area, 32, View.TILE, 0.0).cut(image, {"area": mask}, 0.0)
+    (patch,) = Tiler(area, 32, View.TILE, 0.0).cut(image, {"area": mask}, 0.0)
     assert (patch.x, patch.y) == (32, 0)
 
 
@@ -173,8 +173,8 @@ def test_thinning_keeps_objects_and_an_even_share_of_the_rest(share, columns):
         for y in range(40)
         for x in range(columns)
     ]
-    cutter = Cutter(task, 1, View.TILE, 0.0, empty_share=share)
-    kept = cutter.thinned(patches)
+    tiler = Tiler(task, 1, View.TILE, 0.0, empty_share=share)
+    kept = tiler.thinned(patches)
     assert [p for p in kept if len(p.targets["objects"])] == [
         p for p in patches if len(p.targets["objects"])
     ]
@@ -184,9 +184,9 @@ def test_thinning_keeps_objects_and_an_even_share_of_the_rest(share, columns):
     if 0.2 < share < 0.8:  # no column is always and none never taken
         taken = np.bincount(drawn[:, 0] // 256, minlength=columns)
         assert taken.min() > 0 and taken.max() < 35
-    assert cutter.thinned(patches[::-1]) == kept[::-1]
+    assert tiler.thinned(patches[::-1]) == kept[::-1]
 
 
 def test_thinning_leaves_images_without_a_detection_task_alone():
     patch = Patch(np.zeros((1, 1, 3), np.uint8), {"label": 0}, 0, 0, 0.5)
-    assert Cutter(TASKS[:1], 1, View.WHOLE, 0.0, empty_share=0.0).thinned([patch]) == [patch]
+    assert Tiler(TASKS[:1], 1, View.WHOLE, 0.0, empty_share=0.0).thinned([patch]) == [patch]

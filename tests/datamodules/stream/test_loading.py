@@ -19,12 +19,12 @@ SIZE = 12
 @pytest.fixture(scope="module")
 def views(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stores")
-    found = []
+    views = []
     for name, count, side in (("first", 20, 16), ("second", 9, 24)):
         store = small_store(folder / f"{name}.h5", count, side)
         transform = Transform(SIZE, TASKS, AugmentationConfig())
-        found.append(StoreView(name, store, np.arange(1, count), transform))
-    return found
+        views.append(StoreView(name, store, np.arange(1, count), transform))
+    return views
 
 
 def train_loader(views, workers, position=0, per_batch=2, length=12):
@@ -57,7 +57,7 @@ def test_two_workers_give_the_same_batches_as_none(views):
 
 
 @pytest.mark.parametrize("per_batch", [1, 2])
-def test_a_resumed_stream_goes_on_with_the_very_next_batch(views, per_batch):
+def test_a_resumed_stream_continues_with_the_next_batch(views, per_batch):
     whole = list(train_loader(views, 0, per_batch=per_batch))
     rest = list(train_loader(views, 0, position=5, per_batch=per_batch))
     assert len(rest) == len(whole) - 5
@@ -98,7 +98,7 @@ def test_a_batch_is_one_contiguous_tensor_with_a_slice_for_each_dataset(views):
         assert objects.image.tolist() == sorted(objects.image.tolist())
 
 
-def test_a_sweep_hands_out_every_patch_unchanged_with_its_own_targets(tmp_path):
+def test_a_sweep_yields_every_patch_unchanged_with_its_own_targets(tmp_path):
     store = small_store(tmp_path / "plain.h5", 10, SIZE)
     view = StoreView("plain", store, np.arange(10), Transform(SIZE, TASKS))
     seen = []
@@ -112,10 +112,10 @@ def test_a_sweep_hands_out_every_patch_unchanged_with_its_own_targets(tmp_path):
             assert part.targets["kind"][place] == patch.targets["kind"]
             assert part.targets["score"][place] == np.float32(patch.targets["score"])
             np.testing.assert_array_equal(part.targets["signs"][place], patch.targets["signs"])
-            mine = objects.image == place
+            of_image = objects.image == place
             expected = patch.targets["objects"].xyxy
-            np.testing.assert_allclose(objects.boxes[mine], expected, rtol=1e-6)
-            np.testing.assert_array_equal(objects.labels[mine], patch.targets["objects"].labels)
+            np.testing.assert_allclose(objects.boxes[of_image], expected, rtol=1e-6)
+            np.testing.assert_array_equal(objects.labels[of_image], patch.targets["objects"].labels)
             seen.append(row)
     assert seen == list(range(10))
 
@@ -130,9 +130,9 @@ def test_an_image_taken_twice_is_augmented_differently(views):
 
 
 @pytest.mark.parametrize(
-    ("task", "of"), [("kind", lambda n: n % 3), ("objects", lambda n: n % 4 > 0)]
+    ("task", "class_of"), [("kind", lambda n: n % 3), ("objects", lambda n: n % 4 > 0)]
 )
-def test_balancing_draws_every_class_equally_often_from_a_store(tmp_path, task, of):
+def test_balancing_draws_every_class_equally_often_from_a_store(tmp_path, task, class_of):
     store = small_store(tmp_path / "s.h5", 20, 16)
     rows = np.array([1, 3, 4, 5, 6, 8, 9, 10, 13, 17, 19])
     classes = rows_by_class(store, rows, task, "s")
@@ -140,9 +140,9 @@ def test_balancing_draws_every_class_equally_often_from_a_store(tmp_path, task, 
     stream = Stream((len(rows),), (6,), 1, seed=0, classes=(classes,))
     seen = []
     for batch in make_loader([view], TrainSampler(stream, 6, lambda: 0), SIZE, 0):
-        seen.extend(of(number) for number in batch.parts[0].index.tolist())
+        seen.extend(class_of(number) for number in batch.parts[0].index.tolist())
     assert len(set(np.unique(seen, return_counts=True)[1])) == 1
-    assert len(set(seen)) == len(classes) == len({of(number) for number in rows.tolist()})
+    assert len(set(seen)) == len(classes) == len({class_of(number) for number in rows.tolist()})
 
 
 def test_balancing_by_a_task_without_classes_is_refused(tmp_path):

@@ -134,7 +134,7 @@ def test_the_start_of_a_run_with_a_million_samples_takes_no_lists():
     np.testing.assert_array_equal(stream.micro_batch(7)[0].rows, order[112:128])
 
 
-def test_a_resumed_epoch_goes_on_where_it_stopped_and_keeps_its_end():
+def test_a_resumed_epoch_continues_where_it_stopped_and_keeps_its_end():
     stream = Stream((23, 8), (4, 2), 1, seed=3)
     whole = list(TrainSampler(stream, 10, lambda: 20))
     rest = list(TrainSampler(stream, 10, lambda: 26))
@@ -224,9 +224,9 @@ def test_balanced_classes_come_equally_often_and_each_in_passes_of_its_own(
     seen = Counter(label[row] for row in rows)
     assert max(seen.values()) - min(seen.values()) <= 1
     for at, members in enumerate(classes[0]):
-        mine = [row for row in rows if label[row] == at]
-        for lap in range(len(mine) // len(members)):
-            taken = mine[lap * len(members) : (lap + 1) * len(members)]
+        members_drawn = [row for row in rows if label[row] == at]
+        for lap in range(len(members_drawn) // len(members)):
+            taken = members_drawn[lap * len(members) : (lap + 1) * len(members)]
             assert sorted(taken) == members.tolist()
 
 
