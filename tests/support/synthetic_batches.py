@@ -26,7 +26,7 @@ SPECS = [TaskSpec(name, task, 0.5) for name, tasks in TASKS.items() for task in 
 
 
 def tiny_model(**changes) -> ModelConfig:
-    settings = {"encoder": "convnext_atto", "weights": "random", "neck_channels": 32, **changes}
+    settings = {"encoder": "test_convnext", "weights": "random", "neck_channels": 32, **changes}
     return ModelConfig(**settings)
 
 
