@@ -26,7 +26,11 @@ def trained(small_folder: Callable[[str], Path]) -> Path:
     folder = small_folder("ranks")
     runs = {}
     for case, (per_batch, rounds, strategy) in CASES.items():
-        settings = [f"data.tasks_per_batch={per_batch}", f"trainer.rounds_per_step={rounds}"]
+        settings = [
+            f"data.tasks_per_batch={per_batch}",
+            f"trainer.rounds_per_step={rounds}",
+            "trainer.gradients_every=6",
+        ]
         halves = [*settings, "data.batch_size=2", f"trainer.strategy={strategy}"]
         runs[f"{case}, 2"] = (2, halves)
         runs[f"{case}, 1"] = (1, [*settings, "data.batch_size=4"])
