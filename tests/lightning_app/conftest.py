@@ -10,7 +10,8 @@ import pytest
 from filelock import FileLock
 
 from datamodules.multitask import MultiTaskDataModule
-from lightning_app.pretrain import make_ready
+from datamodules.prepare import prepare
+from datamodules.synthetic.forge import forge
 from tests.support.train_ranks import small_run
 
 
@@ -20,7 +21,9 @@ def small_data(shared_folder: Path) -> Path:
     folder = shared_folder / "small"
     config = small_run(folder)
     with FileLock(shared_folder / "small.lock"):
-        make_ready(list(MultiTaskDataModule(config.data).datasets.values()), config)
+        for dataset in MultiTaskDataModule(config.data).datasets.values():
+            forge(dataset, config.seed, config.data.forge)
+            prepare(dataset, workers=1)
     return folder
 
 
