@@ -105,9 +105,10 @@ ablate: $(STAMP) ## which dataset helps? train without each one and on each alon
 report: $(STAMP) ## write report.html of RUN again; of several, a leaderboard
 	$(APP) report $(RUN_FOLDERS) $(ARGS)
 
+# Tests of one file stay in one process: they share what the file's fixtures made.
 .PHONY: test
-test: $(STAMP) ## run the tests (ARGS="-k name" picks some)
-	$(RUN_PYTHON) -m pytest $(ARGS)
+test: $(STAMP) ## run the tests in two processes (ARGS="-k name" picks some, ARGS=-n0 takes one)
+	$(RUN_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: check
 check: $(STAMP) ## lint, formatting and types

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def repository() -> Path:
     """The checkout's root."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all test processes of a session share; what writes there takes a lock."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def forged(shared_folder: Path) -> Callable[..., Path]:
+    """`forged(name, images)`: folder of a forged dataset, made once and not to be changed."""
+    from datamodules.synthetic.forge import forge
+    from tests.support.readers import IMAGES, dataset
+
+    def folder(name: str, images: int = IMAGES) -> Path:
+        top = shared_folder / f"forged-{images}"
+        reader = dataset(name, top / name, shared_folder / "stores")
+        forge(reader, seed=0, images=images)
+        return reader.root
+
+    return folder
 
 
 @pytest.fixture(scope="session")

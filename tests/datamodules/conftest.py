@@ -1,4 +1,4 @@
-"""Forged datasets for the tests of readers: each is forged once, copies may be broken."""
+"""Datasets for the tests of readers: forged copies, which may be broken, and real samples."""
 
 from __future__ import annotations
 
@@ -10,21 +10,7 @@ from typing import Any
 import pytest
 
 from datamodules.reader import DatasetReader
-from datamodules.synthetic.forge import forge
-from tests.support.readers import IMAGES, dataset
-
-
-@pytest.fixture(scope="session")
-def forged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """`forged(name)`: folder of a forged dataset, shared by all tests, not to be changed."""
-    top = tmp_path_factory.mktemp("forged")
-
-    def folder(name: str) -> Path:
-        module = dataset(name, top / name, top / "stores")
-        forge(module, seed=0, images=IMAGES)
-        return module.root
-
-    return folder
+from tests.support.readers import dataset
 
 
 @pytest.fixture

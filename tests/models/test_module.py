@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 from itertools import pairwise
 from pathlib import Path
 
@@ -124,10 +123,10 @@ def half(batch: MultiTaskBatch, rank: int) -> MultiTaskBatch:
     return MultiTaskBatch(torch.cat(pixels), parts, batch.step)
 
 
-def train_one_rank(rank: int, port: int, out: str) -> None:
+def train_one_rank(rank: int, out: str) -> None:
     torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    meeting = f"file://{out}/meeting"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     for groups in ([NAMES], [(name,) for name in NAMES]):
         model = DistributedDataParallel(Replicated(make(micro_batches_per_round=len(groups))))
         for group in groups:  # no flag for unused parameters; reduction at every micro-batch
@@ -137,11 +136,9 @@ def train_one_rank(rank: int, port: int, out: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_have_the_gradient_of_one_rank_with_both_halves(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(train_one_rank, (port, str(tmp_path)), nprocs=2)
+def test_two_ranks_have_the_gradient_of_one_rank_that_sees_both_halves(tmp_path):
+    mp.get_context("forkserver").set_forkserver_preload([__name__])  # imports once for both
+    mp.start_processes(train_one_rank, (str(tmp_path),), nprocs=2, start_method="forkserver")
     single = make()
     backward(single, draw(NAMES, images=3))
     for groups in (1, len(NAMES)):

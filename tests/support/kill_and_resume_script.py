@@ -1,13 +1,15 @@
-"""Runs one small training in several lives, each but the last ended by a signal.
+"""Runs small trainings in several lives, each but the last of a run ended by a signal.
 
-Run as a script by test_resume.py: `python lives.py FOLDER SPEC`. SPEC is JSON:
+Run as a script by test_resume.py: `python kill_and_resume_script.py FOLDER SETTINGS RUNS`.
+SETTINGS is a JSON list of settings of all runs, "key=value". RUNS is a JSON object: by the name of
+a run the moments at which one of its lives ends, one after the other:
 
-    settings    settings of the run, "key=value"
-    kills       moments at which a life ends, one after the other: {"at": hook, "step": n} from
-                that optimizer step on, with an optional "signal", or "within" so many steps;
-                or {"seconds": t}: wherever it is then
+    {"at": hook, "step": n}    from that optimizer step on, with an optional "signal", or "within"
+                               so many steps
+    {"seconds": t}             wherever the life is then
 
-What starts slowly is imported once; every life is a fork that trains as the program would.
+What starts slowly is imported once; every life is a fork that trains as the program would, except
+that it draws no predictions.
 """
 
 from __future__ import annotations
@@ -29,9 +31,11 @@ from pytorch_lightning.callbacks import Callback
 from datamodules.core.errors import StoppedError, UserError
 from datamodules.multitask import MultiTaskDataModule
 from lightning_app import pretrain as train
+from lightning_app.callbacks.sample_predictions import ShowPanels
+from lightning_app.config import Config
 from lightning_app.loggers.log_filters import hush
 from lightning_app.run.resume import newest_unfinished
-from tests.support.train_ranks import small_run
+from tests.support.train_ranks import leave_out, small_run
 
 
 class EndAt(Callback):
@@ -65,8 +69,8 @@ class EndAt(Callback):
                 os.kill(os.getpid(), number)
 
 
-def live(folder: Path, settings: list[str], kill: dict[str, Any] | None) -> int:
-    """One life, in a process of its own; how it ended."""
+def live(config: Config, kill: dict[str, Any] | None) -> int:
+    """Train in a process of its own until the run or this life ends; return the exit code."""
     process = os.fork()
     if process:
         if kill and "seconds" in kill:
@@ -75,18 +79,17 @@ def live(folder: Path, settings: list[str], kill: dict[str, Any] | None) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     code = 1
     try:
-        config = small_run(folder, *settings)
-        if kill and "at" in kill:
-            assembled = train.assemble
-            number, within = kill.get("signal", signal.SIGKILL), kill.get("within", 0.0)
-            end = EndAt(kill["at"], kill["step"], number, within)
+        assembled = train.assemble
 
-            def with_end(*arguments: Any) -> train.Run:
-                run = assembled(*arguments)
+        def with_end(*arguments: Any) -> train.Run:
+            run = leave_out(assembled(*arguments), ShowPanels)
+            if kill and "at" in kill:
+                number, within = kill.get("signal", signal.SIGKILL), kill.get("within", 0.0)
+                end = EndAt(kill["at"], kill["step"], number, within)
                 run.trainer.callbacks.insert(0, end)
-                return run
+            return run
 
-            train.assemble = with_end
+        train.assemble = with_end
         train.pretrain(config, newest_unfinished(config))
         code = 0
     except StoppedError as stop:
@@ -103,25 +106,27 @@ def live(folder: Path, settings: list[str], kill: dict[str, Any] | None) -> int:
         os._exit(code)
 
 
-def newest(folder: Path) -> int:
+def newest(out: Path) -> int:
     """Optimizer steps behind the newest checkpoint."""
-    found = folder.glob("runs/*/checkpoints/step*.ckpt")
+    found = out.glob("*/checkpoints/step*.ckpt")
     return max((int(path.stem.removeprefix("step")) for path in found), default=0)
 
 
 def main() -> None:
     """Live, again and again."""
-    folder, spec = Path(sys.argv[1]), json.loads(sys.argv[2])
+    folder, settings, runs = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
     torch.set_num_threads(1)
     hush()
-    config = small_run(folder, *spec["settings"])
+    config = small_run(folder, *settings)
     stream = MultiTaskDataModule(config.data)
     train.make_ready(list(stream.datasets.values()), config)  # its processes must not be forked
-    for kill in [*spec.get("kills", []), None]:
-        code = live(folder, spec["settings"], kill)
-        print(f"life: {code} at {newest(folder)}", flush=True)
-        if code == 0:
-            return
+    for name, kills in runs.items():
+        config = small_run(folder, *settings, f"out={folder}/{name}")
+        for kill in [*kills, None]:
+            code = live(config, kill)
+            print(f"{name}: {code} at {newest(folder / name)}", flush=True)
+            if code == 0:
+                break
 
 
 if __name__ == "__main__":

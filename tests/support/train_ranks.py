@@ -1,14 +1,17 @@
-"""Trains a small run on one or several CPU ranks and writes down what each rank ended with.
+"""Trains small runs on one or several CPU ranks and writes what each rank ended with.
 
-Run as a script by test_ddp.py:
-`python train_ranks.py FOLDER RANKS TASKS_PER_BATCH BATCH ROUNDS STRATEGY`.
+Run as a script by test_ddp.py: `python train_ranks.py FOLDER RUNS`. RUNS is JSON: by the name of a
+run the number of its ranks and its settings, "key=value". Imports take longer than the runs, so
+every rank is a fork of the script, started with the environment that torchrun gives its processes.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,10 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from datamodules.stream.batch import MultiTaskBatch
+from lightning_app.callbacks.finish import ProbeAtEnd
+from lightning_app.callbacks.sample_predictions import ShowPanels
 from lightning_app.config import Config, load_config
-from lightning_app.pretrain import assemble
-
-STEPS = 20
+from lightning_app.pretrain import Run, assemble
 
 
 def small_run(folder: Path, *overrides: str) -> Config:
@@ -40,15 +43,15 @@ def small_run(folder: Path, *overrides: str) -> Config:
             "data.workers=0",
             "data.val_limit=7",
             "data.augmentation.stain=0",
-            "model.encoder=convnext_atto",
+            "model.encoder=test_convnext",
             "model.weights=random",
             "model.neck_channels=16",
             "model.freeze_norm=false",
             "optim.ema_decay=0",
             "trainer.epochs=1",
-            f"trainer.steps_per_epoch={STEPS}",
+            "trainer.steps_per_epoch=12",
             "trainer.log_every=1",
-            "trainer.gradients_every=10",
+            "trainer.gradients_every=0",
             "trainer.accelerator=cpu",
             "wandb.mode=disabled",
             *overrides,
@@ -58,9 +61,16 @@ def small_run(folder: Path, *overrides: str) -> Config:
     known = {**config.data.train, **config.data.unseen}
     config.data.train = {name: known[name] for name in kept}
     config.data.unseen = {}
-    for entry in config.data.train.values():
-        entry.patch_size = 64
+    for name, entry in config.data.train.items():
+        entry.patch_size = 128 if name in ("glas", "monuseg") else 64  # fewer tiles to score
     return config
+
+
+def leave_out(run: Run, *kinds: type[Callback]) -> Run:
+    """The run without callbacks of some kinds, such as those that only draw."""
+    callbacks = run.trainer.callbacks  # type: ignore[attr-defined]
+    callbacks[:] = [callback for callback in callbacks if not isinstance(callback, kinds)]
+    return run
 
 
 def whole(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -116,23 +126,66 @@ def compared(log: Path) -> dict[str, list[float]]:
     return {str(name): column.tolist() for name, column in table.items()}
 
 
+def torchrun_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """Variables by which torchrun tells a process its place among the others."""
+    return {
+        "TORCHELASTIC_RUN_ID": str(port),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GROUP_RANK": "0",
+        **dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank)),
+        **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(ranks)),
+    }
+
+
+def free_port() -> int:
+    """A port that is free together with the one 10,000 above, where ranks leave their notes."""
+    for port in range(20_000 + os.getpid() % 10_000, 40_000):
+        with socket.socket() as one, socket.socket() as other:
+            try:
+                one.bind(("127.0.0.1", port))
+                other.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no two free ports 10,000 apart")
+
+
+def train_rank(folder: Path, name: str, settings: list[str]) -> int:
+    """Train as one rank in a process of its own; return the process."""
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        run = leave_out(assemble(small_run(folder, *settings)), ShowPanels, ProbeAtEnd)
+        run.trainer.callbacks.append(Witness(folder / name))
+        run.trainer.fit(run.module, datamodule=run.stream)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def main() -> None:
-    """Train."""
-    folder, ranks, tasks_per_batch, batch, rounds, strategy = sys.argv[1:]
+    """Train one run after the other."""
+    folder, runs = Path(sys.argv[1]), json.loads(sys.argv[2])
     torch.set_num_threads(1)
-    config = small_run(
-        Path(folder),
-        f"trainer.devices={ranks}",
-        f"trainer.strategy={strategy}",
-        f"data.tasks_per_batch={tasks_per_batch}",
-        f"data.batch_size={batch}",
-        f"trainer.rounds_per_step={rounds}",
-    )
-    run = assemble(config)
-    out = Path(os.environ["WITNESS"])
-    out.mkdir(parents=True, exist_ok=True)
-    run.trainer.callbacks.append(Witness(out))
-    run.trainer.fit(run.module, datamodule=run.stream)
+    for name, (ranks, settings) in runs.items():
+        (folder / name).mkdir()
+        port = free_port()
+        processes = []
+        for rank in range(ranks):
+            if ranks > 1:
+                os.environ |= torchrun_environment(rank, ranks, port)
+            processes.append(train_rank(folder, name, settings))
+        for variable in torchrun_environment(0, ranks, port):
+            os.environ.pop(variable, None)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+        if any(codes):
+            sys.exit(f"{name}: ranks ended with {codes}")
 
 
 if __name__ == "__main__":

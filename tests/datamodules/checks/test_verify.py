@@ -44,8 +44,11 @@ def copy(forged: Path, tmp_path: Path) -> Callable[[str], DatasetReader]:
     """A dataset that a test may damage."""
 
     def copied(name: str) -> DatasetReader:
-        shutil.copytree(forged, tmp_path / "copy", copy_function=shutil.copy2)
-        return dataset_in(tmp_path / "copy", name)
+        shutil.copytree(forged / "data" / name, tmp_path / "data" / name)
+        (tmp_path / "stores").mkdir()
+        for path in (forged / "stores").glob(f"{name}-*.h5"):
+            shutil.copy2(path, tmp_path / "stores")
+        return dataset_in(tmp_path, name)
 
     return copied
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,9 @@ SCRIPT = REPOSITORY / "tests" / "support" / "probe_ranks.py"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all runs of this file, so that data are forged once."""
-    return tmp_path_factory.mktemp("probed")
+def place(small_folder: Callable[[str], Path]) -> Path:
+    """One folder for all runs of this file."""
+    return small_folder("probed")
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,8 @@ def test_a_probed_training_keeps_a_table_and_curves_over_its_epochs(probed: Path
     course = pd.read_csv(probed / "probe_course.csv")
     assert course["epoch"].unique().tolist() == [1, 2], "the last epoch has the study at the end"
     assert course["step"].unique().tolist() == [2, 4]
-    assert set(course["encoder"]) == {probed.name, "random:convnext_atto"}
-    baseline = course[course["encoder"] == "random:convnext_atto"]
+    assert set(course["encoder"]) == {probed.name, "random:test_convnext"}
+    baseline = course[course["encoder"] == "random:test_convnext"]
     assert baseline["difference"].isna().all()
     np.testing.assert_array_equal(*(baseline[baseline["epoch"] == e]["value"] for e in (1, 2)))
     mine = course[course["encoder"] == probed.name]

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +16,11 @@ from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from datamodules.core.errors import StoreError, TrainingError
+from lightning_app.callbacks.finish import ProbeAtEnd
+from lightning_app.callbacks.sample_predictions import ShowPanels
 from lightning_app.pretrain import Run, assemble
 from lightning_app.training.error_messages import explained
-from tests.support.train_ranks import small_run
+from tests.support.train_ranks import leave_out, small_run
 
 TASK = "nct_crc/tissue"
 
@@ -46,9 +49,9 @@ class Spoil(Callback):
             head.weight.register_hook(lambda g: g * math.inf if spoil else g)
 
 
-def spoiled(forged: Path, where: str, *settings: str) -> tuple[Run, Spoil]:
-    config = small_run(forged, "trainer.steps_per_epoch=3", "probe.baselines=[]", *settings)
-    run = assemble(config)
+def spoiled(place: Path, where: str, *settings: str) -> tuple[Run, Spoil]:
+    config = small_run(place, "trainer.steps_per_epoch=3", "probe.baselines=[]", *settings)
+    run = leave_out(assemble(config), ShowPanels, ProbeAtEnd)
     spoil = Spoil(where)
     run.trainer.callbacks.insert(0, spoil)
     return run, spoil
@@ -61,16 +64,16 @@ def unchanged(run: Run, spoil: Spoil) -> bool:
 
 
 @pytest.fixture(scope="module")
-def forged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("guards")
+def place(small_folder: Callable[[str], Path]) -> Path:
+    return small_folder("guards")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_number_that_is_not_finite_stops_the_run_and_names_step_task_and_files(
-    forged: Path, where: str
+    place: Path, where: str
 ) -> None:
-    run, spoil = spoiled(forged, where)
+    run, spoil = spoiled(place, where)
     with pytest.raises(TrainingError) as told:
         run.trainer.fit(run.module, datamodule=run.stream)
     line = str(told.value)
@@ -83,9 +86,9 @@ def test_a_number_that_is_not_finite_stops_the_run_and_names_step_task_and_files
 
 @pytest.mark.slow
 def test_such_a_step_can_be_skipped_and_is_counted(
-    forged: Path, caplog: pytest.LogCaptureFixture
+    place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run, spoil = spoiled(forged, "loss", "trainer.non_finite=skip", "data.tasks_per_batch=1")
+    run, spoil = spoiled(place, "loss", "trainer.non_finite=skip", "data.tasks_per_batch=1")
     run.trainer.fit(run.module, datamodule=run.stream)
     assert any("step 1: the loss of" in line and "1 so far" in line for line in caplog.messages)
     assert run.trainer.global_step == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,31 +97,32 @@ def test_the_chart_names_variants_and_puts_the_better_to_the_right() -> None:
 
 @pytest.mark.slow
 def test_an_ablation_leaves_locked_cells_to_others_and_goes_on_when_called_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    small_folder: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = probed_run(tmp_path, "ablation.epochs=1", "ablation.steps_per_epoch=2")
-    save_config(config, tmp_path / "recipe.yaml")
-    folder = tmp_path / "ablation"
+    place = small_folder("ablated")
+    config = probed_run(place, "ablation.epochs=1", "ablation.steps_per_epoch=2")
+    save_config(config, place / "recipe.yaml")
+    folder = place / "ablation"
     other = folder / "without-nct_crc-seed0"
     other.mkdir(parents=True)
     lock = os.open(other / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
     with caplog.at_level("INFO"):
-        run_ablate(tmp_path / "recipe.yaml", [], folder)
+        run_ablate(place / "recipe.yaml", [], folder)
     assert "1 cells are at work elsewhere" in caplog.text
     assert not (other / "done.json").exists()
     assert list(pd.read_csv(folder / "ablation.csv")["variant"]) == [
         ALL,
         "without glas",
-        "random:convnext_atto",
+        "random:test_convnext",
     ]
     os.close(lock)
 
-    run_ablate(tmp_path / "recipe.yaml", [], folder)
+    run_ablate(place / "recipe.yaml", [], folder)
     table = pd.read_csv(folder / "ablation.csv")
     assert list(table["variant"])[:3] == [ALL, "without nct_crc", "without glas"]
     assert {path.suffix for path in folder.glob("ablation.*")} == {".csv", ".png", ".svg"}
     runs = [json.loads(path.read_text())["run"] for path in sorted(folder.glob("*/done.json"))]
     assert len(runs) == 3 == len(list(folder.glob("*/*/encoder.safetensors")))
     with pytest.raises(ConfigError, match="began with other settings"):
-        run_ablate(tmp_path / "recipe.yaml", ["ablation.epochs=2"], folder)
+        run_ablate(place / "recipe.yaml", ["ablation.epochs=2"], folder)

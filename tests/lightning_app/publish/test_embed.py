@@ -16,6 +16,7 @@ import torch
 
 from datamodules.core.errors import DatasetNotFoundError, ImageError
 from datamodules.formats.images import write_image
+from lightning_app.cli import main
 from lightning_app.publish.embed import embed
 from lightning_app.publish.image_sources import ImageFolder, StorePatches
 from models.inference.export import export_encoder
@@ -124,12 +125,14 @@ def test_what_was_embedded_of_other_images_or_otherwise_is_not_taken_up(encoder,
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_and_ends_with_the_same_file(exported, repository, tmp_path):
+def test_a_killed_command_goes_on_and_ends_with_the_same_file(
+    exported, repository, tmp_path, monkeypatch, capsys
+):
     folder = write_images(tmp_path / "images", 300)
-    command = [sys.executable, "-m", "lightning_app", "embed", str(exported), str(folder)]
-    command += ["--batch-size", "4", "--out"]
+    command = ["embed", str(exported), str(folder), "--batch-size", "4", "--out", "f.h5"]
     environment = {**os.environ, "PYTHONPATH": str(repository), "CUDA_VISIBLE_DEVICES": ""}
-    process = subprocess.Popen([*command, "f.h5"], cwd=tmp_path, env=environment)
+    program = [sys.executable, "-m", "lightning_app", *command]
+    process = subprocess.Popen(program, cwd=tmp_path, env=environment)
     partial = tmp_path / ".f.h5.partial"
     until = time.monotonic() + 120
     while not (partial.exists() and partial.stat().st_size > 20 * 4 * 512):
@@ -138,9 +141,9 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_file(exported, reposito
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert partial.exists() and not (tmp_path / "f.h5").exists()
-    again = subprocess.run([*command, "f.h5"], cwd=tmp_path, env=environment, capture_output=True)
-    assert again.returncode == 0
-    assert b"of 300 embeddings were there already" in again.stdout + again.stderr
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 0
+    assert "of 300 embeddings were there already" in "".join(capsys.readouterr())
     embed(named(exported), ImageFolder(folder, SIDE), tmp_path / "calm.h5", 4)
     assert (tmp_path / "f.h5").read_bytes() == (tmp_path / "calm.h5").read_bytes()
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -14,9 +15,7 @@ import pytest
 import torch
 
 from datamodules.core.errors import ConfigError
-from datamodules.multitask import MultiTaskDataModule
 from lightning_app.config import TrainerConfig, save_config
-from lightning_app.pretrain import make_ready
 from lightning_app.run.processes import devices_and_nodes
 from tests.support.train_ranks import small_run
 
@@ -26,13 +25,12 @@ GONE_WITHIN_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recipe(small_folder: Callable[[str], Path]) -> Path:
     """A small run whose data are there."""
-    folder = tmp_path_factory.mktemp("started")
+    folder = small_folder("started")
     config = small_run(
         folder, "probe.baselines=[]", "data.batch_size=2", "data.image_size=32", "data.val_limit=4"
     )
-    make_ready(list(MultiTaskDataModule(config.data).datasets.values()), config)
     path = folder / "recipe.yaml"
     save_config(config, path)
     return path

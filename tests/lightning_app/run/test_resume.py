@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,41 +45,35 @@ ONE_BY_ONE = [
     "data.workers=0",
     "trainer.rounds_per_step=2",
     "trainer.steps_per_epoch=3",
-    "model.encoder=resnet10t",  # its BatchNorm layers have statistics to lose
+    "model.encoder=test_resnet",  # its BatchNorm layers have statistics to lose
 ]
 BETWEEN = {"at": "on_train_batch_start"}
 
 
-@pytest.fixture(scope="module")
-def forged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forged data that all runs of this file share."""
-    return tmp_path_factory.mktemp("lives")
+def lives(folder: Path, settings: list[str], runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """What runs printed that were ended and resumed so often.
 
-
-def lives(forged: Path, name: str, settings: list[str], kills: list[dict[str, Any]]) -> list[str]:
-    """What a run said that was ended and resumed so often, "life: <code> at <steps>" included."""
-    folder = forged / name
-    folder.mkdir()
-    for shared in ("published", "stores"):
-        (forged / shared).mkdir(exist_ok=True)
-        (folder / shared).symlink_to(forged / shared)
+    "<run>: <code> at <steps>" stands at the end of every life.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": str(REPOSITORY),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    spec = json.dumps({"settings": [*SETTINGS, *settings], "kills": kills})
-    command = [sys.executable, str(SCRIPT), str(folder), spec]
+    command = [sys.executable, str(SCRIPT), str(folder)]
+    command += [json.dumps([*SETTINGS, *settings]), json.dumps(runs)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
-    said = done.stdout.splitlines()
-    assert said[-1].startswith("life: 0 at"), done.stdout[-2000:] + done.stderr[-3000:]
-    return said
+    printed = done.stdout.splitlines()
+    for name in runs:
+        last = [line for line in printed if line.startswith(f"{name}: ")][-1]
+        assert last.startswith(f"{name}: 0 at"), done.stdout[-2000:] + done.stderr[-3000:]
+    return printed
 
 
 def assert_same(calm: Path, killed: Path) -> None:
-    (one,), (other,) = (list((folder / "runs").iterdir()) for folder in (calm, killed))
+    (one,), (other,) = (list(folder.iterdir()) for folder in (calm, killed))
     wanted, found = (safetensors.torch.load_file(f / "encoder.safetensors") for f in (one, other))
     for name, value in wanted.items():
         assert torch.equal(value, found[name]), name
@@ -99,7 +94,7 @@ def logged(folder: Path) -> pd.DataFrame:
 
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_weights_and_rows(
-    forged: Path, pytestconfig: pytest.Config
+    small_folder: Callable[[str], Path], pytestconfig: pytest.Config
 ) -> None:
     count = pytestconfig.getoption("--kills")
     steps = 2 * (count + 2)
@@ -110,31 +105,29 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_weights_and_rows(
         kills.append({**BETWEEN, "step": 2 * number + 1, "within": rng.uniform(0, 2)})
         if number % 4 == 3:  # while it starts
             kills[-1] = {"seconds": rng.uniform(0, 1)}
-    lives(forged, "calm", settings, [])
-    said = lives(forged, "killed", settings, kills)
-    assert sum(line.startswith("life: -9") for line in said) == count
-    assert_same(forged / "calm", forged / "killed")
+    folder = small_folder("lives")
+    printed = lives(folder, settings, {"calm": [], "killed": kills})
+    assert sum(line.startswith("killed: -9") for line in printed) == count
+    assert_same(folder / "calm", folder / "killed")
 
 
 @pytest.mark.slow
-def test_a_run_ended_at_the_worst_moments_and_by_signals_ends_the_same(forged: Path) -> None:
-    lives(forged, "steady", ONE_BY_ONE, [])
-    said = lives(
-        forged,
-        "ended",
-        ONE_BY_ONE,
-        [
-            {"at": "on_train_batch_end", "step": 1},  # before the first checkpoint
-            {**BETWEEN, "step": 1, "signal": signal.SIGTERM},
-            {"at": "on_validation_end", "step": 3},
-            {"at": "on_train_epoch_end", "step": 3},
-            {**BETWEEN, "step": 2, "signal": signal.SIGUSR1},
-            {**BETWEEN, "step": 4, "signal": signal.SIGINT},
-            {"at": "on_validation_start", "step": 6, "signal": signal.SIGTERM},
-            {"at": "on_fit_end", "step": 6},
-        ],
-    )
-    ends = [line.removeprefix("life: ") for line in said if line.startswith("life: ")]
+def test_a_run_ended_at_the_worst_moments_and_by_signals_ends_the_same(
+    small_folder: Callable[[str], Path],
+) -> None:
+    kills = [
+        {"at": "on_train_batch_end", "step": 1},  # before the first checkpoint
+        {**BETWEEN, "step": 1, "signal": signal.SIGTERM},
+        {"at": "on_validation_end", "step": 3},
+        {"at": "on_train_epoch_end", "step": 3},
+        {**BETWEEN, "step": 2, "signal": signal.SIGUSR1},
+        {**BETWEEN, "step": 4, "signal": signal.SIGINT},
+        {"at": "on_validation_start", "step": 6, "signal": signal.SIGTERM},
+        {"at": "on_fit_end", "step": 6},
+    ]
+    folder = small_folder("lives")
+    printed = lives(folder, ONE_BY_ONE, {"steady": [], "ended": kills})
+    ends = [line.removeprefix("ended: ") for line in printed if line.startswith("ended: ")]
     # A signal lets the optimizer step come to its end, or the validation, and saves.
     assert ends == [
         "-9 at 0",
@@ -147,9 +140,9 @@ def test_a_run_ended_at_the_worst_moments_and_by_signals_ends_the_same(forged: P
         "-9 at 6",
         "0 at 6",
     ]
-    (run,) = (forged / "ended/runs").iterdir()
-    assert f"stopped after step 2; go on with: pretrain resume={run}" in said
-    assert_same(forged / "steady", forged / "ended")
+    (run,) = (folder / "ended").iterdir()
+    assert f"stopped after step 2; go on with: pretrain resume={run}" in printed
+    assert_same(folder / "steady", folder / "ended")
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:

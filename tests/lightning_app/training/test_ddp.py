@@ -1,6 +1,12 @@
+"""Two ranks learn what one process learns that sees the images of both."""
+
+from __future__ import annotations
+
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +16,40 @@ import torch
 REPOSITORY = Path(__file__).resolve().parents[3]
 SCRIPT = REPOSITORY / "tests" / "support" / "train_ranks.py"
 
+CASES = {"K=all": (0, 1, "auto"), "K=1": (1, 1, "ddp"), "K=2, 2 rounds": (2, 2, "ddp")}
+CASES["K=2, sharded"] = (2, 1, "fsdp")
+
 
 @pytest.fixture(scope="module")
-def forged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all runs of this file, so that data are forged once."""
-    return tmp_path_factory.mktemp("ranks")
-
-
-def train(
-    folder: Path,
-    name: str,
-    ranks: int,
-    per_batch: int,
-    batch: int,
-    rounds: int = 1,
-    strategy: str = "auto",
-) -> list[dict[str, Any]]:
-    out = folder / name
+def trained(small_folder: Callable[[str], Path]) -> Path:
+    """Every case on two ranks and on one with twice the images, in folders "<case>, <ranks>"."""
+    folder = small_folder("ranks")
+    runs = {}
+    for case, (per_batch, rounds, strategy) in CASES.items():
+        settings = [
+            f"data.tasks_per_batch={per_batch}",
+            f"trainer.rounds_per_step={rounds}",
+            "trainer.gradients_every=6",
+        ]
+        halves = [*settings, "data.batch_size=2", f"trainer.strategy={strategy}"]
+        runs[f"{case}, 2"] = (2, halves)
+        runs[f"{case}, 1"] = (1, [*settings, "data.batch_size=4"])
     environment = {
         **os.environ,
         "PYTHONPATH": str(REPOSITORY),
-        "WITNESS": str(out),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    command = [sys.executable, str(SCRIPT), str(folder)]
-    command += [str(value) for value in (ranks, per_batch, batch, rounds, strategy)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, str(SCRIPT), str(folder), json.dumps(runs)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
+    return folder
+
+
+def ends(trained: Path, case: str, ranks: int) -> list[dict[str, Any]]:
+    """What each rank of a run ended with."""
+    folder = trained / f"{case}, {ranks}"
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
 def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -46,17 +57,12 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("per_batch", "rounds", "strategy"),
-    [(0, 1, "auto"), (1, 1, "ddp"), (2, 2, "ddp"), (2, 1, "fsdp")],
-    ids=["K=all", "K=1", "K=2, 2 rounds", "K=2, sharded"],
-)
+@pytest.mark.parametrize("case", CASES)
 def test_two_ranks_end_equal_and_with_what_one_process_learns_from_both_halves(
-    forged: Path, per_batch: int, rounds: int, strategy: str
+    trained: Path, case: str
 ) -> None:
-    name = f"k{per_batch}r{rounds}"
-    first, second = train(forged, f"{name}-two", 2, per_batch, 2, rounds, strategy)
-    (whole,) = train(forged, f"{name}-one", 1, per_batch, 4, rounds)
+    first, second = ends(trained, case, 2)
+    (whole,) = ends(trained, case, 1)
 
     for key, value in first["state"].items():
         assert torch.equal(value, second["state"][key]), key
@@ -70,7 +76,7 @@ def test_two_ranks_end_equal_and_with_what_one_process_learns_from_both_halves(
     assert first["final"] == pytest.approx(whole["final"], abs=0.05)
 
     # Five tasks, ten pairs of them; weights that are cut into pieces are not looked at.
-    assert len(first["gradients"]) == (0 if strategy == "fsdp" else 15)
+    assert len(first["gradients"]) == (0 if "sharded" in case else 15)
     for name, values in first["gradients"].items():
         assert len(values) == 2, name
         assert values == pytest.approx(whole["gradients"][name], rel=0.02, abs=0.01), name
