@@ -91,7 +91,8 @@ def _others(plan: Plan) -> list[Nuclei]:
     strays = 0.07 * plan.organ.lymphocytes * rng.uniform(0.3, 1.7)
     lymphocyte = NucleusType.INFLAMMATORY, _LYMPHOCYTE
     spindle = NucleusType.CONNECTIVE, _SPINDLE
-    present, groups = np.bincount(plan.regions.ravel(), minlength=len(Tissue)), []
+    present = np.bincount(plan.regions.ravel(), minlength=len(Tissue))
+    groups, clusters = [], canvas.noise(45.0)
     for tissue, pitch, share, kind, follows in (
         (Tissue.LYMPHOID, rng.uniform(6.0, 9.0), 1.0, lymphocyte, None),
         (Tissue.MUCUS, 55.0, 1.0, lymphocyte, None),
@@ -104,9 +105,9 @@ def _others(plan: Plan) -> list[Nuclei]:
         points = plan.within(tissue, canvas.scatter(pitch, 0.7) if present[tissue] else _NONE)
         if tissue is Tissue.ADIPOSE:
             points = points[plan.walls_um[canvas.indices(points)] < 1.0]
-        if share < 1.0 and len(points):  # in clusters
-            clusters = np.exp(0.8 * canvas.noise(45.0)[canvas.indices(points)]) / 1.38
-            points = points[rng.random(len(points)) < share * clusters]
+        if share < 1.0:
+            chance = share * np.exp(0.8 * clusters[canvas.indices(points)]) / 1.38
+            points = points[rng.random(len(points)) < chance]
         angle = None
         if follows is not None and len(points):
             x, y = (cv2.Sobel(follows, cv2.CV_32F, *way) for way in ((1, 0), (0, 1)))

@@ -150,11 +150,11 @@ def slides(
             yield index, number, slide
 
 
-def append_rows(path: Path, *rows: Iterable[object], separator: str = ",") -> None:
+def append_rows(path: Path, *rows: Iterable[object]) -> None:
     """Append rows to a table, which is made with its folders where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(separator.join(map(str, row)) + "\n" for row in rows)
+        file.writelines(",".join(map(str, row)) + "\n" for row in rows)
 
 
 def _dark_bodies(plan: Plan, mitoses: int | None, lookalikes: int | None) -> tuple[Points, int]:
