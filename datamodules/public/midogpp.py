@@ -83,35 +83,32 @@ class MIDOGpp(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Small regions with both tables; a region counts as four images, being cut into tiles."""
-        table, names = (
-            root / "databases/datasets_xvalidation.csv",
-            (MITOSIS.classes[0], f"not {MITOSIS.classes[0]}"),
-        )
-        append_rows(table, ["Slide;Dataset;Tumor;Scanner;Origin;Species"])
+        folder, organs = root / "databases", [organ for _, organ in _TUMOURS]
         entries = [_entry(151, _TUMOURS[0][0])]  # listed, but neither labelled nor there
+        rows = ["Slide;Dataset;Tumor;Scanner;Origin;Species"]
         notes: list[dict[str, Any]] = []
-        organs = [organ for _, organ in _TUMOURS]
         for index, _, slide in slides(rng, images // 4, organs, cls.mpp, each=1, least=6):
             number, tumour = index + 1 + 50 * (index >= 150), _TUMOURS[index % len(_TUMOURS)][0]
-            counts = rng.integers(1, (6, 7)).tolist()
-            drawn = slide.field(_SIDE, malignancy=0.8, mitoses=counts[0], lookalikes=counts[1])
+            first, second = rng.integers(1, (6, 7)).tolist()
+            drawn = slide.field(_SIDE, malignancy=0.8, mitoses=first, lookalikes=second)
             write_image(root / "images" / f"{number:03d}.tiff", drawn.image)
             entries.append(_entry(number, tumour))
-            for label, points in enumerate((drawn.mitoses, drawn.lookalikes), start=1):
-                for x, y in points.round().astype(int).tolist():
-                    note = {"bbox": [x - 25, y - 25, x + 25, y + 25], "category_id": label}
-                    notes.append({"id": len(notes) + 1, "image_id": number, **note})
-            row = (
-                number,
-                "train" if index % 5 < 4 else "test",
-                tumour,
-                "Hamamatsu XR",
-                "UMC Utrecht",
-            )
-            append_rows(table, (*row, tumour.split()[0]), separator=";")
-        categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
-        database = {"images": entries, "categories": categories, "annotations": notes}
-        table.with_name("MIDOG++.json").write_text(json.dumps(database))
+            points = np.concatenate([drawn.mitoses, drawn.lookalikes]).round().astype(int)
+            for place, (x, y) in enumerate(points.tolist()):
+                box = {
+                    "bbox": [x - 25, y - 25, x + 25, y + 25],
+                    "category_id": 1 + (place >= first),
+                }
+                notes.append({"id": len(notes) + 1, "image_id": number, **box})
+            part, species = "train" if index % 5 < 4 else "test", tumour.split()[0]
+            rows.append(f"{number};{part};{tumour};Hamamatsu XR;UMC Utrecht;{species}")
+        names = [
+            {"id": 1, "name": MITOSIS.classes[0]},
+            {"id": 2, "name": f"not {MITOSIS.classes[0]}"},
+        ]
+        database = {"images": entries, "categories": names, "annotations": notes}
+        append_rows(folder / "datasets_xvalidation.csv", *zip(rows))
+        (folder / "MIDOG++.json").write_text(json.dumps(database))
 
     def records(self, root: Path) -> Iterator[Record]:
         """Labelled images in order of their id."""

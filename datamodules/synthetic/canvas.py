@@ -56,7 +56,7 @@ class Canvas:
         knots = self.rng.standard_normal(size, np.float32) * np.float32(1.35)
         matrix = np.array([[step, 0.0, -step], [0.0, step, -step]], np.float32)
         # Linear interpolation is faster; its creases show only where knots are far apart.
-        method = cv2.INTER_LINEAR if step < 6.0 else cv2.INTER_CUBIC
+        method = cv2.INTER_LINEAR if step < 12.0 else cv2.INTER_CUBIC
         field = cv2.warpAffine(knots, matrix, (self.width, self.height), flags=method)
         return np.asarray(field, np.float32)
 
@@ -83,7 +83,7 @@ class Canvas:
     def strands(self, fibres: Map, length_um: float, thickness_um: float) -> Map:
         """Strands along fibres: mean 0, deviation of about 0.6."""
         knots = self.rng.standard_normal((127, 113), np.float32)
-        x, y = fibres[0] / np.float32(length_um), fibres[1] / np.float32(thickness_um)
+        x, y = fibres[0] / length_um, fibres[1] / thickness_um
         strands = cv2.remap(knots, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         return np.asarray(strands, np.float32)
 
@@ -97,12 +97,8 @@ class Canvas:
     ) -> Points:
         """Ellipses with wavy edges, (n, corners, 2).
 
-        Args:
-            centres: of the ellipses, (n, 2).
-            axes: half length and half width in µm, (n, 2), or radius, (n, 1).
-            angle: of the length in radians, (n,).
-            folding: waviness of the edge as a share of the radius, (n,).
-            corners: points of each outline.
+        `axes` are half length and half width, (n, 2), or the radius, (n, 1); `angle` is that of
+        the length in radians; `folding` is the waviness of the edge as a share of the radius.
         """
         turn, order = np.linspace(0.0, 2 * np.pi, corners, endpoint=False), np.arange(2, 6)
         weight = self.rng.standard_normal((len(centres), 4)) / np.sqrt(order - 1)

@@ -1,8 +1,7 @@
 """Synthetic copies of public datasets, for the demo and the tests.
 
-A forged dataset lies in the publisher's own layout and goes through the same reader and store
-as the real one. A mark beside it says that its tissue is synthetic; stores, reports and
-dashboards carry the mark on, so that it can never pass for real data.
+A forged dataset lies in the publisher's own layout and goes through the same reader and store as
+the real one. A mark beside it, which stores, reports and dashboards repeat, keeps them apart.
 """
 
 from __future__ import annotations
@@ -22,12 +21,9 @@ log = logging.getLogger(__name__)
 
 
 def forge(dataset: DatasetReader, seed: int, images: int) -> bool:
-    """Write a synthetic copy of a dataset where it is expected, unless something lies there.
+    """Write a synthetic copy of a dataset below its root, unless something lies there.
 
-    Args:
-        dataset: which one; it is written below `dataset.root`.
-        seed: of everything that is drawn; with the dataset's name it fixes every byte.
-        images: about how many images.
+    With the dataset's class, `seed` fixes every byte of about `images` images.
 
     Returns:
         Whether it was written; False when the folder was there already.

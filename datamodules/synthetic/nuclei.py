@@ -78,11 +78,10 @@ def populate(plan: Plan, mitoses: Points, lookalikes: Points) -> Nuclei:
     groups = [
         _nuclei(rng, NucleusType.NEOPLASTIC, figures, mitoses),
         _nuclei(rng, NucleusType.DEAD, _PYKNOTIC, lookalikes),
-        *(_lining(plan, number) for number in range(1, len(plan.glands) + 1)),
+        *([_epithelial(plan)] if plan.glands else []),
+        *_others(plan),
     ]
-    if plan.glands:
-        groups.append(_sheets(plan))
-    return np.concatenate([*groups, *_others(plan)])
+    return np.concatenate(groups)
 
 
 def _others(plan: Plan) -> list[Nuclei]:
@@ -92,7 +91,8 @@ def _others(plan: Plan) -> list[Nuclei]:
     strays = 0.07 * plan.organ.lymphocytes * rng.uniform(0.3, 1.7)
     lymphocyte = NucleusType.INFLAMMATORY, _LYMPHOCYTE
     spindle = NucleusType.CONNECTIVE, _SPINDLE
-    present, groups = np.bincount(plan.regions.ravel(), minlength=len(Tissue)), []
+    present = np.bincount(plan.regions.ravel(), minlength=len(Tissue))
+    groups, clusters = [], canvas.noise(45.0)
     for tissue, pitch, share, kind, follows in (
         (Tissue.LYMPHOID, rng.uniform(6.0, 9.0), 1.0, lymphocyte, None),
         (Tissue.MUCUS, 55.0, 1.0, lymphocyte, None),
@@ -105,9 +105,9 @@ def _others(plan: Plan) -> list[Nuclei]:
         points = plan.within(tissue, canvas.scatter(pitch, 0.7) if present[tissue] else _NONE)
         if tissue is Tissue.ADIPOSE:
             points = points[plan.walls_um[canvas.indices(points)] < 1.0]
-        if share < 1.0 and len(points):  # in clusters
-            clusters = np.exp(0.8 * canvas.noise(45.0)[canvas.indices(points)]) / 1.38
-            points = points[rng.random(len(points)) < share * clusters]
+        if share < 1.0:
+            chance = share * np.exp(0.8 * clusters[canvas.indices(points)]) / 1.38
+            points = points[rng.random(len(points)) < chance]
         angle = None
         if follows is not None and len(points):
             x, y = (cv2.Sobel(follows, cv2.CV_32F, *way) for way in ((1, 0), (0, 1)))
@@ -117,57 +117,50 @@ def _others(plan: Plan) -> list[Nuclei]:
     return groups
 
 
-def _epithelial(plan: Plan, glands: list[Gland], centres: Points, angle: Points) -> Nuclei:
-    """Nuclei of glands and nests, each with the gland that it belongs to."""
-    grade = np.array([gland.malignancy for gland in glands])[:, None]
-    types = [NucleusType.NEOPLASTIC if gland.tumour else NucleusType.EPITHELIAL for gland in glands]
-    turned = angle + plan.canvas.rng.normal(0.0, 0.12 + 0.8 * grade[:, 0] ** 2)
-    kinds = _BENIGN + grade * (_MALIGNANT - _BENIGN)
-    kinds[:, 1] += (1.0 - grade[:, 0]) * (plan.organ.columnar - _BENIGN[1])
-    return _nuclei(plan.canvas.rng, types, kinds, centres, turned)
+def _epithelial(plan: Plan) -> Nuclei:
+    """Nuclei of glands and nests: rows in lined glands, sheets in solid and cribriform ones."""
+    rng, grade = plan.canvas.rng, plan.malignancy * max(gland.tumour for gland in plan.glands)
+    sheet = plan.canvas.scatter((3.7 + 2.1 * grade) * (rng.uniform(2.9, 3.3) - 0.5 * grade), 0.75)
+    filled = np.array([False, *(gland.growth != "lined" for gland in plan.glands)])
+    ids = plan.ids[plan.canvas.indices(sheet)]
+    groups = [(sheet, rng.uniform(0.0, np.pi, len(sheet)), ids * filled[ids])]
+    for number, gland in enumerate(plan.glands, start=1):
+        if gland.growth == "lined":
+            centres, angles = _rows(plan, gland)
+            groups.append((centres, angles, np.full(len(centres), number)))
+    points, angle, owner = (np.concatenate(parts) for parts in zip(*groups, strict=True))
+    where = plan.canvas.indices(points)
+    kept = (owner > 0) & (plan.ids[where] == owner) & (plan.holes[where] != LUMEN)
+    tumour = np.array([False, *(gland.tumour for gland in plan.glands)])[owner[kept], None]
+    change = plan.malignancy * tumour
+    kinds = _BENIGN + change * (_MALIGNANT - _BENIGN)
+    kinds[:, 1:2] += (1.0 - change) * (plan.organ.columnar - _BENIGN[1])
+    types = np.where(tumour[:, 0], NucleusType.NEOPLASTIC, NucleusType.EPITHELIAL)
+    turned = angle[kept] + rng.normal(0.0, 0.12 + 0.8 * change[:, 0] ** 2)
+    return _nuclei(rng, types, kinds, points[kept], turned)
 
 
-def _lining(plan: Plan, number: int) -> Nuclei:
-    """Rows of nuclei below the outline of a gland with one lumen; more rows when malignant."""
-    rng, gland = plan.canvas.rng, plan.glands[number - 1]
-    if gland.growth != "lined":
-        return np.zeros(0, NUCLEUS)
-    radius = _BENIGN[0] + gland.malignancy * (_MALIGNANT[0] - _BENIGN[0])
+def _rows(plan: Plan, gland: Gland) -> tuple[Points, Points]:
+    """Centres and angles of rows of nuclei below an outline; more rows when malignant."""
+    rng, grade = plan.canvas.rng, plan.malignancy * gland.tumour
+    radius = _BENIGN[0] + grade * (_MALIGNANT[0] - _BENIGN[0])
     stretch = plan.organ.columnar**0.5
-    rows = min(1.8 + 1.8 * gland.malignancy, gland.height_um / radius / 1.6 - 0.5)
+    rows = max(1, round(min(1.8 + 1.8 * grade, gland.height_um / radius / 1.6 - 0.5)))
     depths, corners = [], []
-    for row in range(max(1, round(rows))):
-        depth = radius * stretch * (1.0 + 1.75 * row) + 1.2
+    for depth in radius * stretch * (1.0 + 1.75 * np.arange(rows)) + 1.2:
         count = max(3, int(2.8 * stretch * (gland.radius.mean() - 0.5 * depth) / radius))
         turn = np.arange(count) + rng.uniform(-0.2, 0.2, count)
         corners.append((turn * len(gland.outline) / count).astype(np.intp))
-        depths.append(rng.normal(depth, 0.5 + 1.4 * gland.malignancy, count))
+        depths.append(rng.normal(depth, 0.5 + 1.4 * grade, count))
     corner = np.concatenate(corners)
-    centres = gland.below(corner, np.concatenate(depths))
-    where = plan.canvas.indices(centres)
-    inside = (plan.ids[where] == number) & (plan.holes[where] != LUMEN)
-    glands = [gland] * int(inside.sum())
-    return _epithelial(plan, glands, centres[inside], gland.angle(corner)[inside])
-
-
-def _sheets(plan: Plan) -> Nuclei:
-    """Nuclei that fill solid and cribriform epithelium."""
-    rng, worst = plan.canvas.rng, max(gland.malignancy for gland in plan.glands)
-    points = plan.canvas.scatter((3.7 + 2.1 * worst) * (rng.uniform(2.9, 3.3) - 0.5 * worst), 0.75)
-    where = plan.canvas.indices(points)
-    filled = np.array([False, *(gland.growth != "lined" for gland in plan.glands)])
-    inside = filled[plan.ids[where]] & (plan.holes[where] == 0)
-    glands = [plan.glands[number - 1] for number in plan.ids[where][inside]]
-    return _epithelial(plan, glands, points[inside], rng.uniform(0.0, np.pi, len(glands)))
+    return gland.below(corner, np.concatenate(depths)), gland.angle[corner]
 
 
 def draw_nuclei(plan: Plan, nuclei: Nuclei, foremost: int) -> Ids:
-    """Draw nuclei in their order, leaving out those that would cover an earlier one.
+    """Row, counted from 1, of the nucleus of every pixel; neighbours may touch.
 
-    The `foremost` first (mitoses) are drawn in full, over what crept onto their edge.
-
-    Returns:
-        The row of the nucleus, counted from 1, of every pixel; neighbours may touch.
+    Nuclei that would cover an earlier one are left out; the `foremost` first (mitoses) are drawn
+    in full, over what lies on their edge.
     """
     canvas, ids = plan.canvas, np.zeros(plan.canvas.shape, np.int32)
     outlines = canvas.outlines(nuclei["centre"], nuclei["axes"], nuclei["angle"], nuclei["folding"])

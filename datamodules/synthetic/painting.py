@@ -20,14 +20,7 @@ _BLUR_UM = 0.32  # deviation of the optics' point spread, about that of a 20x ob
 
 
 def paint(plan: Plan, ids: Ids, nuclei: Nuclei, mitoses: Points) -> list[Map]:
-    """Hematoxylin and eosin of a field, each (height, width).
-
-    Args:
-        plan: what lies where.
-        ids: row of the nucleus, counted from 1, of every pixel, 0 for none.
-        nuclei: all nuclei.
-        mitoses: x, y in µm, (n, 2); their cytoplasm is clear.
-    """
+    """Hematoxylin and eosin of a field whose nuclei are drawn; the cells of mitoses are clear."""
     hematoxylin, eosin = np.zeros((2, *plan.canvas.shape), np.float32)
     free = (ids == 0).astype(np.uint8)
     away, nearest = cv2.distanceTransformWithLabels(free, cv2.DIST_L2, 3)
@@ -85,10 +78,7 @@ def _fibrous(plan: Plan, tissue: Tissue) -> tuple[Map, Map]:
 
 
 def _cellular(plan: Plan, tissue: Tissue, away_um: Map, borders: Map) -> tuple[Map, Map]:
-    """Hematoxylin and eosin of cytoplasm, of its remains, and of empty glass.
-
-    `away_um` is the distance from the nearest nucleus; `borders` is 1 halfway between two nuclei.
-    """
+    """Hematoxylin and eosin of cytoplasm, darker near nuclei and borders, and of empty glass."""
     noise, uniform = plan.canvas.noise, plan.canvas.rng.uniform
     if tissue == Tissue.DEBRIS:  # granular, pink to dirty purple, with clearings
         grain, clump, cloud = noise(1.3), noise(5.0), noise(28.0)

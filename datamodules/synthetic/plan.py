@@ -7,9 +7,9 @@ patterns 3 to 5 and of the colon's grades.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -27,23 +27,23 @@ _BESIDE = dict.fromkeys([t for t in Tissue if t not in (Tissue.NORMAL, Tissue.TU
 
 @dataclass(frozen=True)
 class Gland:
-    """One gland or nest with its outline, x, y in µm, and the malignancy of its cells."""
+    """One gland or nest with its outline, x, y in µm."""
 
     outline: Points
     inward: Points  # unit vectors from the outline to the centre
     radius: Points  # distances from the outline to the centre in µm
-    growth: Literal["lined", "cribriform", "solid"]
+    growth: str  # "lined", "cribriform" or "solid"
     height_um: float  # of the lining
     tumour: bool
-    malignancy: float
+
+    @property
+    def angle(self) -> Points:
+        """Directions in radians from the outline to the centre."""
+        return np.asarray(np.arctan2(self.inward[:, 1], self.inward[:, 0]))
 
     def below(self, corners: NDArray[np.intp], depth_um: Points) -> Points:
         """Points that lie this deep below these corners of the outline."""
         return self.outline[corners] + self.inward[corners] * depth_um[:, None]
-
-    def angle(self, corners: NDArray[np.intp]) -> Points:
-        """Direction in radians from these corners to the centre."""
-        return np.asarray(np.arctan2(self.inward[corners, 1], self.inward[corners, 0]))
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Plan:
     malignancy: float
     regions: NDArray[np.uint8]  # `Tissue`
     fibres: Map  # see `Canvas.fibres`; stroma and muscle follow them
-    walls_um: Map  # distance from the walls between fat cells
+    walls_um: Map  # distance from the walls between fat cells, where there is fat
     ids: Ids  # number of the gland, 0 outside; lumina belong to their gland
     holes: NDArray[np.uint8]  # LUMEN, GOBLET or 0
     glands: list[Gland] = field(default_factory=list)  # from number 1
@@ -78,28 +78,22 @@ def lay_out(
     In a mixed field glands turn to tumour one by one as malignancy goes from 0.05 to 0.3.
     """
     rng = canvas.rng
-    glandular = tissue in (None, Tissue.NORMAL, Tissue.TUMOUR)
-    regions = np.full(canvas.shape, Tissue.STROMA if glandular else tissue, np.uint8)
-    tumour_share, wished = float(tissue is Tissue.TUMOUR), 1.0
+    regions = np.full(canvas.shape, Tissue.STROMA if tissue is None else tissue, np.uint8)
+    tumour_share = float(tissue is Tissue.TUMOUR)
     if tissue is None:
-        tumour_share = min(max(4 * malignancy - 0.2, 0.0), 1.0)
-        wished = rng.uniform(0.15, 0.65)
         for other, chance in (_BESIDE | {Tissue.DEBRIS: 0.25 * malignancy}).items():
             if rng.random() < chance or other in beside:
                 patch = canvas.noise(rng.uniform(60.0, 140.0))
                 regions[patch > np.quantile(patch[::4, ::4], rng.uniform(0.70, 0.90))] = other
-    plan = Plan(
-        canvas,
-        organ,
-        malignancy,
-        regions,
-        fibres=canvas.fibres(45.0, rng.uniform(2.0, 8.0)),
-        walls_um=_fat_walls(canvas) if (regions == Tissue.ADIPOSE).any() else regions * 0.0,
-        ids=np.zeros(canvas.shape, np.int32),
-        holes=np.zeros(canvas.shape, np.uint8),
-    )
-    if glandular:
-        _add_glands(plan, tumour_share, wished if share is None else share)
+        tumour_share = min(max(4 * malignancy - 0.2, 0.0), 1.0)
+        share = rng.uniform(0.15, 0.65) if share is None else share
+    fibres = canvas.fibres(45.0, rng.uniform(2.0, 8.0))
+    walls = _fat_walls(canvas) if (regions == Tissue.ADIPOSE).any() else fibres[0]
+    maps = regions, fibres, walls, np.zeros(canvas.shape, np.int32), np.zeros_like(regions)
+    plan = Plan(canvas, organ, malignancy, *maps)
+    if tissue in (None, Tissue.NORMAL, Tissue.TUMOUR):
+        regions[regions == tissue] = Tissue.STROMA
+        _add_glands(plan, tumour_share, 1.0 if share is None else share)
     return plan
 
 
@@ -113,9 +107,8 @@ def _fat_walls(canvas: Canvas) -> Map:
     y, x = np.indices(canvas.shape, np.float32)
     bend = canvas.noise(26.0) * np.float32(2.5 / canvas.mpp)
     bent = cv2.remap(cells.astype(np.float32), x + bend, y - bend, cv2.INTER_NEAREST)
-    away = cv2.distanceTransform(
-        (~edges(np.asarray(bent, np.int32))).astype(np.uint8), cv2.DIST_L2, 5
-    )
+    inside = ~edges(np.asarray(bent, np.int32))
+    away = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5)
     return np.asarray(away * np.float32(canvas.mpp), np.float32)
 
 
@@ -127,18 +120,14 @@ def _add_glands(plan: Plan, tumour_share: float, wished: float) -> None:
     pitch = 2.0 * radius + organ.gap * (1.0 - crowding)
     pitch *= (0.9 if wished == 1.0 else 1.0) * (1.0 - 0.16 * crowding)
     centres = plan.within(Tissue.STROMA, canvas.scatter(pitch, 0.25 + 0.4 * crowding))
-    together = canvas.noise(90.0)[canvas.indices(centres)]
-    covered, tissues = 0.0, [0]
-    for centre in centres[np.argsort(together)]:
-        if covered >= wished * canvas.size_um.prod():
-            break
+    half = canvas.size_um / 2
+    centres = centres[(np.abs(centres - half) < half + 0.6 * radius).all(axis=1)]
+    together = np.argsort(canvas.noise(90.0)[canvas.indices(centres)])
+    tissues = [0]
+    for centre in centres[together[: math.ceil(wished * len(centres))]]:
         gland = _grow(plan, centre, radius, bool(canvas.rng.random() < tumour_share))
-        low, high = gland.outline.min(axis=0), gland.outline.max(axis=0)
-        visible = np.minimum(high, canvas.size_um) - np.maximum(low, 0.0)
-        if (visible > 0.0).all():
-            covered += 0.75 * float(visible.prod())
-            _draw(plan, gland, gap_um=organ.gap * 0.35 * (1.0 - 0.8 * crowding))
-            tissues.append(Tissue.TUMOUR if gland.tumour else Tissue.NORMAL)
+        _draw(plan, gland, gap_um=organ.gap * 0.35 * (1.0 - 0.8 * crowding))
+        tissues.append(Tissue.TUMOUR if gland.tumour else Tissue.NORMAL)
     np.copyto(plan.regions, np.array(tissues, np.uint8)[plan.ids], where=plan.ids > 0)
 
 
@@ -151,7 +140,7 @@ def _grow(plan: Plan, centre: Points, radius_um: float, tumour: bool) -> Gland:
     axes, angle = size * np.array([[stretch, 1.0 / stretch]]), rng.uniform(0.0, np.pi)
     folding = organ.folding + 0.14 * grade
     outline = plan.canvas.outlines(centre[None], axes, angle, folding, _CORNERS)[0]
-    growth: Literal["lined", "cribriform", "solid"] = "lined"
+    growth = "lined"
     if organ.height >= organ.gland or rng.random() < (grade - 0.45) / 0.45:
         growth = "solid"
     elif rng.random() < min((grade - 0.25) / 0.5, 0.6):
@@ -159,7 +148,7 @@ def _grow(plan: Plan, centre: Points, radius_um: float, tumour: bool) -> Gland:
     height = organ.height * (1.0 + 0.4 * grade) * rng.uniform(0.9, 1.1)
     radius = np.linalg.norm(centre - outline, axis=1)
     inward = (centre - outline) / radius[:, None]
-    return Gland(outline, inward, radius, growth, height, tumour, grade)
+    return Gland(outline, inward, radius, growth, height, tumour)
 
 
 def _draw(plan: Plan, gland: Gland, gap_um: float) -> None:
@@ -181,8 +170,8 @@ def _draw(plan: Plan, gland: Gland, gap_um: float) -> None:
             lumen = gland.below(np.arange(_CORNERS), gland.radius - left)
             canvas.fill(plan.holes, lumen[None], LUMEN)
         places = max(3, int(gland.radius.mean() / 1.75))
-        kept = canvas.rng.random(places) < plan.organ.goblets * (1.0 - gland.malignancy) ** 2
-        corners = np.flatnonzero(kept) * _CORNERS // places
+        share = plan.organ.goblets * (1.0 - plan.malignancy * gland.tumour) ** 2
+        corners = np.flatnonzero(canvas.rng.random(places) < share) * _CORNERS // places
         depth = gland.height_um * canvas.rng.uniform(0.52, 0.72, len(corners))
         size = canvas.rng.uniform(0.18, 0.32, len(corners)) * gland.height_um
         canvas.fill(plan.holes, _pockets(canvas, gland, corners, depth, size), GOBLET)
@@ -193,4 +182,4 @@ def _pockets(
 ) -> Points:
     """Outlines of small round holes below corners of a gland."""
     axes = size_um[:, None] * np.array([1.2, 1.0])
-    return canvas.outlines(gland.below(corners, depth_um), axes, gland.angle(corners), 0.08)
+    return canvas.outlines(gland.below(corners, depth_um), axes, gland.angle[corners], 0.08)

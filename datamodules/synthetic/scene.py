@@ -67,16 +67,14 @@ class Scene:
 class Slide:
     """A slide from which fields of view are drawn. The same state of `rng` gives the same bytes.
 
-    Attributes:
-        rng: the only source of randomness.
-        organ: a key of `ORGANS`.
-        mpp: pixel size in µm.
-        stain: the slide's colour.
+    >>> slide = Slide(np.random.default_rng(0), organ="breast", mpp=0.5)
+    >>> slide.field(64, 96, malignancy=0.8).image.shape
+    (64, 96, 3)
     """
 
-    rng: np.random.Generator
-    organ: str = "colon"
-    mpp: float = 0.5
+    rng: np.random.Generator  # the only source of randomness
+    organ: str = "colon"  # a key of `ORGANS`
+    mpp: float = 0.5  # pixel size in µm
     stain: Stain = Stain()  # noqa: RUF009 - it is frozen
 
     def field(
@@ -141,10 +139,9 @@ def slides(
     each: int = 8,
     least: int = 4,
 ) -> Iterator[tuple[int, int, Slide]]:
-    """About `images` fields, with `each` of them on a slide and `least` slides, organ by organ.
+    """Index of the slide, index of the field on it, and the slide for about `images` fields.
 
-    Yields:
-        Index of the slide, index of the field on it, and the slide.
+    There are `each` fields on a slide, and `least` slides at least; each has a stain of its own.
     """
     count = max(least, images // each)
     for index in range(count):
@@ -153,17 +150,17 @@ def slides(
             yield index, number, slide
 
 
-def append_rows(path: Path, *rows: Iterable[object], separator: str = ",") -> None:
+def append_rows(path: Path, *rows: Iterable[object]) -> None:
     """Append rows to a table, which is made with its folders where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(separator.join(map(str, row)) + "\n" for row in rows)
+        file.writelines(",".join(map(str, row)) + "\n" for row in rows)
 
 
 def _dark_bodies(plan: Plan, mitoses: int | None, lookalikes: int | None) -> tuple[Points, int]:
     """Positions in µm of mitoses and then look-alikes, and the number of mitoses.
 
-    They lie apart, in solid tumour where there is some. A field holds no more than it has room for.
+    They lie apart, in solid tumour where there is some, and are no more than there is room for.
     """
     canvas, size = plan.canvas, plan.canvas.size_um
     tumour_mm2 = (plan.regions == Tissue.TUMOUR).mean() * size.prod() / 1e6

@@ -17,21 +17,16 @@ Vector = tuple[float, ...]
 class Stain:
     """Hematoxylin and eosin on one slide under one scanner.
 
-    Attributes:
-        hematoxylin, eosin: optical density of one unit of stain per channel (red, green, blue).
-            The default hematoxylin is the reference vector widely reused with Macenko et al.,
-            ISBI 2009; the default eosin has less blue density, which meets the mean colour of
-            stroma in CRC-VAL-HE-7K.
-        strengths: how strongly this slide took the two stains.
-        white: light that reaches the sensor through empty glass, 0..1 per channel.
-        noise: standard deviation of the sensor's noise in grey levels.
+    A stain has an optical density per channel (red, green, blue). The default hematoxylin is the
+    vector widely reused with Macenko et al., ISBI 2009; the default eosin has less blue density,
+    which meets the mean colour of stroma in CRC-VAL-HE-7K.
     """
 
     hematoxylin: Vector = (0.5626, 0.7201, 0.4062)
     eosin: Vector = (0.20, 0.87, 0.45)
-    strengths: Vector = (0.78, 1.0)
-    white: Vector = (0.955, 0.945, 0.955)
-    noise: float = 2.0
+    strengths: Vector = (0.78, 1.0)  # how strongly this slide took the two stains
+    white: Vector = (0.955, 0.945, 0.955)  # light through empty glass, 0 to 1 per channel
+    noise: float = 2.0  # standard deviation of the sensor's noise in grey levels
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Stain:

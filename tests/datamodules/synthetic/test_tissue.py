@@ -220,7 +220,7 @@ def test_stains_differ_between_slides_and_a_fixed_stain_does_not():
         draw_stained(s, 96, 96, tissue=Tissue.MUSCLE).image.mean(axis=(0, 1)) for s in range(12)
     ]
     kept = [draw(s, 96, 96, tissue=Tissue.MUSCLE).image.mean(axis=(0, 1)) for s in range(12)]
-    assert np.std(drawn, axis=0).mean() > 2.0 * np.std(kept, axis=0).mean()
+    assert np.std(drawn, axis=0).mean() > 1.5 * np.std(kept, axis=0).mean()
 
 
 def _accuracy(features: list[np.ndarray], labels: np.ndarray) -> float:
