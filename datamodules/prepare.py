@@ -6,22 +6,24 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from datamodules.core.errors import DatasetNotFoundError, StoreError
+from datamodules.core.notes import Notes, collecting
 from datamodules.core.progress import OnProgress
 from datamodules.core.records import DOWNLOADS, Record
 from datamodules.formats.images import read_image
 from datamodules.reader import DatasetReader
 from datamodules.store.parallel import in_order
-from datamodules.store.reader import read_attributes
+from datamodules.store.reader import notes_of, read_attributes
 from datamodules.store.synthetic_mark import is_forged
 from datamodules.store.tiling import Patch, Tiler
 from datamodules.store.validation import check_image, check_record, check_targets
@@ -37,11 +39,15 @@ class Prepared:
     Attributes:
         path: the store.
         count: number of its patches.
+        records: number of images read; 0 if an older store does not state it.
+        notes: what was skipped or odd.
         written: False if it existed and was up to date.
     """
 
     path: Path
     count: int
+    records: int
+    notes: Notes
     written: bool
 
 
@@ -69,12 +75,18 @@ def prepare(
             attributes = read_attributes(path)
             has_raw = dataset.root.is_dir()
             if not has_raw or attributes["fingerprint"] == fingerprint(dataset.root):
-                return Prepared(path, int(attributes["count"]), written=False)
+                return _prepared(path, attributes, written=False)
             log.info("%s: the data in %s changed, preparing again", dataset.name, dataset.root)
         dataset.check_layout()
-        count = _write(dataset, path, workers or os.cpu_count() or 1, progress)
+        with collecting() as notes:
+            _write(dataset, path, workers or os.cpu_count() or 1, progress, notes)
     dataset.__dict__.pop("store", None)
-    return Prepared(path, count, written=True)
+    return _prepared(path, read_attributes(path), written=True)
+
+
+def _prepared(path: Path, attributes: Mapping[str, Any], written: bool) -> Prepared:
+    records, notes = int(attributes.get("records", 0)), notes_of(attributes)
+    return Prepared(path, int(attributes["count"]), records, notes, written)
 
 
 def lock_of(path: Path) -> Path:
@@ -125,9 +137,12 @@ def _entries(folder: str, inside: str) -> Iterator[str]:
             yield f"{inside}{entry.name}|{status.st_size}|{status.st_mtime_ns}\n"
 
 
-def _write(dataset: DatasetReader, path: Path, workers: int, progress: OnProgress | None) -> int:
+def _write(
+    dataset: DatasetReader, path: Path, workers: int, progress: OnProgress | None, notes: Notes
+) -> None:
     tasks = dataset.tasks_in(dataset.root)
-    attributes = {
+    attributes: dict[str, Any] = {
+        "records": 0,
         "name": dataset.name,
         "title": dataset.title,
         "licence": dataset.licence,
@@ -135,20 +150,27 @@ def _write(dataset: DatasetReader, path: Path, workers: int, progress: OnProgres
         "fingerprint": fingerprint(dataset.root),
         "synthetic": is_forged(dataset.root),
     }
-    work = partial(_load_all, tiler=dataset.tiler(tasks), mpp=dataset.native_mpp())
+    work = partial(load_all, tiler=dataset.tiler(tasks), mpp=dataset.native_mpp())
     results = in_order(work, dataset.records(dataset.root), workers)
     store = write_store(path, tasks, dataset.side, attributes, dataset.compressed)
     with store as writer, closing(results):
-        for record, patches in results:
+        for record, (patches, noted) in results:
             writer.add(record, patches)
+            notes.merge(noted)
+            attributes["records"] = int(attributes["records"]) + 1
             if progress:
                 progress("writing", 1, len(patches))
+        attributes["notes"] = notes.to_json()
     log.info("%s: %d patches of %d px in %s", dataset.name, len(writer), dataset.side, path)
-    return len(writer)
 
 
-def _load_all(records: list[Record], tiler: Tiler, mpp: float) -> list[list[Patch]]:
-    return [load(record, tiler, mpp) for record in records]
+def load_all(records: list[Record], tiler: Tiler, mpp: float) -> list[tuple[list[Patch], Notes]]:
+    """Load records, each with what was noted meanwhile; a process of its own may do it."""
+    loaded = []
+    for record in records:
+        with collecting() as notes:
+            loaded.append((load(record, tiler, mpp), notes))
+    return loaded
 
 
 def load(record: Record, tiler: Tiler, mpp: float) -> list[Patch]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.core.errors import StoreError
+from datamodules.core.notes import Notes
 from datamodules.core.records import SPLITS, Boxes, Task, TaskKind
 from datamodules.store.content import decode
 
@@ -212,6 +213,11 @@ def read_attributes(path: Path) -> dict[str, Any]:
     if size < int(attributes["data_end"]):
         raise StoreError(f"{path}: {size} bytes, shorter than when it was written; {_REMEDY}")
     return attributes
+
+
+def notes_of(attributes: Mapping[str, Any]) -> Notes:
+    """Return what was skipped or odd when a store was made; nothing for an older store."""
+    return Notes.from_json(str(attributes.get("notes", "[]")))
 
 
 def tasks_to_json(tasks: Sequence[Task]) -> str:

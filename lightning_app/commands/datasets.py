@@ -99,7 +99,8 @@ def _prepare(dataset: DatasetReader, options: argparse.Namespace) -> int:
         done = prepare(dataset, options.workers, progress)
     seconds = time.perf_counter() - started
     state = f"written in {seconds:.1f} s" if done.written else "up to date"
-    console.print(f"{dataset.name}: {done.count} patches, {state}: {done.path}")
+    counts = done.notes.summary(done.records, done.count)
+    console.print(f"{dataset.name}: {counts}, {state}: {done.path}", markup=False)
     return 0
 
 

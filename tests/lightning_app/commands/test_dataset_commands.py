@@ -126,7 +126,7 @@ def test_make_data_does_what_it_can_and_tells_what_is_missing(tmp_path, reposito
     )
     assert run.returncode != 0
     space = run.stdout.index("disk space: ")
-    assert space < run.stdout.index("own: 2 patches, written")
+    assert space < run.stdout.index("own: 2 images read, 2 patches, written")
     assert "own: sound; 2 images and 2 stored patches" in run.stdout
     assert "glas: GlaS gland segmentation is not offered for download" in run.stderr
     assert "glascontest" in run.stderr
