@@ -1,4 +1,4 @@
-# Everything that is done often. `make` alone lists it.
+# Frequent tasks; `make` alone lists them.
 #
 # The project runs from its checkout and is not installed into the environment: `lightning_app` is
 # also the import name of a dead package of the index, and with `python -m` the checkout comes
@@ -37,7 +37,7 @@ print(*project["dependencies"], *(line for name in sys.argv[1:] for line in extr
 endef
 export REQUIREMENTS
 
-# Settings of a run, handed through as they are; which recipe fits the data, the program decides.
+# Settings of a run, passed on unchanged; the program chooses the recipe.
 CONFIG_OPTION = $(if $(CONFIG),--config '$(CONFIG)')
 DATA_SETTING = $(if $(DATA),'data.root=$(DATA)')
 RECIPE = --recipe '$(or $(CONFIG),configs/pretrain.yaml)' $(if $(DATA),--root '$(DATA)')
@@ -77,12 +77,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: doctor
-doctor: $(STAMP) ## say what this machine has and what is wrong with it
+doctor: $(STAMP) ## check this machine and report problems
 	$(APP) doctor
 
-# A dataset at fault, or one that must be fetched by hand, does not keep the others waiting.
+# A faulty dataset, or one that must be downloaded by hand, does not stop the others.
 .PHONY: data
-data: $(STAMP) ## fetch, prepare and verify the datasets of CONFIG (the real recipe) below DATA
+data: $(STAMP) ## download, prepare and verify the datasets of CONFIG (the real recipe) in DATA
 	@worst=0; for action in download prepare verify; do \
 	  echo "$(APP) datasets $$action"; \
 	  $(APP) datasets $$action $(RECIPE) $(ARGS) && code=0 || code=$$?; \
@@ -90,7 +90,7 @@ data: $(STAMP) ## fetch, prepare and verify the datasets of CONFIG (the real rec
 	done; exit $$worst
 
 .PHONY: pretrain
-pretrain: $(STAMP) ## train one encoder on all datasets; without data, on a forged demo
+pretrain: $(STAMP) ## train one encoder on all datasets; without data, run the synthetic demo
 	$(APP) pretrain $(CONFIG_OPTION) $(DATA_SETTING) $(ARGS)
 
 .PHONY: probe
@@ -117,7 +117,7 @@ check: $(STAMP) ## lint, formatting and types
 	$(RUN_PYTHON) -m mypy
 
 .PHONY: format
-format: $(STAMP) ## mend what the linter can mend, and format
+format: $(STAMP) ## apply automatic fixes and format
 	$(RUN_PYTHON) -m ruff check --fix
 	$(RUN_PYTHON) -m ruff format
 
