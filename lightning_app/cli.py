@@ -1,11 +1,11 @@
-"""The command line: what it understands, and how an error of the input is told."""
+"""The command line: its verbs, and errors as one line with an exit code."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datamodules.core.errors import StoppedError, UserError
@@ -15,144 +15,134 @@ log = logging.getLogger(__name__)
 PROGRAM = "python -m lightning_app"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all verbs. A verb's function is imported only when it runs."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Multi-task pretraining of a histology encoder, and probes of its worth.",
-        epilog=f"example: {PROGRAM} pretrain --config configs/demo.yaml",
-    )
-    parser.add_argument("--verbose", action="store_true", help="show what is done in detail")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-
-    _verb(verbs, "doctor", "check the machine: versions, devices, disk, clashes, weights", "")
-    _add_datasets(verbs)
-
-    pretrain = _verb(
-        verbs,
-        "pretrain",
+VERBS = {
+    "doctor": ("check the machine: versions, conflicts, devices, disk, weights", ""),
+    "datasets": ("list, show, get, prepare, verify and forge datasets", "list"),
+    "pretrain": (
         "train the encoder, export it, probe it, write the report",
         "--config configs/real_small.yaml data.root=DATA trainer.epochs=2",
-    )
-    _add_config(pretrain)
-
-    probe = _verb(
-        verbs,
-        "probe",
+    ),
+    "probe": (
         "random forests on frozen features, against baselines",
         "runs/demo-20260101-120000 imagenet:resnet18 probe.repeats=5",
+    ),
+    "ablate": (
+        "which dataset helps? train without each one, and on each alone, and probe",
+        "--config configs/real_small.yaml data.root=DATA ablation.epochs=2",
+    ),
+    "embed": (
+        "write the features of a folder of images or of a store to HDF5; resumes if interrupted",
+        "runs/demo-20260101-120000 my_images --out features.h5",
+    ),
+    "export": (
+        "write the encoder of a checkpoint, or of a run in the layout of the Hugging Face hub",
+        "runs/demo-20260101-120000/checkpoints/last.ckpt --out encoder",
+    ),
+    "report": (
+        "write report.html again; several runs give a leaderboard",
+        "runs/demo-20260101-120000",
+    ),
+}
+ACTIONS = {
+    "list": ("list all datasets and their state", ""),
+    "show": ("show the card, class balance and contact sheet of a dataset", "glas --root DATA"),
+    "download": ("download, verify and unpack the publisher's archives", "nct_crc --root DATA"),
+    "prepare": ("write the HDF5 stores", "glas monuseg --root DATA"),
+    "verify": ("read everything and report each problem", "glas --root DATA --duplicates"),
+    "forge": ("write synthetic copies in the official layout", "--all --root forged"),
+    "readme": ("write datamodules/README.md from the cards", ""),
+}
+"""Help text and example of each verb, and of each action of `datasets`."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs. A verb's function is imported only when it runs."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Multi-task pretraining of a histology encoder, and probes of its features.",
+        epilog=f"example: {PROGRAM} pretrain --config configs/demo.yaml",
     )
-    probe.add_argument(
+    parser.add_argument("--verbose", action="store_true", help="print details")
+    verbs = _add_verbs(parser, "verb", VERBS)
+    _add_datasets(verbs["datasets"])
+    for name in ("pretrain", "ablate"):
+        verbs[name].add_argument(
+            "--config", type=Path, help="YAML file; default: real recipe or demo"
+        )
+        verbs[name].add_argument(
+            "overrides", nargs="*", metavar="key=value", help="setting, as in data.batch_size=8"
+        )
+    verbs["ablate"].add_argument(
+        "--out", type=Path, help="result folder; default: <out>/ablation-<name>"
+    )
+
+    verbs["probe"].add_argument(
         "items",
         nargs="*",
         metavar="ENCODER|key=value",
-        help="run folder, .ckpt or .safetensors of ours, FILE.safetensors:NAME, imagenet:NAME, "
-        "random:NAME, hf-hub:ORG/NAME or local-dir:FOLDER (NAME as timm calls it), the newest run "
-        "where none is given; settings",
+        help="run folder, .ckpt, exported .safetensors, FILE.safetensors:NAME, imagenet:NAME, "
+        "random:NAME, hf-hub:ORG/NAME or local-dir:FOLDER (NAME is timm's), default: the newest "
+        "run; and settings",
     )
-    probe.add_argument("--config", type=Path, help="YAML file; the run's own if there is one")
-    probe.add_argument("--out", type=Path, help="folder of the result; a new one below runs/")
+    verbs["probe"].add_argument("--config", type=Path, help="YAML file; default: the run's own")
+    verbs["probe"].add_argument("--out", type=Path, help="result folder; default: a new one")
 
-    ablate = _verb(
-        verbs,
-        "ablate",
-        "which dataset helps? train without each one, and on each alone, and probe",
-        "--config configs/real_small.yaml data.root=DATA ablation.epochs=2",
-    )
-    _add_config(ablate)
-    ablate.add_argument("--out", type=Path, help="its folder; <out>/ablation-<name> if not given")
+    embed = verbs["embed"].add_argument
+    embed("encoder", help="as for probe")
+    embed("images", type=Path, help="folder, searched recursively, or .h5 store")
+    embed("--out", type=Path, required=True, help="HDF5 file to write")
+    embed("--size", type=int, default=0, help="input side in pixels; default: its own")
+    embed("--batch-size", type=int, default=64)
 
-    embed = _verb(
-        verbs,
-        "embed",
-        "write the features of a folder of images or of a store to HDF5; goes on where it stopped",
-        "runs/demo-20260101-120000 my_images --out features.h5",
-    )
-    embed.add_argument("encoder", help="as for probe")
-    embed.add_argument("images", type=Path, help="folder, searched below as well, or .h5 store")
-    embed.add_argument("--out", type=Path, required=True, help="HDF5 file to write")
-    embed.add_argument("--size", type=int, default=0, help="input side in pixels (its own)")
-    embed.add_argument("--batch-size", type=int, default=64)
+    export = verbs["export"].add_argument
+    export("source", type=Path, help="checkpoint, or folder of a finished run")
+    export("--out", type=Path, required=True, help="folder to write into")
+    export("--push", default="", metavar="OWNER/NAME", help="upload a run's encoder")
+    export("--private", action="store_true", help="make a new repository private")
 
-    export = _verb(
-        verbs,
-        "export",
-        "write a checkpoint's encoder as safetensors, or a run's for the Hugging Face hub",
-        "runs/demo-20260101-120000/checkpoints/last.ckpt --out encoder",
-    )
-    export.add_argument("source", type=Path, help="checkpoint, or folder of a finished run")
-    export.add_argument("--out", type=Path, required=True, help="folder to write into")
-    export.add_argument("--push", default="", metavar="OWNER/NAME", help="upload a run's, too")
-    export.add_argument("--private", action="store_true", help="a new repository is private")
-
-    report = _verb(
-        verbs,
-        "report",
-        "write report.html again; several runs give a leaderboard",
-        "runs/demo-20260101-120000",
-    )
-    report.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    report.add_argument("--out", type=Path, default=Path("runs/leaderboard.html"))
+    verbs["report"].add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    verbs["report"].add_argument("--out", type=Path, default=Path("runs/leaderboard.html"))
     return parser
 
 
-def _add_datasets(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    datasets = _verb(
-        verbs, "datasets", "list, show, get, prepare, verify and forge datasets", "list"
-    )
-    actions = datasets.add_subparsers(dest="action", required=True, metavar="ACTION")
-    described = {
-        "list": ("what is known, present and prepared", ""),
-        "show": ("a dataset's card, class balance and contact sheet", "glas --root DATA"),
-        "download": ("fetch, check and unpack the publisher's archives", "nct_crc --root DATA"),
-        "prepare": ("write the HDF5 stores", "glas monuseg --root DATA"),
-        "verify": ("read everything and name each offender", "glas --root DATA --duplicates"),
-        "forge": ("write synthetic copies in the official layout", "--all --root forged"),
-        "readme": ("write datamodules/README.md from the cards", ""),
-    }
-    for name, (text, example) in described.items():
-        action = _verb(actions, name, text, example, f"datasets {name}")
+def _add_datasets(parser: argparse.ArgumentParser) -> None:
+    for name, action in _add_verbs(parser, "action", ACTIONS).items():
         if name == "readme":
             continue
-        action.add_argument("--root", help="folder of the published datasets (data)")
-        action.add_argument("--stores", help="folder of the HDF5 stores (data/stores)")
+        action.add_argument("--root", help="folder of the published datasets; default: data")
+        action.add_argument("--stores", help="folder of the HDF5 stores; default: data/stores")
         if name == "list":
             continue
         action.add_argument("names", nargs="*", metavar="NAME")
         action.add_argument("--all", action="store_true", help="every public dataset")
-        action.add_argument("--recipe", type=Path, help="the datasets and settings of a YAML file")
+        action.add_argument("--recipe", type=Path, help="YAML file with datasets and settings")
         action.add_argument("--workers", type=int, default=0, help="processes; 0: one per core")
         if name == "forge":
-            action.add_argument("--images", type=int, default=40, help="about how many each")
+            action.add_argument("--images", type=int, default=40, help="approximate number each")
             action.add_argument("--seed", type=int, default=0)
         if name == "verify":
-            action.add_argument("--duplicates", action="store_true", help="look for copies too")
+            action.add_argument("--duplicates", action="store_true", help="also look for copies")
         if name == "show":
             action.add_argument("--out", type=Path, help="PNG of the contact sheet, or a folder")
 
 
-def _verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    text: str,
-    example: str,
-    shown: str = "",
-) -> argparse.ArgumentParser:
-    epilog = f"example: {PROGRAM} {shown or name} {example}".rstrip()
-    return verbs.add_parser(name, help=text, description=text, epilog=epilog)
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, help="YAML file; chosen by what data there are")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="data.batch_size=8")
+def _add_verbs(
+    parser: argparse.ArgumentParser, key: str, texts: Mapping[str, tuple[str, str]]
+) -> dict[str, argparse.ArgumentParser]:
+    group = parser.add_subparsers(dest=key, required=True, metavar=key.upper())
+    parsers = {}
+    for name, (text, example) in texts.items():
+        epilog = f"example: {parser.prog} {name} {example}".rstrip()
+        parsers[name] = group.add_parser(name, help=text, description=text, epilog=epilog)
+    return parsers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb.
 
     Returns:
-        0 when all went well, 2 when the input was at fault, 130 when interrupted; 128 + the
-        signal's number when one ended training after a checkpoint (143 SIGTERM, 138 SIGUSR1).
+        0 on success, 2 for invalid input, 130 if interrupted, 128 + the signal's number if a
+        signal ended training after a checkpoint (143 SIGTERM, 138 SIGUSR1).
     """
     options = _parse(build_parser(), arguments)
     _set_up_logging(options.verbose)
@@ -170,13 +160,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse, also where settings follow an option: argparse alone takes them in one piece only."""
-    options, left = parser.parse_known_args(arguments)
-    listed = next((k for k in ("overrides", "items", "names") if hasattr(options, k)), None)
-    if left and (listed is None or any(word.startswith("-") for word in left)):
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
-    if listed:
-        setattr(options, listed, [*getattr(options, listed), *left])
+    """Parse settings before and after options; argparse alone accepts one uninterrupted list."""
+    options, rest = parser.parse_known_args(arguments)
+    key = next((k for k in ("overrides", "items", "names") if hasattr(options, k)), None)
+    if rest and (key is None or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if key:
+        setattr(options, key, [*getattr(options, key), *rest])
     return options
 
 
@@ -190,9 +180,9 @@ def _run(options: argparse.Namespace) -> int:
 
         return run_datasets(options)
     if not options.verbose:
-        from lightning_app.loggers.log_filters import hush  # imports torch and Lightning
+        from lightning_app.loggers.log_filters import install_log_filters  # imports Lightning
 
-        hush()
+        install_log_filters()
     if options.verb == "pretrain":
         from lightning_app.commands.pretrain import run_pretrain
 

@@ -1,9 +1,8 @@
-"""One typed configuration: dataclasses say what exists, YAML and `key=value` say what is wanted."""
+"""The typed configuration: dataclasses define the keys, YAML and `key=value` set them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,41 +18,33 @@ from evaluation.config import ProbeConfig
 from models.config import ModelConfig, OptimConfig
 
 
-class NonFinite(Enum):
-    """What a loss or gradient that is not finite does to a run."""
-
-    stop = "stop"
-    skip = "skip"
-
-
 @dataclass
 class TrainerConfig:
     """Length, hardware and bookkeeping of a training run.
 
     Attributes:
-        epochs: how many; validation and the progress display follow epochs.
-        steps_per_epoch: optimizer steps per epoch; 0 takes one pass through the largest dataset.
-        rounds_per_step: rounds over all datasets that one optimizer step closes.
+        epochs: number of epochs, the unit of validation and of the progress display.
+        steps_per_epoch: optimizer steps per epoch; 0 is one pass through the largest dataset.
+        rounds_per_step: rounds over all datasets per optimizer step.
         precision: "bf16-mixed", "16-mixed" or "32-true".
         accelerator: "auto", "gpu", "cpu".
-        devices: "auto" takes all GPUs of the node (one process on a CPU), or what torchrun or SLURM
-            started; or a number.
-        nodes: machines; leave it out under torchrun and SLURM, which start several.
-        strategy: "auto", "ddp", or "fsdp", which spreads weights, gradients and optimiser states of
+        devices: a number, or "auto": all GPUs of the node (one process on a CPU), or the processes
+            that torchrun or SLURM started.
+        nodes: number of machines; leave it out under torchrun and SLURM.
+        strategy: "auto", "ddp", or "fsdp", which shards weights, gradients and optimizer states of
             an encoder too large for one GPU over the ranks.
         sync_batchnorm: share BatchNorm statistics between GPUs.
         log_every: optimizer steps between two rows of the log.
         checkpoint_every: optimizer steps between two checkpoints; 0 is off. Each epoch ends with
-            one in any case.
+            a checkpoint in any case.
         checkpoint_minutes: minutes between two checkpoints; 0 is off.
-        non_finite: "stop" ends the run before a loss or gradient that is not finite reaches the
-            weights; "skip" leaves the step out and counts it.
+        non_finite: "stop" ends the run before a non-finite loss or gradient reaches the weights;
+            "skip" skips and counts the step.
         val_every: epochs between two validations; the last epoch always validates.
         gradients_every: optimizer steps between two comparisons of the tasks' gradients (see
             `lightning_app.callbacks.gradient_conflicts`); 0 is off.
-        panel_every: epochs between two sets of pictures of predictions (see
-            `lightning_app.callbacks.sample_predictions`), drawn after a
-            validation; 0 draws them at the end only.
+        panel_every: epochs between two sets of prediction panels (see
+            `lightning_app.callbacks.sample_predictions`); 0 draws them at the end only.
     """
 
     epochs: int = limited(10, 1)
@@ -68,7 +59,7 @@ class TrainerConfig:
     log_every: int = limited(10, 1)
     checkpoint_every: int = limited(0, 0)
     checkpoint_minutes: float = limited(15.0, 0)
-    non_finite: NonFinite = NonFinite.stop
+    non_finite: Literal["stop", "skip"] = "stop"
     val_every: int = limited(1, 1)
     gradients_every: int = limited(50, 0)
     panel_every: int = limited(0, 0)
@@ -79,10 +70,10 @@ class WandbConfig:
     """The experiment dashboard.
 
     Attributes:
-        mode: "auto" is online where a key is configured and offline elsewhere; "online",
-            "offline" or "disabled".
-        project, entity: where the run is filed.
-        group: of runs; None groups them by verb: pretrain, probe.
+        mode: "online", "offline", "disabled", or "auto": online if a key is configured, else
+            offline.
+        project, entity: project and account of the run.
+        group: group of the run; None groups runs by verb: pretrain, probe.
         tags: further tags.
     """
 
@@ -95,12 +86,12 @@ class WandbConfig:
 
 @dataclass
 class AblationConfig:
-    """Trainings that leave one dataset out, or have only one, on a short schedule.
+    """Trainings without one dataset, or on one alone, on a short schedule.
 
     Attributes:
-        epochs, steps_per_epoch: of every one of these trainings, in place of `trainer`'s.
-        seeds: of the trainings; each variant is trained once with each.
-        alone: train on each dataset alone, too.
+        epochs, steps_per_epoch: length of each of these trainings, instead of `trainer`'s.
+        seeds: seeds of the trainings; each variant is trained once with each.
+        alone: also train on each dataset alone.
     """
 
     epochs: int = limited(5, 1)
@@ -114,16 +105,16 @@ class Config:
     """A run.
 
     Attributes:
-        name: of the run; its folder is `<out>/<name>-<time>`.
+        name: name of the run; its folder is `<out>/<name>-<time>`.
         out: folder of all runs.
-        seed: of weights, order, augmentation and subsets.
+        seed: seed of weights, order, augmentation and subsets.
         data: see `DataConfig`.
         model: see `ModelConfig`.
         optim: see `OptimConfig`.
         trainer: see `TrainerConfig`.
         probe: see `ProbeConfig`.
         wandb: see `WandbConfig`.
-        tensorboard: write TensorBoard's files as well; it needs the extra `tensorboard`.
+        tensorboard: also log to TensorBoard; needs the extra `tensorboard`.
         ablation: see `AblationConfig`.
     """
 
@@ -141,15 +132,15 @@ class Config:
 
 
 def load_config(path: Path | None, overrides: list[str] | None = None) -> Config:
-    """Merge schema, file and overrides, the later winning.
+    """Merge schema, file and overrides; later ones take precedence.
 
     Args:
-        path: YAML file; None takes the schema's defaults.
-        overrides: "key.of.a.value=value" strings.
+        path: YAML file; None stands for the defaults of the schema.
+        overrides: strings "key.of.a.value=value".
 
     Raises:
-        ConfigError: unreadable file, unknown key, wrong type, value out of range or missing value,
-            named in full.
+        ConfigError: unreadable file, unknown key, wrong type, value out of range or missing value;
+            the message has the full key.
     """
     schema = OmegaConf.structured(Config)
     try:
@@ -170,23 +161,23 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> Config
     if not isinstance(config, Config):
         raise ConfigError(f"{path}: expected a mapping of keys to values")
     check_limits(config)
-    # One seed rules order and augmentation too; they never differ within a run.
+    # The same seed determines order and augmentation.
     config.data.seed = config.seed
     return config
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write the resolved configuration, whole or not at all; `load_config` reads it back."""
+    """Write the resolved configuration atomically; `load_config` reads it."""
     write_text(path, to_yaml(config))
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved configuration as YAML."""
+    """Return the resolved configuration as YAML."""
     return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The resolved configuration as plain containers."""
+    """Return the resolved configuration as plain containers."""
     node = OmegaConf.structured(config)
     plain: Any = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
     return dict(plain)
@@ -203,7 +194,7 @@ def _read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
     if not OmegaConf.is_dict(loaded):
         raise ConfigError(f"{path}: expected a mapping of keys to values")
-    # "???" is YAML's way to say that a user must fill something in; merging would hide it.
+    # "???" marks a value that the user must set; merging would hide it.
     missing = sorted(OmegaConf.missing_keys(loaded))
     if missing:
         raise ConfigError(f"{path}: no value for {missing[0]}; set it")
@@ -211,7 +202,7 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """OmegaConf's message on one line, with the full key."""
+    """Return OmegaConf's message on one line, with the full key."""
     text = str(error).strip().splitlines()[0]
     key = getattr(error, "full_key", None)
     return f"{key}: {text}" if key else text

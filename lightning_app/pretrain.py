@@ -1,4 +1,4 @@
-"""The pretraining run, from configuration to report. It reads like the story of the run."""
+"""Runs pretraining from configuration to report."""
 
 from __future__ import annotations
 
@@ -35,16 +35,11 @@ from lightning_app.config import Config
 from lightning_app.loggers.build import check_loggers
 from lightning_app.loggers.csv_logger import CsvLog
 from lightning_app.loggers.wandb_results import finish
-from lightning_app.run.encoders import check_baselines
-from lightning_app.run.folder import provenance
-from lightning_app.run.processes import (
-    devices_and_nodes,
-    is_first_process,
-    leave_with_the_first,
-    world_size,
-)
-from lightning_app.run.resume import FOLDER, settle
-from lightning_app.training.error_messages import explained
+from lightning_app.run.folder import RunContext, provenance
+from lightning_app.run.probing import check_baselines
+from lightning_app.run.processes import exit_with_parent, is_first_process, world_size
+from lightning_app.run.resume import CHECKPOINTS, open_run
+from lightning_app.training.error_messages import explain
 from lightning_app.training.trainer import build_trainer, check_sharding
 from models.module import MultiTaskModule, TaskSpec
 from models.sharded_module import Gather, ShardedModule
@@ -58,11 +53,12 @@ class Run:
     """A training run, ready to start.
 
     Attributes:
-        folder: where its results go.
+        folder: folder of its results.
         trainer: Lightning's trainer.
         module: encoder and heads.
         stream: the data.
-        checkpoint: to go on from; None at the beginning.
+        checkpoint: checkpoint to continue from; None for a new run.
+        probe: the callback that probes the encoder; it records a failure.
     """
 
     folder: Path
@@ -70,20 +66,17 @@ class Run:
     module: MultiTaskModule
     stream: MultiTaskDataModule
     checkpoint: Path | None
+    probe: ProbeAtEnd
 
 
 def pretrain(config: Config, folder: Path | None = None) -> Path:
-    """Train the shared encoder, export it, probe it and write the report.
+    """Train the shared encoder, export it, probe it, write the report; return the run's folder.
 
-    Args:
-        config: everything about the run.
-        folder: of an interrupted run to go on with; None starts a new one.
-
-    Returns:
-        The run's folder.
+    `folder` is that of an interrupted run to continue; None starts a new one.
 
     Raises:
-        UserError: configuration, data or weights do not fit; nothing was trained.
+        UserError: configuration, data or weights do not fit, training failed for a reason that the
+            user can fix, or the probe failed.
     """
     run = assemble(config, folder)
     try:
@@ -93,33 +86,28 @@ def pretrain(config: Config, folder: Path | None = None) -> Path:
     except StoppedError:
         finish(run.trainer.loggers)
         raise
-    except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt
+    except SystemExit as error:  # Lightning's translation of a KeyboardInterrupt
         raise KeyboardInterrupt from error
     except Exception as error:
-        told = explained(error)
-        if told is None:
+        explanation = explain(error)
+        if explanation is None:
             raise
-        raise told from error
+        raise explanation from error
     finish(run.trainer.loggers)
-    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, ProbeAtEnd) and callback.failure:
-            kept = (
-                f"the encoder is kept in {run.folder}: probe again with "
-                f"`python -m lightning_app probe {run.folder} --out {run.folder}`"
-            )
-            if isinstance(callback.failure, UserError):
-                raise ProbeError(f"{callback.failure}; {kept}") from callback.failure
-            log.error(kept)
-            raise callback.failure
+    if run.probe.failure:
+        hint = (
+            f"the encoder is kept in {run.folder}: probe again with "
+            f"`python -m lightning_app probe {run.folder} --out {run.folder}`"
+        )
+        if isinstance(run.probe.failure, UserError):
+            raise ProbeError(f"{run.probe.failure}; {hint}") from run.probe.failure
+        log.error(hint)
+        raise run.probe.failure
     return run.folder
 
 
 def assemble(config: Config, folder: Path | None = None) -> Run:
-    """Prepare the data and build everything that a run needs.
-
-    Args:
-        config: everything about the run.
-        folder: of an interrupted run to go on with; None makes a new one.
+    """Prepare the data and build all parts of a run, a new one or that of a folder.
 
     Raises:
         UserError: configuration, data or weights do not fit.
@@ -127,77 +115,96 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
     started = time.monotonic()
     check_loggers(config)
     check_sharding(config)
-    leave_with_the_first()
+    exit_with_parent()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
     unseen = {name: build(name, entry, config.data) for name, entry in config.data.unseen.items()}
     stream = MultiTaskDataModule(
         config.data, config.trainer.steps_per_epoch, config.trainer.rounds_per_step
     )
-    check_overlap(list(stream.datasets.values()), list(unseen.values()), config.probe.allow_overlap)
-    make_ready([*stream.datasets.values(), *unseen.values()], config)
-    if unseen:
-        check_baselines(config)
-    for dataset in unseen.values():
-        check_probe(dataset, config.probe)
-    stream.plan()  # an order that cannot be had is told before anything is built or written
+    prepare_data(list(stream.datasets.values()), list(unseen.values()), config)
+    stream.plan()  # report an impossible order before anything is built or written
     module = build_module(config, stream)
 
-    fresh = folder is None
-    folder, checkpoint, steps = settle(config, folder)
+    is_new = folder is None
+    folder, checkpoint, steps = open_run(config, folder)
     origin = provenance(config, stream.datasets, unseen)
     if is_first_process():
         write_json(folder / "provenance.json", origin)
-    saving = Checkpoints(
-        folder / FOLDER, config.trainer.checkpoint_every, config.trainer.checkpoint_minutes
-    )
-    stream.between_batches = saving.between_batches
     stream.resumed_steps = steps
-    callbacks: list[Callback] = [
-        saving,  # Lightning calls it last
-        Gather(),
-        NonFiniteGuard(stream.datasets, config.trainer.non_finite),
-        Throughput(config.trainer.log_every),
-        EpochLine(config.trainer.epochs),
-        LearningRates("step"),
-        *([GradientConflicts(every)] if (every := config.trainer.gradients_every) else []),
-        *([ProbeEpochs(folder, config, unseen)] if unseen and config.probe.every else []),
-        ShowPanels(folder, stream.datasets, config.trainer.panel_every, config.seed),
-        *([AveragedWeights(decay=config.optim.ema_decay)] if config.optim.ema_decay else []),
-        final := FinalScores(folder),
-        ExportEncoder(folder, origin, final),
-        ProbeAtEnd(folder, config, unseen, origin, started),
-    ]
+    probe = ProbeAtEnd(RunContext(config, folder, unseen, origin, started))
+    callbacks = build_callbacks(stream, probe)
     try:
         trainer = build_trainer(config, folder, stream, callbacks, origin)
     except ConfigError:
-        if fresh and is_first_process():
+        if is_new and is_first_process():
             shutil.rmtree(folder)
         raise
     for logger in trainer.loggers:
         if isinstance(logger, CsvLog):
             logger.continue_after(steps)
-    return Run(folder, trainer, module, stream, checkpoint)
+    return Run(folder, trainer, module, stream, checkpoint, probe)
+
+
+def build_callbacks(stream: MultiTaskDataModule, probe: ProbeAtEnd) -> list[Callback]:
+    """Return the callbacks of a run in the order in which Lightning calls them."""
+    run, config, folder = probe.run, probe.run.config, probe.run.folder
+    settings = config.trainer
+    checkpoints = Checkpoints(
+        folder / CHECKPOINTS, settings.checkpoint_every, settings.checkpoint_minutes
+    )
+    stream.between_batches = checkpoints.between_batches
+    final = FinalScores(folder)
+    return [
+        checkpoints,  # Lightning calls checkpoint callbacks last
+        Gather(),
+        NonFiniteGuard(stream.datasets, settings.non_finite),
+        Throughput(settings.log_every),
+        EpochLine(settings.epochs),
+        LearningRates("step"),
+        *([GradientConflicts(settings.gradients_every)] if settings.gradients_every else []),
+        *([ProbeEpochs(run)] if run.unseen and config.probe.every else []),
+        ShowPanels(folder, stream.datasets, settings.panel_every, config.seed),
+        *([AveragedWeights(decay=config.optim.ema_decay)] if config.optim.ema_decay else []),
+        final,
+        ExportEncoder(run, final),
+        probe,
+    ]
+
+
+def prepare_data(
+    train: Sequence[DatasetReader], unseen: Sequence[DatasetReader], config: Config
+) -> None:
+    """Check that training and unseen data do not overlap, write missing stores, check the probes.
+
+    Raises:
+        UserError: data, splits or baselines do not fit.
+    """
+    check_overlap(train, unseen, config.probe.allow_overlap)
+    make_ready([*train, *unseen], config)
+    if unseen:
+        check_baselines(config)
+    for dataset in unseen:
+        check_probe(dataset, config.probe)
 
 
 def make_ready(datasets: Sequence[DatasetReader], config: Config) -> None:
-    """Forge where that is asked for, and write the stores that are missing.
+    """Forge datasets if the configuration asks for it, and write missing stores.
 
-    Forging draws on one core, so datasets are forged side by side; preparing is parallel itself.
+    Forging uses one core, so datasets are forged side by side; preparing is parallel itself.
     """
-    if config.data.forge:
-        absent = [dataset for dataset in datasets if not dataset.root.exists()]
-        if absent and is_first_process():
+    absent = [dataset for dataset in datasets if config.data.forge and not dataset.root.exists()]
+    if absent:
+        if is_first_process():
             log.info("drawing %d synthetic datasets in %s", len(absent), config.data.root)
-        if absent:
-            work = delayed(forge)
-            Parallel(n_jobs=-1)(work(d, config.seed, config.data.forge) for d in absent)
+        work = delayed(forge)
+        Parallel(n_jobs=-1)(work(d, config.seed, config.data.forge) for d in absent)
     for dataset in datasets:
         prepare(dataset)
 
 
 def build_module(config: Config, stream: MultiTaskDataModule) -> MultiTaskModule:
-    """The encoder with a head for every task of the stream."""
+    """Build the encoder with a head for every task of the stream."""
     specs = [
         TaskSpec(
             name, task, dataset.input_mpp(), tuple(dataset.config.class_weights.get(task.name, ()))
@@ -205,7 +212,7 @@ def build_module(config: Config, stream: MultiTaskDataModule) -> MultiTaskModule
         for name, dataset in stream.datasets.items()
         for task in dataset.weighted_tasks()
     ]
-    ranks = world_size(*devices_and_nodes(config.trainer), config.trainer.accelerator)
+    ranks = world_size(config.trainer)
     rounds, images = config.trainer.rounds_per_step, config.data.batch_size
     optim = scaled(config.optim, ranks * rounds * images)
     if is_first_process():
@@ -215,8 +222,8 @@ def build_module(config: Config, stream: MultiTaskDataModule) -> MultiTaskModule
             *(rounds, images, ranks, optim.encoder_lr, optim.head_lr),
             ", scaled to the batch" if optim is not config.optim else "",
         )
-    kind = ShardedModule if config.trainer.strategy == "fsdp" else MultiTaskModule
-    return kind(
+    module_class = ShardedModule if config.trainer.strategy == "fsdp" else MultiTaskModule
+    return module_class(
         specs,
         config.model,
         optim,

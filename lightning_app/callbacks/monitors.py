@@ -1,27 +1,21 @@
-"""What accompanies training and is not the model's business."""
+"""Speed, progress and learning rates of a training."""
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from rich.console import Console
 
-from datamodules.stream.batch import MultiTaskBatch
-
-log = logging.getLogger(__name__)
-
 
 class Throughput(Callback):
-    """Logs images per second and the share of time that training waits for data.
+    """Logs images per second and the fraction of time that training waits for data.
 
-    Counted per rank from the second step of an epoch on; the first one starts the loader.
-
-    Args:
-        every: optimizer steps between two rows of the log.
+    Counted per rank from the second step of an epoch on, because the first one starts the loader,
+    and logged every so many optimizer steps.
     """
 
     def __init__(self, every: int) -> None:
@@ -35,74 +29,63 @@ class Throughput(Callback):
         """Forget the time between epochs."""
         self._ended = None
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """The time since the last batch ended was spent waiting."""
-        now = time.perf_counter()
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        """Count the time since the last batch ended as waiting."""
         if self._ended is None:
-            self._images, self._waited, self._since = 0, 0.0, now
+            self._images, self._waited = 0, 0.0
         else:
-            self._waited += now - self._ended
+            self._waited += time.perf_counter() - self._ended
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: MultiTaskBatch,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log at the trainer's own interval."""
         now = time.perf_counter()
-        if self._ended is not None:
-            self._images += len(batch.images)
-        else:
+        if self._ended is None:
             self._since = now
+        else:
+            self._images += len(batch.images)
         self._ended = now
         elapsed = now - self._since
         if elapsed > 0 and trainer.global_step % self.every == 0:
             pl_module.log("speed/images_per_second", self._images / elapsed)
             pl_module.log("speed/waiting_for_data", self._waited / elapsed)
             if pl_module.device.type == "cuda":
-                import torch
-
                 used = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
                 pl_module.log("speed/gpu_memory_gib", used)
 
 
 class EpochLine(Callback):
-    """Prints one line per epoch: readable in a terminal and in a batch system's log."""
+    """Prints one line per epoch, readable in a terminal and in a batch system's log."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
         self._started = time.monotonic()
-        self._console = Console(soft_wrap=True, highlight=False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print where the run stands."""
+        """Print epoch, step, losses, speed and time."""
         if not trainer.is_global_zero:
             return
-        seen = trainer.callback_metrics
+        metrics = trainer.callback_metrics
         parts = [f"epoch {trainer.current_epoch + 1}/{self.epochs}", f"step {trainer.global_step}"]
         for label, key in (("loss", "train/loss"), ("validation", "val/summary")):
-            if key in seen:
-                parts.append(f"{label} {float(seen[key]):.3f}")
-        if "speed/images_per_second" in seen:
-            parts.append(f"{float(seen['speed/images_per_second']):.0f} images/s")
-            parts.append(f"{100 * float(seen['speed/waiting_for_data']):.0f} % waiting for data")
+            if key in metrics:
+                parts.append(f"{label} {float(metrics[key]):.3f}")
+        if "speed/images_per_second" in metrics:
+            parts.append(f"{float(metrics['speed/images_per_second']):.0f} images/s")
+            parts.append(f"{100 * float(metrics['speed/waiting_for_data']):.0f} % waiting for data")
         parts.append(f"{time.monotonic() - self._started:.0f} s")
-        self._console.print(" · ".join(parts))
+        Console(soft_wrap=True, highlight=False).print(" · ".join(parts))
 
 
 class LearningRates(LearningRateMonitor):
-    """Lightning's monitor, once per optimizer step and not once per micro-batch of it."""
+    """Lightning's monitor, once per optimizer step instead of once per micro-batch."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Log where a step begins."""
+        """Log at the beginning of a step."""
         if trainer.fit_loop.epoch_loop.batch_idx % trainer.accumulate_grad_batches == 0:
             super().on_train_batch_start(trainer, *args, **kwargs)

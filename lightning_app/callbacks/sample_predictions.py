@@ -1,4 +1,4 @@
-"""Shows predictions on a few validation images, and what validation counted, as pictures."""
+"""Draws predictions on a few validation images, and confusion matrices of the validation."""
 
 from __future__ import annotations
 
@@ -32,29 +32,28 @@ from evaluation.figures.sample_figure import write_panel
 from evaluation.figures.sample_predictions import Panel, above
 from evaluation.run_files import CONFUSION, RECALL
 from lightning_app.loggers.wandb_media import log_panels, log_tallies
-from models.metrics.task_metrics import TaskMetrics
 from models.module import MultiTaskModule
 from models.network.detection_grid import Detections
 from models.network.heads import Prediction
 
 FOLDER = "panels"
 DENSE_IMAGES, IMAGES = 4, 9
-"""Images of a dataset: fewer where each takes a row of its own."""
+"""Images per dataset: fewer where each one takes a row of its own."""
 
-_DPI = 130  # of what validation counted
+_DPI = 130  # of confusion matrices and precision-recall curves
 
 
 class ShowPanels(Callback):
     """Writes `panels/*.png` when training ends, and logs the same to W&B.
 
-    The images are the same every time. Place it before a callback that averages weights: then
+    The images are the same every time. Place it before a callback that averages weights, so that
     panels during training show the averaged ones, as validation does.
 
     Args:
         folder: the run's folder.
-        datasets: of the training, prepared.
+        datasets: training datasets, prepared.
         every: epochs between two sets of panels during training; 0 draws at the end only.
-        seed: of the choice of images.
+        seed: seed of the choice of images.
     """
 
     def __init__(
@@ -68,29 +67,25 @@ class ShowPanels(Callback):
         self._tallies: list[Tally] = []
         self._batches: dict[str, MultiTaskBatch] = {}
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep what was counted, before the module scores and forgets it."""
-        module = _ours(pl_module)
-        board = module.scores["val"]
-        if not isinstance(board, TaskMetrics):
-            raise TypeError(f"expected TaskMetrics, got {type(board).__name__}")
-        self._tallies = read_tallies(board)
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Read the confusion counts before the module computes its scores and resets them."""
+        self._tallies = read_tallies(pl_module.scores["val"])
         epoch = trainer.current_epoch + 1
         if self.every and self._drawn + self.every <= epoch < (trainer.max_epochs or 0):
             self._drawn = epoch
-            self._show(trainer, module)
+            self._show(trainer, pl_module)
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the last panels, and what the last validation counted, on rank 0."""
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Draw the last panels and the counts of the last validation on rank 0."""
         if not trainer.is_global_zero or trainer.interrupted:
             return
-        self._show(trainer, _ours(pl_module))
+        self._show(trainer, pl_module)
         for tally in self._tallies:
             write_tally(tally, self.folder, self._synthetic(tally.spec.dataset))
         log_tallies(trainer.loggers, self._tallies, trainer.global_step)
 
     def _show(self, trainer: pl.Trainer, module: MultiTaskModule) -> None:
-        # All ranks predict, so that one cannot wait for another; one draws.
+        # All ranks predict, so that none waits for another; one draws.
         panels = [panel for name in self.datasets for panel in self._panels(name, module)]
         if trainer.is_global_zero:
             for panel in panels:
@@ -98,24 +93,24 @@ class ShowPanels(Callback):
             log_panels(trainer.loggers, panels, trainer.global_step)
 
     def _panels(self, dataset: str, module: MultiTaskModule) -> list[Panel]:
-        """One panel per task of a dataset; none where nothing is left for validation."""
+        """Return one panel per task of a dataset; none if it has no validation images."""
         if dataset not in self._batches:
             self._batches[dataset] = sample_batch(self.datasets[dataset], dataset, self.seed)
         batch = self._batches[dataset]
         if not len(batch.images):
             return []
-        found = predict(module, batch)
-        limits = {tally.spec.key: tuple(tally.best_thresholds()) for tally in self._tallies}
+        predictions = predict(module, batch)
+        best = {tally.spec.key: tuple(tally.best_thresholds()) for tally in self._tallies}
         panels = []
         for spec in module.model.tasks_of(batch.parts[0]):
-            said = found[spec.key]
+            prediction = predictions[spec.key]
             thresholds: tuple[float, ...] = ()
-            if isinstance(said, Detections):
-                thresholds = limits.get(spec.key, (0.5,) * len(spec.task.classes))
-                said = above(said, thresholds)
-            target = batch.parts[0].targets[spec.task.name]
-            pixels = batch.images.numpy()
-            panels.append(Panel(spec, pixels, target, said, thresholds, self._synthetic(dataset)))
+            if isinstance(prediction, Detections):
+                thresholds = best.get(spec.key, (0.5,) * len(spec.task.classes))
+                prediction = above(prediction, thresholds)
+            target, pixels = batch.parts[0].targets[spec.task.name], batch.images.numpy()
+            synthetic = self._synthetic(dataset)
+            panels.append(Panel(spec, pixels, target, prediction, thresholds, synthetic))
         return panels
 
     def _synthetic(self, dataset: str) -> bool:
@@ -123,13 +118,7 @@ class ShowPanels(Callback):
 
 
 def sample_batch(dataset: DatasetReader, name: str, seed: int) -> MultiTaskBatch:
-    """A few validation images that show what there is, the same ones for the same seed.
-
-    Args:
-        dataset: prepared.
-        name: in the run.
-        seed: of the choice.
-    """
+    """Return a few varied validation images of a prepared dataset, the same for the same seed."""
     store = dataset.store
     dense = any(t.kind in (TaskKind.SEGMENTATION, TaskKind.DETECTION) for t in store.tasks)
     count = DENSE_IMAGES if dense else IMAGES
@@ -143,18 +132,18 @@ def sample_batch(dataset: DatasetReader, name: str, seed: int) -> MultiTaskBatch
 
 
 def predict(module: MultiTaskModule, batch: MultiTaskBatch) -> dict[str, Prediction]:
-    """Predictions by task key, on the CPU; nothing random is drawn and nothing is learnt."""
+    """Return predictions by task key on the CPU, without any effect on training."""
     training = module.training
     module.eval()
     with torch.inference_mode():
         moved = module.on_after_batch_transfer(batch.to(module.device), 0)
-        found = module.predict_step(moved)
+        predictions = module.predict_step(moved)
     module.train(training)
-    return {key: _on_cpu(value) for key, value in found.items()}
+    return {key: _on_cpu(value) for key, value in predictions.items()}
 
 
 def write_tally(tally: Tally, folder: Path, synthetic: bool) -> list[Path]:
-    """Draw what validation counted into `<folder>/<dataset>-<task>-*.png`."""
+    """Draw confusion matrix and curves as `<folder>/<dataset>-<task>-*.png`."""
     note = ", validation" + (" - SYNTHETIC TISSUE" if synthetic else "")
     figures: dict[str, tuple[Figure, str]] = {}
     if tally.confusion is not None:
@@ -174,9 +163,3 @@ def _on_cpu(value: Prediction) -> Prediction:
         parts = (value.boxes, value.scores, value.labels, value.image)
         return Detections(*(part.cpu() for part in parts))
     return value.cpu()
-
-
-def _ours(module: Any) -> MultiTaskModule:
-    if not isinstance(module, MultiTaskModule):
-        raise TypeError(f"expected a MultiTaskModule, got {type(module).__name__}")
-    return module

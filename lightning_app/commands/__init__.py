@@ -1,4 +1,1 @@
-"""One module for each verb of the command line, and the tables they print.
-
-A verb parses nothing and trains nothing itself: it calls what the other wings offer.
-"""
+"""The verbs of the command line and the tables they print; the work is done in other wings."""

@@ -1,4 +1,4 @@
-"""Tables of datasets on the terminal: what there is, and the disk space that the rest takes."""
+"""Tables in the terminal: datasets with their state, and the disk space that they need."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from datamodules.display.cards import table
 from datamodules.download.disk_space import Room, room_for, size_text
 from datamodules.reader import DatasetReader
 
-WIDTH = 150  # columns of a table where no terminal says how many there are
+WIDTH = 150  # columns of a table if the terminal reports fewer
 
 
 def print_list(console: Console, datasets: Sequence[DatasetReader]) -> None:
-    """One line for each dataset."""
-    headings = ("name", "tasks", "organs", "images", "um/px", "licence")
+    """Print one row per dataset."""
+    headings = ("name", "tasks", "organs", "images", "µm/px", "licence")
     shown = Table(*headings, "present?", "prepared?", "verified?")
     for row in table(datasets):
         shown.add_row(
@@ -35,35 +35,37 @@ def print_list(console: Console, datasets: Sequence[DatasetReader]) -> None:
 
 
 def print_room(console: Console, datasets: Sequence[DatasetReader]) -> None:
-    """Say the disk space that fetching and preparing takes, before anything is fetched.
+    """Print the disk space that download and preparation need.
 
     Raises:
-        DownloadError: what is to be fetched does not fit on the disk.
+        DownloadError: the downloads do not fit on the disk.
     """
     rooms = [room_for(dataset) for dataset in datasets]
-    shown = Table("dataset", "to fetch", "raw files take about", "store takes up to")
+    shown = Table("dataset", "download", "raw files need about", "store needs up to")
     for room in rooms:
-        shown.add_row(room.name, _fetched(room), _told(room.raw), _told(room.store))
+        sizes = (size_text(size) if size else "unknown" for size in (room.raw, room.store))
+        shown.add_row(room.name, _download(room), *sizes)
     _print(console, shown)
     data = datasets[0].data
-    root, kept = _nearest(Path(data.root)), _nearest(Path(data.stores))
+    root, stores_root = _nearest(Path(data.root)), _nearest(Path(data.stores))
     raw, stores = sum(room.raw for room in rooms), sum(room.store for room in rooms)
-    free, left = shutil.disk_usage(root).free, shutil.disk_usage(kept).free
+    free, free_stores = (shutil.disk_usage(path).free for path in (root, stores_root))
     console.print(
-        f"disk space: about {size_text(raw)} of raw files in {data.root}, {size_text(free)} are "
-        f"free; up to {size_text(stores)} of stores in {data.stores}, {size_text(left)} are free"
+        f"disk space: about {size_text(raw)} of raw files in {data.root}, {size_text(free)} "
+        f"free; up to {size_text(stores)} of stores in {data.stores}, {size_text(free_stores)} free"
     )
-    fetched = sum(room.raw for room in rooms if not room.by_hand)
-    if fetched > free:
+    downloads = sum(room.raw for room in rooms if not room.by_hand)
+    if downloads > free:
         raise DownloadError(
-            f"what is to be fetched needs {size_text(fetched)} in {data.root}, {size_text(free)} "
-            "are free; make room, name fewer datasets, or set data.root to a larger disk"
+            f"the downloads need {size_text(downloads)} in {data.root}, {size_text(free)} are "
+            "free; free disk space, name fewer datasets, or set data.root to a larger disk"
         )
-    if raw + stores > left if _same_disk(root, kept) else stores > left:
+    same_disk = root.stat().st_dev == stores_root.stat().st_dev
+    if (raw if same_disk else 0) + stores > free_stores:
         console.print("warning: raw files and stores together may not fit")
 
 
-def _fetched(room: Room) -> str:
+def _download(room: Room) -> str:
     if room.by_hand:
         return "by hand"
     if not room.files:
@@ -74,18 +76,10 @@ def _fetched(room: Room) -> str:
     return " and ".join(words)
 
 
-def _told(size: int) -> str:
-    return size_text(size) if size else "unknown"
-
-
 def _nearest(path: Path) -> Path:
-    """The folder itself, or the nearest one above it that is there."""
+    """Return the folder, or its nearest existing parent."""
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
-
-
-def _same_disk(one: Path, other: Path) -> bool:
-    return one.stat().st_dev == other.stat().st_dev
 
 
 def _print(console: Console, shown: Table) -> None:

@@ -22,11 +22,11 @@ from lightning_app.commands.dataset_tables import print_list, print_room
 
 console = Console(soft_wrap=True, highlight=False)
 
-# What only one action needs is imported there: listing datasets must not wait for matplotlib.
+# Imports of a single action are made there: listing datasets must not load matplotlib.
 
 
 def run_datasets(options: argparse.Namespace) -> int:
-    """Carry out an action on the datasets that were named; return the exit code."""
+    """Run an action on the named datasets; return the exit code."""
     if options.action == "readme":
         console.print(f"wrote {write_readme()}")
         return 0
@@ -46,30 +46,30 @@ def run_datasets(options: argparse.Namespace) -> int:
     }[options.action]
     if options.action == "download":
         print_room(console, datasets)
-    codes = [_tried(action, dataset, options) for dataset in datasets]
+    codes = [_run(action, dataset, options) for dataset in datasets]
     if options.action == "verify" and options.duplicates:
         codes.append(_duplicates(datasets))
     return max(codes)
 
 
-def _tried(
+def _run(
     action: Callable[[DatasetReader, argparse.Namespace], int],
     dataset: DatasetReader,
     options: argparse.Namespace,
 ) -> int:
-    """One dataset at fault must not keep the others waiting."""
+    """Run an action on one dataset; its failure must not stop the others."""
     try:
         return action(dataset, options)
     except UserError as error:
-        told = str(error)
-        if not told.startswith(dataset.name):
-            told = f"{dataset.name}: {told}"
-        print(f"error: {told}", file=sys.stderr)
+        message = str(error)
+        if not message.startswith(dataset.name):
+            message = f"{dataset.name}: {message}"
+        print(f"error: {message}", file=sys.stderr)
         return 2
 
 
 def _placed(data: DataConfig, options: argparse.Namespace) -> DataConfig:
-    """Settings with the folders that were named on the command line."""
+    """Return settings with the folders from the command line."""
     root, stores = options.root or data.root, options.stores or data.stores
     return replace(data, root=root, stores=stores)
 
@@ -88,9 +88,8 @@ def _chosen(options: argparse.Namespace) -> list[DatasetReader]:
         raise ConfigError(f"datasets {options.action}: name datasets, or give --all or --recipe")
     unknown = set(options.names) - set(entries)
     if unknown:
-        raise ConfigError(f"{options.recipe} names no dataset '{min(unknown)}'")
-    chosen = options.names or entries
-    return [build(name, entries[name], data) for name in chosen]
+        raise ConfigError(f"{options.recipe}: no dataset '{min(unknown)}'")
+    return [build(name, entries[name], data) for name in options.names or entries]
 
 
 def _prepare(dataset: DatasetReader, options: argparse.Namespace) -> int:
@@ -108,7 +107,7 @@ def _forge(dataset: DatasetReader, options: argparse.Namespace) -> int:
     from datamodules.synthetic.forge import forge
 
     written = forge(dataset, options.seed, options.images)
-    state = "forged (synthetic tissue)" if written else "already there, left as it is"
+    state = "forged (synthetic tissue)" if written else "exists already, unchanged"
     console.print(f"{dataset.name}: {state}: {dataset.root}")
     return 0
 
@@ -133,12 +132,12 @@ def _verify(dataset: DatasetReader, options: argparse.Namespace) -> int:
 
 
 def _duplicates(datasets: list[DatasetReader]) -> int:
-    """Copies within and across what is prepared; to have some is known and no error."""
+    """Report copies within and across prepared datasets; they are no error."""
     from datamodules.checks.duplicates import find_duplicates
 
     for dataset in datasets:
         if not is_prepared(dataset):
-            console.print(f"{dataset.name}: not prepared, so not among what is compared")
+            console.print(f"{dataset.name}: not prepared, therefore not compared")
     stores = {dataset.name: dataset.store for dataset in datasets if is_prepared(dataset)}
     console.print(find_duplicates(stores).text(), markup=False)
     return 0
@@ -160,7 +159,7 @@ def _show(dataset: DatasetReader, options: argparse.Namespace) -> int:
 
 
 def _sheet(dataset: DatasetReader, out: Path | None) -> Path:
-    """Where a contact sheet goes: the file or, so that several do not overwrite it, the folder."""
+    """Return the path of a contact sheet: `out`, or a file of its own in the folder `out`."""
     name = f"{dataset.name}.png"
     if out is None:
         return Path(name)

@@ -1,4 +1,4 @@
-"""The verbs on a finished encoder: `probe`, `embed`, `export`, `report`."""
+"""The verbs on a trained encoder: `probe`, `embed`, `export`, `report`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from lightning_app.loggers.wandb_results import finish, log_files, log_probes
 from lightning_app.pretrain import make_ready
 from lightning_app.publish.embed import embed
 from lightning_app.publish.image_sources import ImageFolder, StorePatches
-from lightning_app.run.encoders import load_all, probe_run
-from lightning_app.run.folder import create_run_folder, provenance
+from lightning_app.run.folder import RunContext, create_run_folder, provenance
+from lightning_app.run.probing import load_all, probe_run
 from models.inference.export import WEIGHTS_FILE, export_encoder
 from models.inference.frozen_encoder import FrozenEncoder, load_encoder
 from models.module import MultiTaskModule
@@ -38,16 +38,14 @@ def run_probe(options: argparse.Namespace) -> int:
     """Probe encoders against baselines; return the exit code."""
     started = time.monotonic()
     overrides = [item for item in options.items if "=" in item]
-    encoders = [item for item in options.items if "=" not in item]
-    encoders = encoders or [
-        str(_newest_run(Path(_probe_config(options.config, [], overrides).out)))
-    ]
-    config = _probe_config(options.config, encoders, overrides)
+    specs = [item for item in options.items if "=" not in item]
+    specs = specs or [str(_newest_run(Path(_probe_config(options.config, [], overrides).out)))]
+    config = _probe_config(options.config, specs, overrides)
     if not config.data.unseen:
         raise ConfigError("data.unseen: names no dataset to probe on")
     unseen = {name: build(name, entry, config.data) for name, entry in config.data.unseen.items()}
-    loaded, baseline = load_all(encoders, config)
-    trained = _training_data(loaded, config)
+    encoders, baseline = load_all(specs, config)
+    trained = _training_data(encoders, config)
     check_overlap(trained, list(unseen.values()), config.probe.allow_overlap)
     make_ready(list(unseen.values()), config)
     folder = options.out or create_run_folder(config)
@@ -55,7 +53,7 @@ def run_probe(options: argparse.Namespace) -> int:
     if not (folder / "config.yaml").is_file():
         save_config(config, folder / "config.yaml")
     origin = _origin(folder, config, unseen, trained)
-    probe_run(folder, loaded, config, unseen, origin, started, baseline)
+    probe_run(RunContext(config, folder, unseen, origin, started), encoders, baseline)
     loggers = wandb_logger(config, folder, origin, "probe")
     log_probes(loggers, folder)
     log_files(loggers, folder)
@@ -65,14 +63,14 @@ def run_probe(options: argparse.Namespace) -> int:
 
 
 def _training_data(encoders: Sequence[FrozenEncoder], config: Config) -> list[Card]:
-    """What encoders say that they were trained on, whichever configuration probes them.
+    """Return what the encoders were trained on, according to their exports and the configuration.
 
-    Training data that the configuration names count as well: an older export may tell nothing.
+    The configuration counts as well, because an older export may lack the information.
     """
-    told: dict[str, Card] = {t.name: t for e in encoders for t in trained_on(e.facts)}
+    cards: dict[str, Card] = {card.name: card for e in encoders for card in trained_on(e.facts)}
     for name, entry in config.data.train.items():
-        told[name] = build(name, entry, config.data)
-    return list(told.values())
+        cards[name] = build(name, entry, config.data)
+    return list(cards.values())
 
 
 def _origin(
@@ -81,27 +79,26 @@ def _origin(
     unseen: Mapping[str, DatasetReader],
     trained: Sequence[Card],
 ) -> dict[str, Any]:
-    """Provenance of a study; in the folder of a training run it keeps what is said there."""
+    """Return the provenance of a study, merged into that of a training run in the same folder."""
     fresh, path = provenance(config, {}, unseen, trained), folder / "provenance.json"
     if not path.is_file():
         return fresh
     earlier = json.loads(path.read_text(encoding="utf-8"))
-    both = {**earlier["datasets"], **fresh["datasets"]}
-    synthetic = earlier["synthetic"] or fresh["synthetic"]
-    warnings = list(dict.fromkeys([*earlier.get("warnings", []), *fresh["warnings"]]))
     return {
         **fresh,
         **earlier,
-        **{"datasets": both, "synthetic": synthetic, "warnings": warnings},
+        "datasets": {**earlier["datasets"], **fresh["datasets"]},
+        "synthetic": earlier["synthetic"] or fresh["synthetic"],
+        "warnings": list(dict.fromkeys([*earlier.get("warnings", []), *fresh["warnings"]])),
     }
 
 
-def _probe_config(path: Path | None, encoders: list[str], overrides: list[str]) -> Config:
-    """The named file, else the first run's own configuration, else the shipped recipe."""
-    paths = [Path(spec) for spec in encoders if Path(spec).exists()]
-    beside = [place / "config.yaml" for path in paths for place in (path, *path.parents[:2])]
-    found = [file for file in beside if file.is_file()]
-    config = load_config(path or (found[0] if found else PROBE_RECIPE), overrides)
+def _probe_config(path: Path | None, specs: list[str], overrides: list[str]) -> Config:
+    """Load the named file, else the first run's own configuration, else the shipped recipe."""
+    places = [Path(spec) for spec in specs if Path(spec).exists()]
+    candidates = (p / "config.yaml" for place in places for p in (place, *place.parents[:2]))
+    own = next((file for file in candidates if file.is_file()), PROBE_RECIPE)
+    config = load_config(path or own, overrides)
     config.name = "probe"
     return config
 
@@ -122,8 +119,8 @@ def run_embed(options: argparse.Namespace) -> int:
         raise ConfigError(f"--batch-size {options.batch_size}: give at least 1")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder = load_encoder(options.encoder, options.size or None, device)
-    stored = options.images.suffix in (".h5", ".hdf5")
-    source = (StorePatches if stored else ImageFolder)(options.images, encoder.input_size)
+    source_class = StorePatches if options.images.suffix in (".h5", ".hdf5") else ImageFolder
+    source = source_class(options.images, encoder.input_size)
     count = embed(encoder, source, options.out, options.batch_size)
     console.print(f"{count} embeddings of {options.images}: {options.out}")
     return 0
@@ -132,7 +129,15 @@ def run_embed(options: argparse.Namespace) -> int:
 def run_export(options: argparse.Namespace) -> int:
     """Write a checkpoint's encoder, or a run's in the hub's layout; return the exit code."""
     if options.source.is_dir():
-        return _export_run(options)
+        from lightning_app.publish import hub  # slow to import
+
+        if options.push:
+            hub.check_name(options.push)
+        folder = hub.write_hub_folder(options.source, options.out, options.push)
+        console.print(f"encoder for timm and the hub: {folder}")
+        if options.push:
+            console.print(f"uploaded: {hub.push(folder, options.push, options.private)}")
+        return 0
     if not options.source.is_file():
         raise ConfigError(f"{options.source}: no such checkpoint or run")
     if options.push:
@@ -141,18 +146,6 @@ def run_export(options: argparse.Namespace) -> int:
         )
     module = MultiTaskModule.from_checkpoint(str(options.source))
     console.print(f"encoder: {export_encoder(module, options.out)}")
-    return 0
-
-
-def _export_run(options: argparse.Namespace) -> int:
-    from lightning_app.publish import hub  # slow to import
-
-    if options.push:
-        hub.check_name(options.push)
-    folder = hub.write_hub_folder(options.source, options.out, options.push)
-    console.print(f"encoder for timm and the hub: {folder}")
-    if options.push:
-        console.print(f"uploaded: {hub.push(folder, options.push, options.private)}")
     return 0
 
 

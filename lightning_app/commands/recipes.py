@@ -1,4 +1,4 @@
-"""Which recipe runs: the real one where there are data, the embedded demo where there are none."""
+"""The choice of a recipe: the real one where there are data, else the demo."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DEMO = Path("configs/demo.yaml")
 
 
 def choose_config(path: Path | None, overrides: list[str]) -> Config:
-    """The configuration of a `pretrain` call.
+    """Return the configuration of a `pretrain` or `ablate` call.
 
-    A file that was named is taken. Otherwise the real recipe is taken when `data.root` was
-    given, or when any of its datasets or stores lies where it looks for them; it then never
-    falls back. Only a machine without any data runs the demo.
+    A named file is used. Otherwise the real recipe is used if `data.root` is given, or if any of
+    its datasets or stores exists; it then never falls back. Only a machine without any data runs
+    the demo.
     """
     if path is not None:
         return load_config(path, overrides)
@@ -36,12 +36,11 @@ def _has_data(config: Config) -> bool:
 
 
 def print_banner(config: Config) -> None:
-    """Say, before anything else, that the tissue is synthetic."""
-    if not config.data.forge:
-        return
-    text = (
-        "[bold]DEMO: the tissue is SYNTHETIC.[/bold] It is drawn by a program, so the scores say "
-        "that the whole chain works,\nnot what an encoder is worth. With real data: "
-        "[bold]make pretrain DATA=<folder of datasets>[/bold]"
-    )
-    Console().print(Panel(text, border_style="yellow"))
+    """Print that the tissue is synthetic, before anything else."""
+    if config.data.forge:
+        text = (
+            "[bold]DEMO: the tissue is SYNTHETIC.[/bold] A program draws it, so the scores show "
+            "that the pipeline works,\nnot how good an encoder is. With real data: "
+            "[bold]make pretrain DATA=<folder of datasets>[/bold]"
+        )
+        Console().print(Panel(text, border_style="yellow"))

@@ -1,9 +1,8 @@
-"""Where numbers go: always a CSV file, W&B unless it is disabled, TensorBoard on request."""
+"""The loggers of a run: always a CSV file, W&B unless disabled, TensorBoard on request."""
 
 from __future__ import annotations
 
 import importlib.util
-import logging
 import netrc
 import os
 import secrets
@@ -22,22 +21,20 @@ from lightning_app.config import Config, to_dict
 from lightning_app.loggers.csv_logger import CsvLog
 from lightning_app.run.processes import is_first_process
 
-log = logging.getLogger(__name__)
-
 
 class SummarisingLogger(WandbLogger):
-    """W&B's logger, whose run summary holds the best and the last value of losses and scores.
+    """W&B's logger, with the best and the last value of losses and scores in the run's summary.
 
-    W&B's own summary is the last value alone. Its patterns of names cannot do it: which one of
-    two that fit a name wins is left to chance, and Lightning has taken the pattern of all names.
+    W&B's own summary is the last value. Its name patterns do not help: if two of them match a
+    name, the choice is undefined, and Lightning already uses the pattern of all names.
     """
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Say how a name is summarised before its first value comes."""
-        known = self.__dict__.setdefault("_summarised", set())
-        for name in metrics.keys() - known:
-            known.add(name)
+        """Define the summary of each new name before its first value."""
+        defined = self.__dict__.setdefault("_defined", set())
+        for name in metrics.keys() - defined:
+            defined.add(name)
             if name.startswith(("train/", "val/", "test/")):
                 self.experiment.define_metric(
                     name,
@@ -49,15 +46,15 @@ class SummarisingLogger(WandbLogger):
 
 
 def best_of(name: str) -> str:
-    """Whether less or more is better, by a metric's last part: "min" or "max"."""
+    """Return whether the least or the largest value of a metric is the best: "min" or "max"."""
     return "min" if name.rsplit("/", 1)[-1] in ("loss", *LOWER_IS_BETTER) else "max"
 
 
 def check_loggers(config: Config) -> None:
-    """Find out before anything is done whether the loggers can be had.
+    """Check before anything else that the loggers are installed.
 
     Raises:
-        ConfigError: TensorBoard is wanted and not installed.
+        ConfigError: TensorBoard is requested and not installed.
     """
     if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
@@ -67,13 +64,7 @@ def check_loggers(config: Config) -> None:
 
 
 def build_loggers(config: Config, folder: Path, origin: Mapping[str, Any]) -> list[Logger]:
-    """The loggers of a training run.
-
-    Args:
-        config: the run's configuration, logged in full.
-        folder: the run's folder; metrics.csv and the files of W&B and TensorBoard go there.
-        origin: provenance, logged beside the configuration.
-    """
+    """Return the loggers of a training run, which write into its folder."""
     loggers: list[Logger] = [CsvLog(folder / "metrics.csv")]
     if config.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
@@ -85,31 +76,33 @@ def wandb_logger(
     folder: Path,
     origin: Mapping[str, Any],
     verb: str,
-    identity: str | None = None,
+    run_id: str | None = None,
 ) -> list[WandbLogger]:
-    """W&B's logger; none where it is disabled.
+    """Return W&B's logger, which logs configuration and provenance; empty if it is disabled.
 
     Args:
-        config: the run's configuration, logged in full.
-        folder: W&B's files go there.
-        origin: provenance, logged beside the configuration.
-        verb: what is done; runs are grouped by it where no group is configured.
-        identity: of the W&B run, to go on with it; a new one if None.
+        config: the run's configuration.
+        folder: folder of W&B's files.
+        origin: provenance.
+        verb: groups runs unless a group is configured.
+        run_id: id of the W&B run to continue; None starts a new one.
     """
     mode = wandb_mode(config.wandb.mode)
     if mode == "disabled":
         return []
-    # What W&B would print at start and end, the program's own summary says in one line.
+    # The program prints one line of its own instead of W&B's messages at start and end.
     wandb.setup(settings=wandb.Settings(silent=True))
+    tags = ["synthetic tissue" if origin["synthetic"] else "real tissue", str(origin["encoder"])]
+    tags += [f"git {origin['commit']}"] if origin["commit"] else []
     logger = SummarisingLogger(
         name=folder.resolve().name,
-        id=identity,
+        id=run_id,
         save_dir=folder,
         project=config.wandb.project,
         entity=config.wandb.entity,
         group=config.wandb.group or verb,
         job_type=verb,
-        tags=[*config.wandb.tags, *_tags(origin)],
+        tags=[*config.wandb.tags, *tags],
         mode=mode,
         config={**to_dict(config), "provenance": dict(origin)},
     )
@@ -117,36 +110,27 @@ def wandb_logger(
 
 
 def _wandb_id(folder: Path) -> str:
-    """The run's id, kept in its folder, so that a resumed run is the same run."""
+    """Return the W&B id stored in a run's folder: a resumed run is the same run."""
     path = folder / "wandb_id.txt"
     if path.is_file():
         return path.read_text().strip()
-    fresh = secrets.token_hex(4)
-    if is_first_process():  # the only one whose logger talks to W&B
-        write_text(path, fresh)
-    return fresh
+    run_id = secrets.token_hex(4)
+    if is_first_process():  # the only one whose logger connects to W&B
+        write_text(path, run_id)
+    return run_id
 
 
-def wandb_mode(wanted: str) -> str:
-    """What "auto" means here: online where a key is configured, else offline; never a prompt."""
-    if wanted != "auto":
-        return wanted
+def wandb_mode(configured: str) -> str:
+    """Resolve "auto": online if a key is configured, else offline; W&B never prompts."""
+    if configured != "auto":
+        return configured
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"]
-    return "online" if _has_key() else "offline"
+    return "online" if os.environ.get("WANDB_API_KEY") or _has_netrc_entry() else "offline"
 
 
-def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
+def _has_netrc_entry() -> bool:
     try:
         return netrc.netrc().authenticators("api.wandb.ai") is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def _tags(origin: Mapping[str, Any]) -> list[str]:
-    tags = ["synthetic tissue" if origin["synthetic"] else "real tissue", str(origin["encoder"])]
-    if origin["commit"]:
-        tags.append(f"git {origin['commit']}")
-    return tags

@@ -1,29 +1,26 @@
-"""metrics.csv: written row by row, whole at every moment, and continued by a resumed run."""
+"""metrics.csv: appended row by row, complete at any moment, and continued by a resumed run."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from datamodules.core.atomic import write_bytes
+from datamodules.core.atomic import write_text
 
 COUNTS = ("epoch", "step")
 
 
 class CsvLog(Logger):
-    """Appends a row per call; new columns renew the file aside and rename it.
+    """Appends a row per call; a new column rewrites the file atomically.
 
     Lightning's own CSV logger deletes the file of an earlier run, and a kill while it adds a
-    column loses the rows so far.
-
-    Args:
-        path: of the file; its folder exists.
+    column loses all rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,12 +30,12 @@ class CsvLog(Logger):
 
     @property
     def name(self) -> str:
-        """None of its own: the run's folder says it."""
+        """Empty: the run's folder has the name."""
         return ""
 
     @property
     def version(self) -> str:
-        """None of its own: the run's folder says it."""
+        """Empty: the run's folder has the version."""
         return ""
 
     @property
@@ -48,58 +45,42 @@ class CsvLog(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml holds them."""
+        """Do nothing: config.yaml holds the settings."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Append a row.
-
-        Args:
-            metrics: numbers by name.
-            step: row n is logged after n + 1 optimizer steps.
-        """
-        row = {key: _number(key, value) for key, value in metrics.items()} | {"step": step}
+        """Append a row; row n is logged after n + 1 optimizer steps."""
+        row = {k: int(v) if k in COUNTS else float(v) for k, v in metrics.items()} | {"step": step}
         if not row.keys() <= set(self._columns):
-            rows = read_rows(self.path)
-            self._columns = sorted({*self._columns, *row})
-            self._renew(rows)
+            self._rewrite(read_rows(self.path), {*self._columns, *row})
         with self.path.open("ab", buffering=0) as file:
-            file.write(_lines(self._columns, [row]))  # one call: a kill leaves no mixture
+            # One call: a kill cannot mix two rows.
+            file.write(_lines(self._columns, [row]).encode())
 
     @rank_zero_only
     def continue_after(self, steps: int) -> None:
-        """Keep the rows up to a checkpoint; training will write the later ones again.
-
-        Args:
-            steps: optimizer steps behind the checkpoint.
-        """
-        rows = [row for row in read_rows(self.path) if int(row["step"]) < steps]
-        self._columns = sorted({key for row in rows for key in row})
+        """Keep the rows up to a checkpoint after `steps`; training writes later ones again."""
         if self.path.is_file():
-            self._renew(rows)
+            rows = [row for row in read_rows(self.path) if int(row["step"]) < steps]
+            self._rewrite(rows, {key for row in rows for key in row})
 
-    def _renew(self, rows: list[dict[str, str]]) -> None:
+    def _rewrite(self, rows: list[dict[str, str]], columns: set[str]) -> None:
+        self._columns = sorted(columns)
         header = dict(zip(self._columns, self._columns, strict=True))
-        write_bytes(self.path, _lines(self._columns, [header, *rows]))
+        write_text(self.path, _lines(self._columns, [header, *rows]))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a file, without empty cells and without a last line that a kill cut short."""
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
+    """Return the rows of a file without empty cells, and without a truncated last line."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    complete = text[: text.rfind("\n") + 1]
     return [
         {key: value for key, value in row.items() if value}
-        for row in csv.DictReader(io.StringIO(whole, newline=""))
+        for row in csv.DictReader(io.StringIO(complete, newline=""))
     ]
 
 
-def _lines(columns: list[str], rows: list[dict[str, Any]] | list[dict[str, str]]) -> bytes:
+def _lines(columns: list[str], rows: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO(newline="")
     csv.DictWriter(text, columns, restval="", lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
-
-
-def _number(key: str, value: Any) -> int | float:
-    return int(value) if key in COUNTS else float(value)
+    return text.getvalue()

@@ -1,6 +1,6 @@
-"""Silence for what libraries say at every start and a user can do nothing about.
+"""Filters for library messages at every start that a user can do nothing about.
 
-What a user needs to know this program says itself; what is not listed here is still shown.
+Everything else is shown.
 """
 
 from __future__ import annotations
@@ -9,13 +9,8 @@ import logging
 import warnings
 
 _LOGGERS = (
-    "pytorch_lightning",
-    "lightning_fabric",
-    "lightning",
-    "faster_coco_eval",
-    "httpx",
-    "httpcore",
-    "urllib3",
+    *("pytorch_lightning", "lightning_fabric", "lightning"),
+    *("faster_coco_eval", "httpx", "httpcore", "urllib3"),
 )
 _WARNINGS = (
     # The run's folder holds config.yaml before the CSV logger starts; it deletes only its own file.
@@ -24,22 +19,22 @@ _WARNINGS = (
     r"Found \d+ module\(s\) in eval mode at the start of training",
     # The module moves and normalises batches for every data module.
     r"You have overridden `(transfer_batch_to_device|on_after_batch_transfer)`",
-    # Few workers suit the machine; `speed/waiting_for_data` says whether they suffice.
+    # The number of workers fits the machine; `speed/waiting_for_data` shows whether it suffices.
     r"The '.*dataloader' does not have many workers",
     r"The number of training batches .* is smaller than the logging interval",
     # Lightning's own use of torch.
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     # 1 x 1 convolutions in channels-last memory: the strides differ in name only.
     r"Grad strides do not match bucket view strides",
-    # Heads hand on slices, and nothing is done to them in place.
+    # Heads pass slices on and never change them in place.
     r"FSDP2-wrapped module .* returned a view tensor",
-    # Without a GPU there is nothing to pin for.
+    # Without a GPU there is no need for pinned memory.
     r"'pin_memory' argument is set as true but no accelerator is found",
 )
 
 
-def hush() -> None:
-    """Quiet the libraries of a training run. Their levels are set on import, so import first."""
+def install_log_filters() -> None:
+    """Silence these loggers and warnings. Lightning sets levels on import, so import it first."""
     import pytorch_lightning  # noqa: F401
 
     for name in _LOGGERS:

@@ -1,4 +1,4 @@
-"""Features of many images, for whatever comes after: written in batches, taken up again."""
+"""Features of many images, written in batches and continued after an interruption."""
 
 from __future__ import annotations
 
@@ -22,21 +22,18 @@ _BLOCK = 4096  # rows copied at a time
 
 
 def embed(encoder: FrozenEncoder, source: Source, out: Path, batch_size: int) -> int:
-    """Embed all images of a source and write an HDF5 file, complete or not at all.
+    """Embed all images of a source, write an HDF5 file atomically and return the image count.
 
-    The file holds `features` float32 (n, d), the source's columns (n, ...) and, as attributes,
-    the encoder's name, timm name and digest, the input size in pixels and what the source says of
-    itself. Until it is complete, features lie in `.<name>.partial` beside it, whole batches of
-    which the same call takes up again after an interruption.
+    The file holds `features` (n, d) float32, the source's columns (n, ...) and, as attributes,
+    the encoder's name, timm name and digest, the input size in pixels and the attributes of the
+    source. Until then the features are in `.<name>.partial` beside it; after an interruption, the
+    same call continues after its last complete batch.
 
     Args:
         encoder: frozen encoder; its input size is the source's.
-        source: of images.
+        source: the images.
         out: HDF5 file to write.
         batch_size: images per forward pass.
-
-    Returns:
-        How many images were embedded.
 
     Raises:
         UserError: an image cannot be read.
@@ -45,50 +42,49 @@ def embed(encoder: FrozenEncoder, source: Source, out: Path, batch_size: int) ->
     partial = partial_path(out)
     side = encoder.input_size
     width = encoder.embed(torch.zeros(1, side, side, 3, dtype=torch.uint8)).shape[1]
-    done = _taken_up(encoder, source, partial, batch_size, width)
-    with partial.open("ab") as file, progress_display(out.name) as steps:
+    done = _resume(encoder, source, partial, batch_size, width)
+    with partial.open("ab") as file, progress_display(out.name) as progress:
         for start in range(done, len(source), batch_size):
             rows = range(start, min(start + batch_size, len(source)))
             values = encoder.embed(torch.from_numpy(source.read(rows)))
             file.write(values.numpy().tobytes())
             file.flush()
-            steps("embedding", 0, len(rows))
+            progress("embedding", 0, len(rows))
     _publish(encoder, source, partial, out, width)
     return len(source)
 
 
-def _taken_up(
+def _resume(
     encoder: FrozenEncoder, source: Source, partial: Path, batch_size: int, width: int
 ) -> int:
-    """How many images an interrupted call has embedded already, in whole batches."""
+    """Return the number of images that an interrupted call embedded in complete batches."""
     wanted = {
         "encoder": encoder.digest,
         "input_size": encoder.input_size,
-        "source": source.identity(),
+        "source": source.digest,
         "batch_size": batch_size,
     }
     facts = partial.with_suffix(".json")
-    same = facts.is_file() and partial.is_file() and json.loads(facts.read_text()) == wanted
-    if not same:
+    if not (facts.is_file() and partial.is_file() and json.loads(facts.read_text()) == wanted):
         partial.write_bytes(b"")
         write_json(facts, wanted)
         return 0
-    row = 4 * width  # bytes
-    whole = partial.stat().st_size // (row * batch_size) * batch_size
-    if partial.stat().st_size >= row * len(source):
-        whole = len(source)
-    os.truncate(partial, row * whole)
-    if whole:
-        log.info("%d of %d embeddings were there already", whole, len(source))
-    return whole
+    row_bytes, written = 4 * width, partial.stat().st_size
+    done = written // (row_bytes * batch_size) * batch_size
+    if written >= row_bytes * len(source):
+        done = len(source)
+    os.truncate(partial, row_bytes * done)
+    if done:
+        log.info("%d of %d embeddings exist already", done, len(source))
+    return done
 
 
 def _publish(encoder: FrozenEncoder, source: Source, partial: Path, out: Path, width: int) -> None:
     features = np.memmap(partial, np.float32, "r", shape=(len(source), width))
     with atomic_path(out) as complete, h5py.File(complete, "w") as file:
-        written = file.create_dataset("features", features.shape, np.float32)
+        dataset = file.create_dataset("features", features.shape, np.float32)
         for start in range(0, len(features), _BLOCK):
-            written[start : start + _BLOCK] = features[start : start + _BLOCK]
+            dataset[start : start + _BLOCK] = features[start : start + _BLOCK]
         for name, values in source.columns().items():
             text = isinstance(values, list)
             file.create_dataset(name, data=values, dtype=h5py.string_dtype() if text else None)
@@ -97,7 +93,7 @@ def _publish(encoder: FrozenEncoder, source: Source, partial: Path, out: Path, w
             timm_name=encoder.facts["timm_name"],
             digest=encoder.digest,
             input_size=encoder.input_size,
-            **source.attributes(),
+            **source.attributes,
         )
     partial.unlink()
     partial.with_suffix(".json").unlink()

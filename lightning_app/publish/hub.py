@@ -1,4 +1,4 @@
-"""A finished run's encoder as the Hugging Face hub and timm read it, and its upload."""
+"""Export of a finished run in the layout of timm and the Hugging Face hub, and its upload."""
 
 from __future__ import annotations
 
@@ -22,34 +22,30 @@ from lightning_app.publish.model_card import CARD_FILE, loading_lines
 from models.inference.export import FACTS_FILE
 from models.inference.frozen_encoder import load_encoder
 
-# The licence of the weights follows from the data: the card's own words say how.
-_FRONT = """---
+# The licence of the weights follows from the data; the card itself states the terms.
+_FRONT_MATTER = """---
 library_name: timm
 pipeline_tag: image-feature-extraction
 license: other
 license_name: terms-of-the-training-data
-tags:
-- timm
-- histology
-- pathology
-- feature-extraction
+tags: [timm, histology, pathology, feature-extraction]
 ---
 """
 
 
 def write_hub_folder(run: Path, folder: Path, name: str = "") -> Path:
-    """Write `config.json`, `model.safetensors` and `README.md`.
+    """Write `config.json`, `model.safetensors`, `encoder.json` and `README.md`; return the folder.
 
-    `timm.create_model("local-dir:<folder>")` gives the encoder, and
-    `timm.create_model("hf-hub:<owner>/<name>", pretrained=True)` does once it is uploaded.
+    `timm.create_model("local-dir:<folder>", pretrained=True)` loads the encoder, and
+    `timm.create_model("hf-hub:<owner>/<name>", pretrained=True)` does after the upload.
 
     Args:
         run: folder of a finished run.
-        folder: to write; must be new or empty.
-        name: "owner/name" on the hub, for the card's lines; empty where there is none.
+        folder: folder to write; must be new or empty.
+        name: "owner/name" on the hub, for the card; empty if there is none.
 
     Raises:
-        ConfigError: the folder holds something, or the run has no model card.
+        ConfigError: the folder is not empty, or the run has no model card.
         WeightsError: the run has no export, or a damaged one.
     """
     if folder.exists() and any(folder.iterdir()):
@@ -63,19 +59,18 @@ def write_hub_folder(run: Path, folder: Path, name: str = "") -> Path:
         **{key: facts[key] for key in ("mean", "std", "interpolation")},
         "crop_pct": 1.0,
     }
-    card = (run / CARD_FILE).read_text(encoding="utf-8")
-    here = f"hf-hub:{name}" if name else f"local-dir:{folder.name}"
-    short = f'import timm\nencoder = timm.create_model("{here}", pretrained=True).eval()\n'
-    text = _FRONT + card.replace(loading_lines(facts), short)
+    source = f"hf-hub:{name}" if name else f"local-dir:{folder.name}"
+    loading = f'import timm\nencoder = timm.create_model("{source}", pretrained=True).eval()\n'
+    card = (run / CARD_FILE).read_text(encoding="utf-8").replace(loading_lines(facts), loading)
     with atomic_folder(folder) as partial:
         save_for_hf(model, str(partial), safe_serialization=True, data_config=data)
-        (partial / "README.md").write_text(text, encoding="utf-8")
+        (partial / "README.md").write_text(_FRONT_MATTER + card, encoding="utf-8")
         shutil.copyfile(run / FACTS_FILE, partial / FACTS_FILE)
     return folder
 
 
 def check_name(name: str) -> None:
-    """Whether a name is "owner/name" as the hub wants it.
+    """Check that a repository name is "owner/name".
 
     Raises:
         ConfigError: it is not.
@@ -89,12 +84,9 @@ def check_name(name: str) -> None:
 
 
 def push(folder: Path, name: str, private: bool) -> str:
-    """Upload a folder of `write_hub_folder`; return its address.
+    """Upload a folder of `write_hub_folder`; return the address of the commit.
 
-    Args:
-        folder: what to upload, whole.
-        name: "owner/name"; the repository is made where it is missing.
-        private: whether a new repository is.
+    A missing repository is created, as a private one if requested.
 
     Raises:
         WeightsError: no access token, or the hub refuses or cannot be reached.
@@ -102,7 +94,7 @@ def push(folder: Path, name: str, private: bool) -> str:
     api = HfApi(library_name="timm")
     try:
         api.create_repo(name, private=private, exist_ok=True)
-        done = api.upload_folder(repo_id=name, folder_path=folder, commit_message="Add encoder")
+        commit = api.upload_folder(repo_id=name, folder_path=folder, commit_message="Add encoder")
     except LocalTokenNotFoundError as error:
         raise WeightsError(
             f"--push {name}: no access token; run `hf auth login` or set HF_TOKEN"
@@ -112,4 +104,4 @@ def push(folder: Path, name: str, private: bool) -> str:
         raise WeightsError(
             f"--push {name}: {reason}; {folder} is complete and can be uploaded later"
         ) from error
-    return str(done.commit_url)
+    return str(commit.commit_url)

@@ -1,4 +1,4 @@
-"""Where images to embed come from: a folder of files, or a prepared store."""
+"""Sources of images to embed: a folder of files, or a prepared store."""
 
 from __future__ import annotations
 
@@ -19,39 +19,37 @@ from datamodules.store.reader import Store
 from datamodules.store.tiling import Tiler, View
 from datamodules.stream.transforms import Transform
 
-_READERS = 4  # threads; decoding leaves Python's lock
+_READERS = 4  # threads; decoding releases Python's lock
 
 
 class Source(Protocol):
-    """Images in a fixed order, each of them once."""
+    """Images in a fixed order.
 
-    def __len__(self) -> int:
-        """How many."""
+    Attributes:
+        digest: a digest that changes with the images.
+        attributes: facts about all images, by name.
+    """
 
-    def identity(self) -> str:
-        """A digest that changes when the images do."""
+    digest: str
+    attributes: Mapping[str, Any]
+
+    def __len__(self) -> int: ...
 
     def read(self, rows: range) -> NDArray[np.uint8]:
-        """Some of them at the network's input size, uint8 (n, size, size, 3)."""
+        """Return images at the size of the network's input, (n, size, size, 3) uint8."""
 
     def columns(self) -> Mapping[str, Any]:
-        """What is kept beside the features, by name, a row for each image."""
-
-    def attributes(self) -> Mapping[str, Any]:
-        """What is true of all of them."""
+        """Return what is stored beside the features: by name, one row per image."""
 
 
 class ImageFolder:
-    """Every image file below a folder, in order of path.
+    """All image files below a folder, in order of path.
 
-    An image is scaled until its shorter side fits the input, and its centre is taken.
-
-    Args:
-        folder: searched with all folders below it.
-        size: side of the network input in pixels.
+    An image is scaled until its shorter side is `size` pixels, and its centre is used. The only
+    column is `paths`, relative to the folder.
 
     Raises:
-        DatasetNotFoundError: no image lies there.
+        DatasetNotFoundError: the folder holds no image.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -59,70 +57,62 @@ class ImageFolder:
         self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         if not self.paths:
             raise DatasetNotFoundError(f"{folder}: no image file there or below")
+        facts = [(path, path.stat()) for path in self.paths]
+        text = "".join(f"{path}|{stat.st_size}|{stat.st_mtime_ns}\n" for path, stat in facts)
+        self.digest = hashlib.sha256(text.encode()).hexdigest()
+        self.attributes: Mapping[str, Any] = {"source": str(folder)}
         self._tiler = Tiler((), size, View.WHOLE, 0.0)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def identity(self) -> str:
-        """Digest of names, sizes and times of the files."""
-        total = hashlib.sha256()
-        for path in self.paths:
-            facts = path.stat()
-            total.update(f"{path}|{facts.st_size}|{facts.st_mtime_ns}\n".encode())
-        return total.hexdigest()
-
     def read(self, rows: range) -> NDArray[np.uint8]:
-        """Decode some.
+        """Decode images.
 
         Raises:
             ImageError: an image does not decode.
         """
         with ThreadPoolExecutor(_READERS) as pool:
-            found = pool.map(self._one, self.paths[rows.start : rows.stop])
-            return np.stack(list(found))
+            return np.stack(list(pool.map(self._read_one, self.paths[rows.start : rows.stop])))
 
     def columns(self) -> Mapping[str, Any]:
-        """`paths`, relative to the folder."""
+        """Return the paths."""
         return {"paths": [str(path.relative_to(self.folder)) for path in self.paths]}
 
-    def attributes(self) -> Mapping[str, Any]:
-        """The folder."""
-        return {"source": str(self.folder)}
-
-    def _one(self, path: Path) -> NDArray[np.uint8]:
+    def _read_one(self, path: Path) -> NDArray[np.uint8]:
         return self._tiler.cut(read_image(path), {}, 0.0)[0].image
 
 
 class StorePatches:
-    """Every patch of a prepared store, in its order, scaled to the input as in probes.
+    """All patches of a prepared store, in its order, scaled to `size` pixels as in probes.
 
-    Args:
-        path: the .h5 file.
-        size: side of the network input in pixels.
+    Columns are `paths` of the sources, `coordinates` in their pixels, `splits` and `groups`.
 
     Raises:
-        StoreError: there is no such store, or it is damaged.
+        StoreError: the store is missing or damaged.
     """
 
     def __init__(self, path: Path, size: int) -> None:
         self.store = Store(path)
+        self.digest = self.store.digest
+        self.attributes: Mapping[str, Any] = {
+            "source": str(path),
+            "store_digest": self.digest,
+            "mpp": self.store.mpp,  # 0 if unknown
+            "patch_size": self.store.side,
+        }
         self._transform = Transform(size, ())
 
     def __len__(self) -> int:
         return len(self.store)
 
-    def identity(self) -> str:
-        """The store's own digest of its content."""
-        return self.store.digest
-
     def read(self, rows: range) -> NDArray[np.uint8]:
-        """Read and scale some."""
+        """Read and scale patches."""
         images = self.store.images(np.arange(rows.start, rows.stop))
         return np.stack([self._transform(image, {}, 0)[0] for image in images])
 
     def columns(self) -> Mapping[str, Any]:
-        """`paths` of the sources, `coordinates` in their pixels, `splits` and `groups`."""
+        """Return origin, split and group of every patch."""
         with h5py.File(self.store.path, "r") as file:
             names = file["sources"].asstr()[:]
             paths, coordinates = names[file["source"][:]].tolist(), file["xy"][:]
@@ -131,13 +121,4 @@ class StorePatches:
             "coordinates": coordinates,
             "splits": [SPLITS[number] for number in self.store.split],
             "groups": [self.store.group_names[number] for number in self.store.group],
-        }
-
-    def attributes(self) -> Mapping[str, Any]:
-        """The store, its digest, and um/px of its patches (0 where unknown)."""
-        return {
-            "source": str(self.store.path),
-            "store_digest": self.store.digest,
-            "mpp": self.store.mpp,
-            "patch_size": self.store.side,
         }

@@ -1,4 +1,4 @@
-"""The model card: what somebody must know who is handed a trained encoder and nothing else."""
+"""The model card: everything that a user needs to know about a trained encoder."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from datamodules.core.atomic import write_text
 from models.inference.export import FACTS_FILE, WEIGHTS_FILE
 
 CARD_FILE = "MODEL_CARD.md"
-_SYNTHETIC = (
-    "> **SYNTHETIC: this encoder was trained on tissue drawn by a program.** It shows that the\n"
-    "> chain works; it is not fit for any use on real images.\n"
-)
 _SPLITS = {"test": "published test split", "val": "validation, held out of training"}
-_BASES = {
-    "imagenet": "ImageNet weights",
-    "random": "random weights",
-}
+_BASES = {"imagenet": "ImageNet weights", "random": "random weights"}
 
 
 def write_model_card(
@@ -28,48 +23,37 @@ def write_model_card(
     scores: Mapping[str, float],
     splits: Mapping[str, str],
 ) -> Path:
-    """Write `MODEL_CARD.md` beside an exported encoder.
+    """Write `MODEL_CARD.md` beside an exported encoder and return its path.
 
     Args:
-        folder: with `encoder.safetensors` and `encoder.json`.
+        folder: folder with `encoder.safetensors` and `encoder.json`.
         origin: provenance of the run.
-        scores: of the final weights, by "dataset/task/metric".
-        splits: by dataset, whether they are of "test" or "val" images.
-
-    Returns:
-        Path of the card.
+        scores: scores of the final weights by "dataset/task/metric".
+        splits: "test" or "val" by dataset: the images behind the scores.
     """
     facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
-    trained = {name: of for name, of in origin["datasets"].items() if of["role"] == "train"}
-    sections = [
-        f"# {facts['timm_name']}, pretrained on histology\n",
-        *([_SYNTHETIC] if any(dataset["synthetic"] for dataset in trained.values()) else []),
-        _what(facts, origin, len(trained)),
-        _loading(facts),
-        _input(facts),
-        _data(trained, origin["licence_line"]),
-        _scores(scores, splits),
-        _provenance(facts, origin),
-    ]
-    path = folder / CARD_FILE
-    write_text(path, "\n".join(sections))
-    return path
-
-
-def _what(facts: Mapping[str, Any], origin: Mapping[str, Any], datasets: int) -> str:
+    trained = {name: d for name, d in origin["datasets"].items() if d["role"] == "train"}
+    by_task: dict[tuple[str, str], list[str]] = {}
+    for key, value in scores.items():
+        dataset, task, metric = key.split("/")
+        by_task.setdefault((dataset, task), []).append(f"{metric} {value:.3f}")
     weights = str(origin["weights"])
-    base = _BASES.get(weights, f"the weights in `{Path(weights).name}`")
-    return (
-        f"An image encoder (timm `{facts['timm_name']}`, embeddings of {facts['embedding_dim']} "
-        f"numbers) for H&E-stained tissue. It started from {base} and was trained on "
-        f"{datasets} datasets at once, each with heads of its own, which are not part of it. "
-        "It is meant for research: as frozen features, or as a start for fine-tuning. "
-        "It is no medical device.\n"
+    text = _template().render(
+        facts=facts,
+        origin=origin,
+        trained=trained,
+        synthetic=any(dataset["synthetic"] for dataset in trained.values()),
+        base=_BASES.get(weights, f"the weights in `{Path(weights).name}`"),
+        loading=loading_lines(facts),
+        scores=by_task,
+        splits={name: _SPLITS[split] for name, split in splits.items()},
     )
+    write_text(folder / CARD_FILE, text)
+    return folder / CARD_FILE
 
 
 def loading_lines(facts: Mapping[str, Any]) -> str:
-    """Three lines of Python that load the export from its own folder."""
+    """Return three lines of Python that load the export from its own folder."""
     kwargs = "".join(f", {key}={value!r}" for key, value in facts["model_kwargs"].items())
     return (
         "import timm, safetensors.torch\n"
@@ -78,67 +62,15 @@ def loading_lines(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _loading(facts: Mapping[str, Any]) -> str:
-    return f"## Loading\n\n```python\n{loading_lines(facts)}```\n"
-
-
-def _input(facts: Mapping[str, Any]) -> str:
-    mean, std = (", ".join(f"{v:g}" for v in facts[key]) for key in ("mean", "std"))
-    side = facts["input_size"]
-    return (
-        "## Input\n\n"
-        f"RGB, {side} x {side} px, resized with {facts['interpolation']} interpolation, values "
-        f"from 0 to 1, then per channel mean {mean} subtracted and divided by {std}.\n"
+def _template() -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=False,  # Markdown
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
     )
-
-
-def _data(trained: Mapping[str, Mapping[str, Any]], licence_line: str) -> str:
-    rows = [
-        f"| {_cell(dataset['title'])} | {_tasks(dataset)} | {dataset['images']} | "
-        f"{_resolution(dataset['mpp'])} | {_cell(dataset['licence'])} | "
-        f"`{name}` {dataset['digest'][:12]} |"
-        for name, dataset in trained.items()
-    ]
-    head = "| dataset | tasks | patches | um/px | licence | store |\n|---|---|---|---|---|---|"
-    table = "\n".join([head, *rows])
-    return f"## Training data\n\n{table}\n\nTerms: {licence_line}.\n"
-
-
-def _tasks(dataset: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} ({kind})" for name, kind in dataset["tasks"].items())
-
-
-def _resolution(mpp: float) -> str:
-    return f"{mpp:.3g}" if mpp else "unknown"
-
-
-def _scores(scores: Mapping[str, float], splits: Mapping[str, str]) -> str:
-    """One row per task."""
-    rows: dict[tuple[str, str], list[str]] = {}
-    for key, value in scores.items():
-        dataset, task, metric = key.split("/")
-        rows.setdefault((dataset, task), []).append(f"{metric} {value:.3f}")
-    if not rows:
-        return "## Scores\n\nNothing was held out to score.\n"
-    head = "| dataset | images | task | scores after training |\n|---|---|---|---|"
-    lines = [
-        f"| {name} | {_SPLITS[splits[name]]} | {task} | {', '.join(found)} |"
-        for (name, task), found in rows.items()
-    ]
-    return "\n".join(["## Scores\n", head, *lines, ""])
-
-
-def _provenance(facts: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
-    return (
-        "## Provenance\n\n"
-        f"- Run: {origin['title']}\n"
-        f"- Commit: {origin['commit'] or 'unknown'} (a plus sign: with uncommitted changes)\n"
-        f"- Versions: {versions}\n"
-        f"- Weights: sha256 {facts['digest']} over names, types, shapes and values\n"
-    )
-
-
-def _cell(text: str) -> str:
-    """A pipe would end the table's cell."""
-    return text.replace("|", "\\|")
+    environment.filters["cell"] = lambda text: text.replace("|", "\\|")  # it would end the cell
+    environment.filters["numbers"] = lambda values: ", ".join(f"{value:g}" for value in values)
+    return environment.get_template("model_card.md.j2")

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written whole or not at all, found again, and checked."""
+"""Checkpoint files: written atomically, found and checked."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LAST = "last.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the final place, flushes to the disk and renames.
+    """Writes a checkpoint beside its final place, flushes it to the disk and renames it.
 
-    Lightning's own writes into the system's temporary folder first, which can be another, smaller
-    disk; moving from there is a copy that a kill leaves half done.
+    Lightning writes into the system's temporary folder first, which may be on another, smaller
+    disk; a kill during the copy from there leaves half a file.
     """
 
     def save_checkpoint(
@@ -30,72 +30,50 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            TrainingError: the disk takes no more; older checkpoints are as they were.
+            TrainingError: the disk is full or not writable; older checkpoints are intact.
         """
         path = Path(path)
         try:
             with atomic_path(path, unique=False) as partial, partial.open("wb") as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
-            # torch wraps what the system says in errors of its own.
             older = checkpoints_in(path.parent)
-            left = f"{older[0]} is intact" if older else "there is no older one"
-            run = path.parent.parent
+            intact = f"{older[0]} is intact" if older else "there is no older one"
             raise TrainingError(
-                f"{path}: the checkpoint cannot be written ({_system_reason(error)}); {left}. "
-                f"Make room and go on with resume={run}"
+                f"{path}: the checkpoint cannot be written ({_system_reason(error)}); {intact}. "
+                f"Free disk space and continue with resume={path.parent.parent}"
             ) from error
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """All checkpoints of a folder, the newest first."""
+    """Return all checkpoints of a folder, the newest first."""
     return sorted(folder.glob("step*.ckpt"), reverse=True)
 
 
 def newest_readable(folder: Path) -> tuple[Path, int] | None:
-    """The newest checkpoint that can be read, and the optimizer steps behind it.
+    """Return the newest readable checkpoint and its optimizer steps; None if there is no file.
 
-    Damaged ones are renamed, so that nothing takes them for good again.
-
-    Returns:
-        None where training never came to a checkpoint.
+    A damaged checkpoint is renamed, so that no later run tries it again.
 
     Raises:
-        TrainingError: there are some and all are damaged.
+        TrainingError: there are checkpoints, and all are damaged.
     """
-    found = checkpoints_in(folder)
     problem = ""
-    for path in found:
+    for path in checkpoints_in(folder):
         try:
-            steps = optimizer_steps(path)
-        except TrainingError as error:
-            problem = str(error)
-            log.warning("%s; going on from an older one", problem)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            return path, int(content["global_step"])
+        except Exception as error:  # torch reports damage in many ways
+            problem = f"{path}: cannot be read ({' '.join(str(error).split())[:160]})"
+            log.warning("%s; trying an older one", problem)
             path.rename(path.with_name(f"{path.name}.damaged"))
-            continue
-        return path, steps
-    if found:
+    if problem:
         raise TrainingError(f"{problem}, and there is no older one; start a new run")
     return None
 
 
-def optimizer_steps(path: Path) -> int:
-    """Optimizer steps behind a checkpoint.
-
-    Raises:
-        TrainingError: the file is damaged.
-    """
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return int(content["global_step"])
-    except Exception as error:
-        # torch reports damage in many ways; the cause is in the message.
-        reason = " ".join(str(error).split())[:160]
-        raise TrainingError(f"{path}: cannot be read ({reason})") from error
-
-
 def _system_reason(error: BaseException) -> str:
-    """What the system said, behind whatever torch made of it."""
+    """Return the operating system's message, which torch wraps in errors of its own."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:

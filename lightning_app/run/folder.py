@@ -1,4 +1,4 @@
-"""The folder of a run and what it says about its own origin."""
+"""The folder of a run, and the provenance of its results."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,62 +19,76 @@ from datamodules.reader import DatasetReader
 from lightning_app.config import Config, save_config
 
 PACKAGES = (
-    "torch",
-    "torchvision",
-    "pytorch-lightning",
-    "timm",
-    "albumentations",
-    "scikit-learn",
-    "h5py",
-    "numpy",
-    "wandb",
+    *("torch", "torchvision", "pytorch-lightning", "timm", "albumentations"),
+    *("scikit-learn", "h5py", "numpy", "wandb"),
 )
 _CLAIM = ".claim"
 
 
+@dataclass(frozen=True)
+class RunContext:
+    """What the parts of a run share.
+
+    Attributes:
+        config: the run's configuration.
+        folder: the run's folder.
+        unseen: the datasets to probe on, prepared.
+        origin: provenance of the run.
+        started: `time.monotonic()` at the start of the run.
+    """
+
+    config: Config
+    folder: Path
+    unseen: Mapping[str, DatasetReader]
+    origin: Mapping[str, Any]
+    started: float
+
+
 def create_run_folder(config: Config) -> Path:
-    """Make `<out>/<name>-<time>` and write the resolved configuration into it."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = Path(config.out) / f"{config.name}-{stamp}"
+    """Create `<out>/<name>-<time>` and write the resolved configuration into it."""
+    name = f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(config.out) / name
     attempt = 1
     while folder.exists():
         attempt += 1
-        folder = Path(config.out) / f"{config.name}-{stamp}-{attempt}"
+        folder = Path(config.out) / f"{name}-{attempt}"
     folder.mkdir(parents=True)
     save_config(config, folder / "config.yaml")
     return folder
 
 
 def claim(folder: Path) -> None:
-    """Mark a run as worked on by this process, for as long as it lives.
+    """Lock a run for as long as this process lives.
 
     Raises:
-        ConfigError: another process works on it.
+        ConfigError: another process holds the lock.
     """
     descriptor = os.open(folder / _CLAIM, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        # Not flock: loader processes would inherit that and outlive a killed trainer by seconds.
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    if not _lock(descriptor):
         os.close(descriptor)
-        raise ConfigError(
-            f"resume={folder}: another process is training this run; wait until it ends"
-        ) from error
+        message = "another process is training this run; wait until it ends"
+        raise ConfigError(f"resume={folder}: {message}")
 
 
 def is_claimed(folder: Path) -> bool:
-    """Whether another process works on a run."""
+    """Return whether another process works on a run."""
     try:
         descriptor = os.open(folder / _CLAIM, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        return not _lock(descriptor)
     finally:
         os.close(descriptor)
-    return False
+
+
+def _lock(descriptor: int) -> bool:
+    # Not flock: loader processes would inherit it and outlive a killed trainer by seconds.
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def provenance(
@@ -82,13 +97,9 @@ def provenance(
     unseen: Mapping[str, DatasetReader],
     elsewhere: Sequence[Card] = (),
 ) -> dict[str, Any]:
-    """Everything that says where a result comes from; needs the stores.
+    """Return commit, versions, datasets and licences behind a result; needs the stores.
 
-    Args:
-        config: everything about the run.
-        train: datasets that train the encoder.
-        unseen: datasets for probes.
-        elsewhere: what encoders that are only probed here were trained on.
+    Training data of encoders that are only probed here are in `elsewhere`.
     """
     datasets, trained = {**train, **unseen}, list(train.values())
     shared = overlap([*trained, *elsewhere], list(unseen.values()))
@@ -96,7 +107,10 @@ def provenance(
         "title": config.name,
         "synthetic": any(dataset.store.synthetic for dataset in datasets.values()),
         "commit": git_commit(),
-        "versions": versions(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
         "encoder": config.model.encoder,
         "weights": config.model.weights,
         "datasets": {
@@ -109,7 +123,7 @@ def provenance(
 
 
 def describe(dataset: DatasetReader) -> dict[str, Any]:
-    """A prepared dataset in the terms of a report."""
+    """Return the facts of a prepared dataset that a report needs."""
     store = dataset.store
     return {
         "title": dataset.title,
@@ -126,23 +140,15 @@ def describe(dataset: DatasetReader) -> dict[str, Any]:
 
 
 def git_commit() -> str:
-    """The checked-out commit, with a plus sign where files differ from it; empty outside git."""
+    """Return the commit, with a plus sign if files differ from it; empty outside git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
     try:
-        here = Path(__file__).parent
-        commit = _git(here, "rev-parse", "--short=12", "HEAD")
-        changed = _git(here, "status", "--porcelain", "--untracked-files=no")
+        commit = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):
         return ""
     return commit + ("+" if changed else "")
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that decide a result."""
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **found}
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    result = subprocess.run(command, check=True, capture_output=True, text=True)
-    return result.stdout.strip()

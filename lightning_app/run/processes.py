@@ -1,4 +1,4 @@
-"""The processes of one run: who starts them, how many there are, and what the first decides."""
+"""The processes of one run: their launcher, their number, and the decisions of the first one."""
 
 from __future__ import annotations
 
@@ -20,15 +20,13 @@ from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Str
 from datamodules.core.errors import ConfigError
 from lightning_app.config import TrainerConfig
 
-PATIENCE = timedelta(minutes=10)
+TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others in one collective call. Nothing that one rank does alone
-takes so long: data are prepared before the first call, probes follow the last one."""
-
-_WATCH_S = 2.0
+takes that long: data are prepared before the first call, probes follow the last one."""
 
 
 def launcher() -> ClusterEnvironment | None:
-    """What torchrun or SLURM says about this process; None where neither started it."""
+    """Return the environment of torchrun or SLURM; None if neither started this process."""
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
     if SLURMEnvironment.detect():
@@ -37,56 +35,54 @@ def launcher() -> ClusterEnvironment | None:
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that talks: rank 0 under every launcher."""
+    """Return whether this is rank 0, under any launcher; only rank 0 prints and logs."""
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 
 
-def decided(name: str, decide: Callable[[], str]) -> str:
-    """What the first process of the run decides; the others are told.
+def decide_once(name: str, decide: Callable[[], str]) -> str:
+    """Return on all ranks what `decide` returns in the run's first process.
 
-    Args:
-        name: of the question, the same on all ranks; each is asked once.
-        decide: called in the first process only.
+    Each decision needs a name of its own, the same on all ranks.
     """
     environment = launcher()
     key = f"HISTOLOGY_{name.upper()}"
     if environment is None:
-        # Lightning starts the others later, as copies of this process with its environment.
+        # Lightning starts the others later, with a copy of this process's environment.
         if is_first_process():
             os.environ[key] = decide()
         return os.environ[key]
     if environment.world_size() == 1:
         return decide()
-    store = _store()
+    rank = environment.global_rank()
+    store = _store(environment.main_address, environment.main_port, rank)
     key = f"{key}_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    if environment.global_rank() == 0:
+    if rank == 0:
         store.set(key, decide())
     return str(store.get(key).decode())
 
 
 @cache
-def _store() -> Any:
-    """Where ranks leave each other notes before Lightning brings them together.
+def _store(address: str, port: int, rank: int) -> Any:
+    """Return a key-value store for ranks that Lightning has not connected yet.
 
-    Under torchrun it is the agent's. Elsewhere rank 0 serves it for as long as it lives, on a port
-    beside that of the training.
+    Under torchrun it is the agent's. Elsewhere rank 0 serves it until it exits, on a port beside
+    that of the training.
     """
-    environment = launcher()
-    if environment is None:
-        raise RuntimeError("ranks that Lightning starts need no store")
-    served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    port = environment.main_port if served else environment.main_port + 10_000
-    first = environment.global_rank() == 0 and not served
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return dist.TCPStore(  # type: ignore[attr-defined]
-        environment.main_address, port, is_master=first, timeout=PATIENCE, wait_for_workers=False
+        address,
+        port if agent else port + 10_000,
+        is_master=rank == 0 and not agent,
+        timeout=TIMEOUT,
+        wait_for_workers=False,
     )
 
 
 def devices_and_nodes(settings: TrainerConfig) -> tuple[int | str, int]:
-    """Processes per node and nodes: what torchrun or SLURM started, else what is configured.
+    """Return processes per node and nodes: as torchrun or SLURM started them, else as configured.
 
     Raises:
-        ConfigError: the configuration asks for something else than what was started.
+        ConfigError: the configuration contradicts the launcher.
     """
     wanted = settings.devices
     environment = launcher()
@@ -95,8 +91,8 @@ def devices_and_nodes(settings: TrainerConfig) -> tuple[int | str, int]:
             return 1, settings.nodes
         return int(wanted) if wanted.isdigit() else wanted, settings.nodes
     world = environment.world_size()
-    here = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or world
-    per_node = int(here)
+    local = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or world
+    per_node = int(local)
     nodes = world // per_node
     if wanted not in ("auto", "-1", str(per_node)) or settings.nodes not in (1, nodes):
         raise ConfigError(
@@ -106,35 +102,36 @@ def devices_and_nodes(settings: TrainerConfig) -> tuple[int | str, int]:
     return per_node, nodes
 
 
-def world_size(devices: int | str, nodes: int, accelerator: str) -> int:
-    """Number of ranks of the run to come."""
+def world_size(settings: TrainerConfig) -> int:
+    """Return the number of ranks that the run will have."""
+    devices, nodes = devices_and_nodes(settings)
     if isinstance(devices, int):
         return devices * nodes
-    listed = [part for part in devices.split(",") if part.strip()]
     if devices not in ("auto", "-1"):
-        return len(listed) * nodes
-    return (torch.cuda.device_count() if accelerator != "cpu" else 1) * nodes
+        return nodes * sum(bool(part.strip()) for part in devices.split(","))
+    return nodes * (torch.cuda.device_count() if settings.accelerator != "cpu" else 1)
 
 
-def strategy(wanted: str, ranks: int) -> str | Strategy:
-    """Lightning's strategy; distributed ones with our patience in place of half an hour."""
-    if wanted == "fsdp":
+def strategy(settings: TrainerConfig) -> str | Strategy:
+    """Return Lightning's strategy; distributed ones time out after 10 minutes instead of 30."""
+    ranks = world_size(settings)
+    if settings.strategy == "fsdp":
         return ModelParallelStrategy(
             data_parallel_size=ranks,
             tensor_parallel_size=1,
             save_distributed_checkpoint=False,  # one file, as with every other strategy
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
-    if wanted == "ddp" or (wanted == "auto" and ranks > 1):
-        return DDPStrategy(timeout=PATIENCE)
-    return wanted
+    if settings.strategy == "ddp" or ranks > 1:
+        return DDPStrategy(timeout=TIMEOUT)
+    return settings.strategy
 
 
-def leave_with_the_first() -> None:
-    """End this process when the one that started it is gone, killed for instance.
+def exit_with_parent() -> None:
+    """Exit this process when the one that started it is gone, for example killed.
 
-    Lightning's launcher looks after its children only while it lives; a rank left behind would
-    hold its device until the collective call times out. torchrun and SLURM do this themselves.
+    Lightning's launcher watches its children only while it lives; an orphaned rank would hold its
+    device until the collective call times out. torchrun and SLURM end their processes themselves.
     """
     if launcher() is None and not is_first_process():
         threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
@@ -142,5 +139,5 @@ def leave_with_the_first() -> None:
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(_WATCH_S)
+        time.sleep(2)
     os._exit(1)

@@ -1,1 +1,1 @@
-"""Building the Trainer, and turning its failures into one line of advice."""
+"""The configured Lightning trainer, and user-facing messages for its failures."""

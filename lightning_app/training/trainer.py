@@ -1,8 +1,10 @@
-"""Lightning's trainer, set up for a run."""
+"""Lightning's trainer, configured for a run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -13,7 +15,7 @@ from datamodules.multitask import MultiTaskDataModule
 from lightning_app.config import Config
 from lightning_app.loggers.build import build_loggers
 from lightning_app.run.checkpoint_io import AtomicCheckpointIO
-from lightning_app.run.processes import devices_and_nodes, strategy, world_size
+from lightning_app.run.processes import devices_and_nodes, strategy
 
 
 def build_trainer(
@@ -21,22 +23,21 @@ def build_trainer(
     folder: Path,
     stream: MultiTaskDataModule,
     callbacks: list[Callback],
-    origin: dict[str, object],
+    origin: Mapping[str, Any],
 ) -> pl.Trainer:
-    """Lightning's trainer with what this project needs of it.
+    """Build the trainer of a run in its folder.
 
     Raises:
         ConfigError: devices or strategy that Lightning does not know or this machine lacks.
     """
     settings = config.trainer
     devices, nodes = devices_and_nodes(settings)
-    ranks = world_size(devices, nodes, settings.accelerator)
     try:
         return pl.Trainer(
             accelerator=settings.accelerator,
             devices=devices,
             num_nodes=nodes,
-            strategy=strategy(settings.strategy, ranks),
+            strategy=strategy(settings),
             plugins=[AtomicCheckpointIO()],
             precision=settings.precision,
             sync_batchnorm=settings.sync_batchnorm,
@@ -60,18 +61,18 @@ def build_trainer(
 
 
 def check_sharding(config: Config) -> None:
-    """Refuse what a sharded training cannot do.
+    """Refuse settings that a sharded training does not support.
 
     Raises:
-        ConfigError: a setting that needs whole weights on one rank while training goes on.
+        ConfigError: a setting needs whole weights on one rank during training.
     """
     if config.trainer.strategy != "fsdp":
         return
-    for set_so, told in (
+    for refused, remedy in (
         (config.optim.ema_decay > 0, "optim.ema_decay=0: sharded weights are not averaged"),
         (config.probe.every > 0, "probe.every=0: no rank has the whole encoder before the end"),
-        (config.model.compile, "model.compile=false: not together with sharding"),
+        (config.model.compile, "model.compile=false: it does not work with sharding"),
         (config.trainer.precision == "16-mixed", "trainer.precision=bf16-mixed or 32-true"),
     ):
-        if set_so:
-            raise ConfigError(f"trainer.strategy=fsdp: set {told}")
+        if refused:
+            raise ConfigError(f"trainer.strategy=fsdp: set {remedy}")

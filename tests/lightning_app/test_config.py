@@ -15,13 +15,13 @@ def test_every_shipped_recipe_fits_the_schema(path: Path) -> None:
     assert config.data.train or config.data.unseen
 
 
-def test_an_override_wins_over_the_file() -> None:
+def test_an_override_takes_precedence_over_the_file() -> None:
     config = load_config(Path("configs/demo.yaml"), ["data.train.glas.weights.glands=5", "seed=3"])
     assert config.data.train["glas"].weights["glands"] == 5
     assert config.data.seed == config.seed == 3
 
 
-def test_the_resolved_configuration_reads_back_the_same(tmp_path: Path) -> None:
+def test_a_saved_configuration_loads_unchanged(tmp_path: Path) -> None:
     config = load_config(Path("configs/real_small.yaml"), ["optim.schedule=constant"])
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
@@ -41,7 +41,7 @@ def test_the_resolved_configuration_reads_back_the_same(tmp_path: Path) -> None:
         ("data: {train: [a]}", ["bad.yaml"]),
     ],
 )
-def test_a_wrong_file_is_answered_with_the_full_key_and_the_nearest_right_one(
+def test_an_invalid_file_is_reported_with_the_full_key_and_the_nearest_valid_one(
     tmp_path: Path, text: str, expected: list[str]
 ) -> None:
     path = tmp_path / "bad.yaml"
@@ -67,7 +67,7 @@ def test_a_wrong_file_is_answered_with_the_full_key_and_the_nearest_right_one(
         ("probe.sizes=[10,-3]", r"probe.sizes=\[10, -3\]: must be at least 0"),
     ],
 )
-def test_a_wrong_override_is_named(override: str, expected: str) -> None:
+def test_an_invalid_override_is_named(override: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected) as caught:
         load_config(None, [override])
     assert override.partition("=")[0] in str(caught.value)
@@ -78,7 +78,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "absent.yaml")
 
 
-def test_sharding_refuses_what_needs_whole_weights_while_training():
+def test_sharding_refuses_settings_that_need_whole_weights_during_training():
     demo = Path(__file__).resolve().parents[2] / "configs/demo.yaml"
     with pytest.raises(ConfigError, match=r"strategy=fsdp: set optim\.ema_decay=0"):
         check_sharding(load_config(demo, ["trainer.strategy=fsdp"]))

@@ -1,4 +1,4 @@
-"""The whole line in small: from nothing to a report, as a user calls it."""
+"""The whole pipeline in small, from no data to a report, as a user calls it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def demo(repository: Path, place: Path) -> tuple[Path, str]:
 
 
 @pytest.mark.slow
-def test_without_data_the_demo_runs_and_says_that_its_tissue_is_synthetic(
+def test_without_data_the_demo_runs_and_labels_its_tissue_as_synthetic(
     demo: tuple[Path, str],
 ) -> None:
     folder, printed = demo
@@ -83,7 +83,7 @@ def test_without_data_the_demo_runs_and_says_that_its_tissue_is_synthetic(
 
 
 @pytest.mark.slow
-def test_a_run_folder_holds_everything_that_the_readme_promises(demo: tuple[Path, str]) -> None:
+def test_a_run_folder_holds_all_files_that_the_readme_lists(demo: tuple[Path, str]) -> None:
     folder, _ = demo
     for name in (
         "config.yaml",
@@ -120,7 +120,7 @@ def test_a_run_folder_holds_everything_that_the_readme_promises(demo: tuple[Path
 
 
 @pytest.mark.slow
-def test_the_final_weights_are_scored_on_published_test_images_else_on_validation(
+def test_final_weights_are_scored_on_published_test_images_or_else_on_validation(
     demo: tuple[Path, str],
 ) -> None:
     folder, _ = demo
@@ -149,7 +149,7 @@ def test_the_final_weights_are_scored_on_published_test_images_else_on_validatio
 
 
 @pytest.mark.slow
-def test_the_offline_wandb_run_holds_everything_that_is_to_be_looked_at(
+def test_the_offline_wandb_run_holds_all_metrics_pictures_and_files(
     demo: tuple[Path, str],
 ) -> None:
     folder, _ = demo
@@ -186,11 +186,11 @@ def test_the_offline_wandb_run_holds_everything_that_is_to_be_looked_at(
     for chart in ("confusion", "precision_recall"):
         assert {f"{chart}/{task}_table.nrows" for task in sorts} <= set(logged)
 
-    said = summary(records)
+    values = summary(records)
     for task, kind in tasks.items():
         losses, scores = logged[f"train/{task}/loss"], logged[f"val/{task}/{metric[kind]}"]
-        assert said[f"train/{task}/loss"] == {"min": min(losses), "last": losses[-1]}
-        assert said[f"val/{task}/{metric[kind]}"] == {"max": max(scores), "last": scores[-1]}
+        assert values[f"train/{task}/loss"] == {"min": min(losses), "last": losses[-1]}
+        assert values[f"val/{task}/{metric[kind]}"] == {"max": max(scores), "last": scores[-1]}
 
     probes = pd.read_csv(folder / "probes.csv")
     assert logged["probes.nrows"] == [len(probes)]
@@ -202,7 +202,7 @@ def test_the_offline_wandb_run_holds_everything_that_is_to_be_looked_at(
         for curve in study["curves"]:
             for labels, score in zip(study["labels"], curve["scores"], strict=True):
                 key = f"probe/{name}/{curve['encoder']}/{labels:g}"
-                assert said[key] == pytest.approx(score["value"]), key
+                assert values[key] == pytest.approx(score["value"]), key
     assert logged["probe_scores.nrows"] == [3 * 2 * 2]  # datasets, encoders, sizes
     files = artifacts_of(records)
     assert {"encoder.safetensors", "encoder.json", "MODEL_CARD.md"} == files["encoder"]
@@ -231,7 +231,7 @@ def test_the_exported_weights_are_the_averaged_ones(demo: tuple[Path, str]) -> N
 
 
 @pytest.mark.slow
-def test_every_encoder_is_probed_on_every_unseen_dataset_size_and_repeat(
+def test_every_encoder_is_probed_on_every_unseen_dataset_with_every_size_and_repeat(
     demo: tuple[Path, str],
 ) -> None:
     folder, _ = demo
@@ -264,10 +264,10 @@ def test_a_finished_run_can_be_probed_embedded_exported_and_reported_again(
         {name: rows[same].reset_index(drop=True) for name, rows in table.groupby("encoder")}
         for table in (pd.read_csv(f / "probes.csv") for f in (folder, place / "again"))
     )
-    mine = {folder.name, f"{folder.name}-last", "bare"}
-    assert set(new) == {*mine, "random:test_convnext"}
+    copies = {folder.name, f"{folder.name}-last", "bare"}
+    assert set(new) == {*copies, "random:test_convnext"}
     for name, rows in new.items():
-        pd.testing.assert_frame_equal(rows, old[folder.name if name in mine else name])
+        pd.testing.assert_frame_equal(rows, old[folder.name if name in copies else name])
 
     records = read_records(place / "again")
     (started,) = of_type(records, "run")
@@ -306,7 +306,7 @@ def test_a_trainer_that_cannot_be_built_leaves_no_run_folder(
     assert sorted((place / "runs").iterdir()) == before
 
 
-def test_bad_input_is_one_line_with_exit_code_2(
+def test_bad_input_gives_one_line_and_exit_code_2(
     repository: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,15 +1,15 @@
-"""Runs small trainings in several lives, each but the last of a run ended by a signal.
+"""Runs small trainings in several attempts; a signal ends each but the last one of a run.
 
 Run as a script by test_resume.py: `python kill_and_resume_script.py FOLDER SETTINGS RUNS`.
-SETTINGS is a JSON list of settings of all runs, "key=value". RUNS is a JSON object: by the name of
-a run the moments at which one of its lives ends, one after the other:
+SETTINGS is a JSON list of settings of all runs, "key=value". RUNS is a JSON object: by name of a
+run, when to end its attempts, one entry each:
 
     {"at": hook, "step": n}    from that optimizer step on, with an optional "signal", or "within"
                                so many steps
-    {"seconds": t}             wherever the life is then
+    {"seconds": t}             after its start
 
-What starts slowly is imported once; every life is a fork that trains as the program would, except
-that it draws no predictions.
+Slow imports happen once; every attempt is a fork that trains as the program does, except that it
+draws no predictions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from datamodules.multitask import MultiTaskDataModule
 from lightning_app import pretrain as train
 from lightning_app.callbacks.sample_predictions import ShowPanels
 from lightning_app.config import Config
-from lightning_app.loggers.log_filters import hush
+from lightning_app.loggers.log_filters import install_log_filters
 from lightning_app.run.resume import newest_unfinished
 from tests.support.train_ranks import leave_out, small_run
 
@@ -44,8 +44,8 @@ class EndAt(Callback):
     Args:
         at: the hook.
         step: optimizer steps before.
-        number: of the signal.
-        within: steps that go on meanwhile, in parts of how long one takes; 0 ends it at once.
+        number: number of the signal.
+        within: delay as a fraction of the duration of a step; 0 ends it at once.
     """
 
     def __init__(self, at: str, step: int, number: int, within: float) -> None:
@@ -69,8 +69,8 @@ class EndAt(Callback):
                 os.kill(os.getpid(), number)
 
 
-def live(config: Config, kill: dict[str, Any] | None) -> int:
-    """Train in a process of its own until the run or this life ends; return the exit code."""
+def attempt(config: Config, kill: dict[str, Any] | None) -> int:
+    """Train in a process of its own until the run or this attempt ends; return the exit code."""
     process = os.fork()
     if process:
         if kill and "seconds" in kill:
@@ -107,23 +107,23 @@ def live(config: Config, kill: dict[str, Any] | None) -> int:
 
 
 def newest(out: Path) -> int:
-    """Optimizer steps behind the newest checkpoint."""
-    found = out.glob("*/checkpoints/step*.ckpt")
-    return max((int(path.stem.removeprefix("step")) for path in found), default=0)
+    """Return the optimizer steps of the newest checkpoint."""
+    paths = out.glob("*/checkpoints/step*.ckpt")
+    return max((int(path.stem.removeprefix("step")) for path in paths), default=0)
 
 
 def main() -> None:
-    """Live, again and again."""
+    """Run the attempts of each run until one succeeds."""
     folder, settings, runs = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
     torch.set_num_threads(1)
-    hush()
+    install_log_filters()
     config = small_run(folder, *settings)
     stream = MultiTaskDataModule(config.data)
     train.make_ready(list(stream.datasets.values()), config)  # its processes must not be forked
     for name, kills in runs.items():
         config = small_run(folder, *settings, f"out={folder}/{name}")
         for kill in [*kills, None]:
-            code = live(config, kill)
+            code = attempt(config, kill)
             print(f"{name}: {code} at {newest(folder / name)}", flush=True)
             if code == 0:
                 break

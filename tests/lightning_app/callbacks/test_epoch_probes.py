@@ -1,4 +1,4 @@
-"""Probes while training goes on: they limit themselves, disturb nothing and may fail."""
+"""Probes during training: they keep to a budget, change nothing and may fail."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def place(small_folder: Callable[[str], Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def probed(place: Path) -> Path:
-    """A run that was probed after every epoch."""
+    """A run with a probe after every epoch."""
     return pretrain(probed_run(place, "probe.every=1", "name=probed"))
 
 
 @pytest.mark.slow
-def test_a_probed_training_keeps_a_table_and_curves_over_its_epochs(probed: Path) -> None:
+def test_a_training_with_probes_writes_a_table_and_curves_over_epochs(probed: Path) -> None:
     course = pd.read_csv(probed / "probe_course.csv")
     assert course["epoch"].unique().tolist() == [1, 2], "the last epoch has the study at the end"
     assert course["step"].unique().tolist() == [2, 4]
@@ -42,15 +42,15 @@ def test_a_probed_training_keeps_a_table_and_curves_over_its_epochs(probed: Path
     baseline = course[course["encoder"] == "random:test_convnext"]
     assert baseline["difference"].isna().all()
     np.testing.assert_array_equal(*(baseline[baseline["epoch"] == e]["value"] for e in (1, 2)))
-    mine = course[course["encoder"] == probed.name]
-    gain = mine["value"].to_numpy() - baseline["value"].to_numpy()
-    np.testing.assert_allclose(mine["difference"], gain, atol=1e-12)
-    assert ((mine["low"] <= mine["value"]) & (mine["value"] <= mine["high"])).all()
+    rows = course[course["encoder"] == probed.name]
+    gain = rows["value"].to_numpy() - baseline["value"].to_numpy()
+    np.testing.assert_allclose(rows["difference"], gain, atol=1e-12)
+    assert ((rows["low"] <= rows["value"]) & (rows["value"] <= rows["high"])).all()
 
     logged = pd.read_csv(probed / "metrics.csv")
     columns = [c for c in logged.columns if c.startswith("probe/breastpathq/mse_6")]
     assert sorted(columns) == ["probe/breastpathq/mse_6", "probe/breastpathq/mse_6_gain"]
-    few = mine[mine["size"] == 6]
+    few = rows[rows["size"] == 6]
     seen = logged.dropna(subset="probe/breastpathq/mse_6")
     assert seen["step"].tolist() == [1, 3]
     np.testing.assert_allclose(seen["probe/breastpathq/mse_6"], few["value"])
@@ -59,20 +59,20 @@ def test_a_probed_training_keeps_a_table_and_curves_over_its_epochs(probed: Path
 
 
 @pytest.mark.slow
-def test_training_is_the_same_to_the_last_bit_with_probes_without_and_with_failing_ones(
+def test_training_is_bit_identical_with_without_and_with_failing_probes(
     place: Path, probed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = pretrain(probed_run(place, "name=plain"))
     assert not (plain / "probe_course.csv").exists()
     hurried = pretrain(probed_run(place, "name=hurried", "probe.every=1", "probe.every_budget=0"))
-    assert "time was over" in caplog.text and "training goes on" in caplog.text
+    assert "time was over" in caplog.text and "training continues" in caplog.text
     expected = torch.load(plain / "checkpoints/last.ckpt", weights_only=True)
     for run in (probed, hurried):
-        found = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+        actual = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
         for part in ("state_dict", "current_model_state"):
-            assert found[part].keys() == expected[part].keys()
+            assert actual[part].keys() == expected[part].keys()
             for key, value in expected[part].items():
-                assert torch.equal(found[part][key], value), key
+                assert torch.equal(actual[part][key], value), key
     pd.testing.assert_frame_equal(
         pd.read_csv(probed / "probes.csv").drop(columns="encoder"),
         pd.read_csv(plain / "probes.csv").drop(columns="encoder"),
@@ -80,7 +80,7 @@ def test_training_is_the_same_to_the_last_bit_with_probes_without_and_with_faili
 
 
 @pytest.mark.slow
-def test_whatever_breaks_a_probe_training_goes_on_and_its_result_is_kept(place: Path) -> None:
+def test_any_failure_of_a_probe_leaves_training_and_its_result_intact(place: Path) -> None:
     config = probed_run(place, "name=broken", "probe.every=1")
     config.data.stores = str(place / "stores")
     features = place / "stores" / "features"
@@ -98,7 +98,7 @@ def test_whatever_breaks_a_probe_training_goes_on_and_its_result_is_kept(place: 
 
 
 @pytest.mark.slow
-def test_the_other_rank_waits_for_a_probe_that_lasts_longer_than_the_time_out(place: Path) -> None:
+def test_the_other_rank_waits_for_a_probe_longer_than_the_timeout(place: Path) -> None:
     out = place / "two"
     out.mkdir()
     environment = {

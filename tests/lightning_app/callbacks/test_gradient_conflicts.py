@@ -1,4 +1,4 @@
-"""Gradients of tasks against each other: the right numbers, and training as if nobody looked."""
+"""Gradient conflicts: correct numbers, and no effect on training."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ NAMES = tuple(TASKS)
 
 
 def rows_of(trainer) -> dict[int, dict[str, float]]:
-    """What was logged about gradients, by optimizer step."""
+    """Logged gradient metrics by optimizer step."""
     return {s: row for s, row in trainer.logger.rows if any("gradients/" in key for key in row)}
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_training_does_not_change_by_a_bit_when_gradients_are_compared(tmp_path, checkpointing):
+def test_training_is_bit_identical_when_gradients_are_compared(tmp_path, checkpointing):
     states = []
     for callbacks in ([], [GradientConflicts(1)]):
         torch.manual_seed(0)
@@ -45,7 +45,7 @@ def test_training_does_not_change_by_a_bit_when_gradients_are_compared(tmp_path,
 
 
 def test_norms_and_cosines_are_those_of_the_tasks_gradients(tmp_path):
-    found = rows_of(fit(make(), tmp_path, callbacks=[GradientConflicts(1)]))[0]
+    metrics = rows_of(fit(make(), tmp_path, callbacks=[GradientConflicts(1)]))[0]
     module = make()
     module.micro_batch_loss(module.on_after_batch_transfer(draw(NAMES, images=3), 0))
     weight = module.model.encoder.model.stages[3].blocks[1].mlp.fc2.weight
@@ -53,17 +53,17 @@ def test_norms_and_cosines_are_those_of_the_tasks_gradients(tmp_path):
         key: torch.autograd.grad(loss, weight, retain_graph=True)[0].flatten()
         for key, loss in module.losses.items()
     }
-    pairs = [key for key in found if "cosine" in key]
+    pairs = [key for key in metrics if "cosine" in key]
     assert len(pairs) == len(SPECS) * (len(SPECS) - 1) // 2
     for key in pairs:
         one, other = (by_task[name] for name in key.removeprefix("gradients/cosine/").split("|"))
         cosine = one @ other / (one.norm() * other.norm())
-        assert found[key] == pytest.approx(cosine.item(), abs=1e-4)
+        assert metrics[key] == pytest.approx(cosine.item(), abs=1e-4)
     for key, gradient in by_task.items():
-        assert found[f"gradients/{key}/norm"] == pytest.approx(gradient.norm().item(), rel=1e-3)
+        assert metrics[f"gradients/{key}/norm"] == pytest.approx(gradient.norm().item(), rel=1e-3)
 
 
-def test_what_is_logged_does_not_depend_on_the_tasks_per_micro_batch(tmp_path):
+def test_logged_values_do_not_depend_on_the_tasks_per_micro_batch(tmp_path):
     whole, split = (
         rows_of(
             fit(make(micro_batches_per_round=groups), tmp_path, callbacks=[GradientConflicts(2)])
@@ -97,7 +97,7 @@ def test_cosines_with_a_gradient_of_zero_are_left_out():
     ("name", "expected"),
     [
         ("resnet18", "layer4.1.conv2.weight"),
-        ("tf_efficientnet_lite0", "blocks.6.0.conv_pwl.weight"),  # not the head's: no map sees it
+        ("tf_efficientnet_lite0", "blocks.6.0.conv_pwl.weight"),  # not conv_head: no map uses it
         ("vit_tiny_patch16_224", "blocks.11.mlp.fc2.weight"),
         ("swin_tiny_patch4_window7_224", "layers.3.blocks.1.mlp.fc2.weight"),
         ("densenet121", "features.denseblock4.denselayer16.conv2.weight"),
@@ -107,32 +107,32 @@ def test_gradients_are_compared_at_the_last_weight_that_all_heads_depend_on(name
     size = 96 if name.startswith(("swin", "vit")) else 64
     encoder = Encoder(tiny_model(encoder=name), size)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    found = last_shared_weight(encoder)
-    (where,) = [key for key, weight in encoder.model.named_parameters() if weight is found]
-    assert where == expected
+    shared = last_shared_weight(encoder)
+    (key,) = [key for key, weight in encoder.model.named_parameters() if weight is shared]
+    assert key == expected
     assert encoder.training
     assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
 
 
-def test_where_the_encoders_end_is_frozen_training_goes_on_without_a_comparison(tmp_path, caplog):
+def test_a_frozen_encoder_end_is_not_compared_and_training_continues(tmp_path, caplog):
     module = make()
     module.model.encoder.requires_grad_(False)
     trainer = fit(module, tmp_path, callbacks=[GradientConflicts(1)])
     assert rows_of(trainer) == {}
-    assert "not compared: the encoder's end is frozen" in caplog.text
+    assert "not compared: the end of the encoder is frozen" in caplog.text
     head_only = Encoder(tiny_model(encoder="tf_efficientnet_lite0"), SIZE).requires_grad_(False)
     head_only.model.conv_head.requires_grad_(True)
     assert last_shared_weight(head_only) is None
 
 
-def test_weights_in_pieces_are_not_compared_and_learned_balancing_is_refused(tmp_path, caplog):
+def test_sharded_weights_are_not_compared_and_learned_balancing_is_refused(tmp_path, caplog):
     dist.init_process_group("gloo", f"file://{tmp_path}/ranks", rank=0, world_size=1)
     try:
         mesh = init_device_mesh("cpu", (1,))
         module = MultiTaskModule(SPECS, tiny_model(channels_last=False), optim(), SIZE)
         fully_shard(module.model, mesh=mesh)
         GradientConflicts(1).on_fit_start(pl.Trainer(accelerator="cpu", logger=False), module)
-        assert "FSDP cuts weights into pieces" in caplog.text
+        assert "FSDP shards the encoder's weights" in caplog.text
         with pytest.raises(ConfigError, match=r"balancing=uncertainty.*strategy=ddp"):
             check_training("uncertainty", module, None)
     finally:

@@ -1,4 +1,4 @@
-"""Numbers that are not finite never reach the weights, and memory that runs out is told of."""
+"""Non-finite numbers never reach the weights, and failures are explained in one line."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from datamodules.core.errors import StoreError, TrainingError
 from lightning_app.callbacks.finish import ProbeAtEnd
 from lightning_app.callbacks.sample_predictions import ShowPanels
 from lightning_app.pretrain import Run, assemble
-from lightning_app.training.error_messages import explained
+from lightning_app.training.error_messages import explain
 from tests.support.train_ranks import leave_out, small_run
 
 TASK = "nct_crc/tissue"
 
 
 class Spoil(Callback):
-    """Spoils a task at one optimizer step, and looks at the weights behind it."""
+    """Makes a task non-finite at one optimizer step, and records the weights before it."""
 
     def __init__(self, where: str, step: int = 1) -> None:
         self.where = where
@@ -36,11 +36,11 @@ class Spoil(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         head = pl_module.model.heads[TASK].linear
-        mine = [part for part in batch.parts if part.dataset == "nct_crc"]
+        parts = [part for part in batch.parts if part.dataset == "nct_crc"]
         if trainer.global_step == self.step:
             self.before = [p.detach().clone() for p in pl_module.parameters()]
             store = trainer.datamodule.datasets["nct_crc"].store
-            for part in mine:
+            for part in parts:
                 self.files = {store.source(int(image)) for image in part.index}
                 if self.where == "loss":
                     batch.images[part.start] = math.nan
@@ -65,27 +65,27 @@ def unchanged(run: Run, spoil: Spoil) -> bool:
 
 @pytest.fixture(scope="module")
 def place(small_folder: Callable[[str], Path]) -> Path:
-    return small_folder("guards")
+    return small_folder("non_finite")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_a_number_that_is_not_finite_stops_the_run_and_names_step_task_and_files(
+def test_a_non_finite_number_stops_the_run_and_names_step_task_and_files(
     place: Path, where: str
 ) -> None:
     run, spoil = spoiled(place, where)
-    with pytest.raises(TrainingError) as told:
+    with pytest.raises(TrainingError) as caught:
         run.trainer.fit(run.module, datamodule=run.stream)
-    line = str(told.value)
-    said = f"the loss of {TASK} is nan" if where == "loss" else f"the gradient of {TASK} is not"
-    assert line.startswith(f"step 1: {said}"), line
+    line = str(caught.value)
+    fault = f"the loss of {TASK} is nan" if where == "loss" else f"the gradient of {TASK} is not"
+    assert line.startswith(f"step 1: {fault}"), line
     assert all(file in line for file in spoil.files)
     assert "trainer.non_finite=skip" in line and "\n" not in line
     assert unchanged(run, spoil)
 
 
 @pytest.mark.slow
-def test_such_a_step_can_be_skipped_and_is_counted(
+def test_a_non_finite_step_can_be_skipped_and_is_counted(
     place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run, spoil = spoiled(place, "loss", "trainer.non_finite=skip", "data.tasks_per_batch=1")
@@ -99,17 +99,17 @@ def test_such_a_step_can_be_skipped_and_is_counted(
     assert log["train/loss"].notna().sum() == 3
 
 
-def test_memory_that_runs_out_says_which_knob_to_turn() -> None:
-    device = explained(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+def test_an_out_of_memory_message_names_the_settings_to_lower() -> None:
+    device = explain(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
     assert "model.grad_checkpointing=true" in str(device)
     with pytest.raises(RuntimeError) as refused:
         torch.empty(2**60, dtype=torch.uint8)
-    assert "on the host; lower data.workers" in str(explained(refused.value))
-    assert explained(ValueError("something else")) is None
+    assert "on the host; lower data.workers" in str(explain(refused.value))
+    assert explain(ValueError("something else")) is None
 
 
 class Dies(torch.utils.data.Dataset):
-    """A loader process that the system kills, or that meets bad data."""
+    """A loader process that is killed by the system or reads bad data."""
 
     def __init__(self, killed: bool) -> None:
         self.killed = killed
@@ -127,9 +127,9 @@ class Dies(torch.utils.data.Dataset):
     ("killed", "expected"),
     [(True, "a loader process was killed.*data.workers"), (False, "^glas.h5: patch 3 is cut")],
 )
-def test_a_loader_process_that_dies_is_told_of_in_one_line(killed: bool, expected: str) -> None:
-    with pytest.raises(Exception) as met:
+def test_a_dead_loader_process_gives_one_line(killed: bool, expected: str) -> None:
+    with pytest.raises(Exception) as caught:
         next(iter(DataLoader(Dies(killed), num_workers=1)))
-    told = explained(met.value)
-    assert told is not None and "\n" not in str(told)
-    assert re.search(expected, str(told))
+    explanation = explain(caught.value)
+    assert explanation is not None and "\n" not in str(explanation)
+    assert re.search(expected, str(explanation))

@@ -1,4 +1,4 @@
-"""Which dataset helps: the cells of an ablation, their sharing, and their comparison."""
+"""Ablations: their trainings, how machines share them, and their comparison."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from tests.support.probe_ranks import probed_run
 from tests.support.probe_tables import predictions
 
 
-def test_cells_are_alike_but_for_their_datasets_and_seeds(tmp_path: Path) -> None:
+def test_trainings_differ_only_in_datasets_and_seeds(tmp_path: Path) -> None:
     config = load_config(Path("configs/demo.yaml"), ["ablation.seeds=[0,3]"])
-    cells = plan(config, tmp_path)
+    runs = plan(config, tmp_path)
     names = list(config.data.train)
     expected = [ALL, *(f"without {name}" for name in names), *(f"only {name}" for name in names)]
-    assert [cell.variant for cell in cells[::2]] == expected
-    assert {cell.seed for cell in cells} == {0, 3}
-    assert len({cell.folder for cell in cells}) == len(cells)
-    first, other = cells[0].config, cells[-1].config
+    assert [run.variant for run in runs[::2]] == expected
+    assert {run.config.seed for run in runs} == {0, 3}
+    assert len({run.folder for run in runs}) == len(runs)
+    first, other = runs[0].config, runs[-1].config
     assert list(other.data.train) == [names[-1]]
     assert (first.probe.baselines, other.probe.baselines) == (["imagenet", "random"], [])
     other.data.train, other.probe.baselines = first.data.train, first.probe.baselines
@@ -41,7 +41,7 @@ def test_cells_are_alike_but_for_their_datasets_and_seeds(tmp_path: Path) -> Non
     assert other == first
 
     config.data.train = {name: config.data.train[name] for name in names[:2]}
-    assert [cell.variant for cell in plan(config, tmp_path)[::2]] == expected[:3]
+    assert [run.variant for run in plan(config, tmp_path)[::2]] == expected[:3]
     config.data.train = {names[0]: config.data.train[names[0]]}
     with pytest.raises(ConfigError, match="two datasets below"):
         plan(config, tmp_path)
@@ -69,7 +69,7 @@ def test_variants_are_compared_on_the_same_subsets_and_test_patients() -> None:
             side_by_side({ALL: [result], "other": [replace(result, **changed)]})
 
 
-def test_what_trainings_with_other_seeds_change_is_in_the_interval() -> None:
+def test_the_interval_includes_the_spread_over_training_seeds() -> None:
     rng = np.random.default_rng(0)
     error = 1 + 0.01 * rng.normal(size=(1, 1, 12, 30))
     error += np.repeat([0.0, 0.5, 1.0], 4)[:, None]  # three trainings of four draws each
@@ -81,7 +81,7 @@ def test_what_trainings_with_other_seeds_change_is_in_the_interval() -> None:
     assert alone.std() < 0.6 * three.std()
 
 
-def test_the_chart_names_variants_and_puts_the_better_to_the_right() -> None:
+def test_the_chart_names_variants_and_puts_better_ones_to_the_right() -> None:
     result = predictions(MSE)
     worse = replace(result, predicted=result.predicted[[1, 1]])
     study = summarise(side_by_side({ALL: [result], "without glas": [worse]}), 200)
@@ -89,14 +89,14 @@ def test_the_chart_names_variants_and_puts_the_better_to_the_right() -> None:
     (axes,) = ablation_figure(ablation).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["without glas", "ImageNet"]
     left, right = axes.get_xlim()
-    assert left > right, "a smaller error stands to the right"
+    assert left > right, "a smaller error is to the right"
     assert "worse" in [text.get_text() for text in axes.texts]
     assert "without glas" in describe_ablation(ablation)
     assert "One training per variant" in ablation.caution
 
 
 @pytest.mark.slow
-def test_an_ablation_leaves_locked_cells_to_others_and_goes_on_when_called_again(
+def test_an_ablation_skips_locked_trainings_and_continues_when_called_again(
     small_folder: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     place = small_folder("ablated")
@@ -109,7 +109,7 @@ def test_an_ablation_leaves_locked_cells_to_others_and_goes_on_when_called_again
     fcntl.flock(lock, fcntl.LOCK_EX)
     with caplog.at_level("INFO"):
         run_ablate(place / "recipe.yaml", [], folder)
-    assert "1 cells are at work elsewhere" in caplog.text
+    assert "1 trainings run elsewhere" in caplog.text
     assert not (other / "done.json").exists()
     assert list(pd.read_csv(folder / "ablation.csv")["variant"]) == [
         ALL,

@@ -1,4 +1,4 @@
-"""The `datasets` verbs as a user types them, over all public datasets."""
+"""The `datasets` verbs on all public datasets, as a user calls them."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def lines_of(text: str, word: str) -> list[str]:
 @pytest.mark.slow
 def test_all_twenty_are_forged_prepared_verified_listed_and_shown(forged, tmp_path, capsys):
     assert len(PUBLIC) == 20
-    root = forged(PUBLIC[0]).parent  # what other tests forged there is left as it is
+    root = forged(PUBLIC[0]).parent  # keeps what other tests forged there
     where = ["--root", str(root), "--stores", str(tmp_path / "stores")]
 
     assert main(["datasets", "forge", "--all", "--images", str(IMAGES), *where]) == 0
@@ -36,11 +36,11 @@ def test_all_twenty_are_forged_prepared_verified_listed_and_shown(forged, tmp_pa
     assert main(["datasets", "verify", "--all", "--workers", "2", *where]) == 0
     assert len(lines_of(capsys.readouterr().out, ": sound; ")) == 20
     assert main(["datasets", "list", *where]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for heading in ("tasks", "organs", "images", "licence", "present?", "prepared?", "verified?"):
-        assert heading in told
+        assert heading in output
     for name in PUBLIC:
-        (row,) = [row for row in told.splitlines() if row.startswith(f"\u2502 {name} ")]
+        (row,) = [row for row in output.splitlines() if row.startswith(f"\u2502 {name} ")]
         assert " patches" in row
         assert row.count("yes") == 2, row  # present and verified
     assert main(["datasets", "show", "--all", "--out", str(tmp_path / "sheets"), *where]) == 0
@@ -48,7 +48,7 @@ def test_all_twenty_are_forged_prepared_verified_listed_and_shown(forged, tmp_pa
 
 
 def broken(folder: Path) -> dict[str, tuple[str, Callable[[], str]]]:
-    """By kind of fault: the reader, and a call that writes such data and returns what to name."""
+    """By kind of error: the reader, and a call that writes such data and returns the bad file."""
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
 
     def empty_class() -> str:
@@ -90,7 +90,7 @@ def broken(folder: Path) -> dict[str, tuple[str, Callable[[], str]]]:
 
 
 @pytest.mark.parametrize("kind", broken(Path()))
-def test_bad_input_is_one_line_that_names_the_file_and_leaves_nothing(kind, tmp_path, capsys):
+def test_bad_input_gives_one_line_that_names_the_file_and_leaves_no_store(kind, tmp_path, capsys):
     reader, write = broken(tmp_path / "own")[kind]
     named = write()
     recipe, stores = tmp_path / "recipe.yaml", tmp_path / "stores"
@@ -98,15 +98,15 @@ def test_bad_input_is_one_line_that_names_the_file_and_leaves_nothing(kind, tmp_
     recipe.write_text(f"data: {{root: {tmp_path}, stores: {stores}, train: {{{own}}}}}")
 
     assert main(["datasets", "prepare", "--recipe", str(recipe)]) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 1, told
-    assert told[0].startswith("error: own: ")
-    assert named in told[0]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: own: ")
+    assert named in lines[0]
     assert [path for path in stores.iterdir() if path.suffix != ".lock"] == []
 
 
 @pytest.mark.slow
-def test_make_data_does_what_it_can_and_tells_what_is_missing(tmp_path, repository):
+def test_make_data_prepares_what_is_there_and_reports_what_is_missing(tmp_path, repository):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
     for name, image in zip(("a", "b"), pixels, strict=True):
         write_image(tmp_path / "data/own" / name / "1.png", image)
@@ -114,9 +114,9 @@ def test_make_data_does_what_it_can_and_tells_what_is_missing(tmp_path, reposito
     own = "own: {reader: class_folders, folder: own, patch_size: 32}"
     stores = f"stores: {tmp_path / 'stores'}"
     recipe.write_text(f"data: {{{stores}, train: {{{own}}}, unseen: {{glas: {{}}}}}}")
-    (tmp_path / "stamp").touch()  # newer than what an installation depends on
+    (tmp_path / "stamp").touch()  # newer than the files that an installation depends on
     settings = {"STAMP": tmp_path / "stamp", "RUN_PYTHON": sys.executable, "CONFIG": recipe}
-    settings["ARGS"] = ""  # those of `make test` are handed down
+    settings["ARGS"] = ""  # `make test` would pass its own on
     run = subprocess.run(
         ["make", "data", f"DATA={tmp_path / 'data'}", *(f"{k}={v}" for k, v in settings.items())],
         cwd=repository,

@@ -15,12 +15,12 @@ import pytest
 from rich.console import Console
 
 from lightning_app.commands import doctor
-from lightning_app.commands.doctor import Finding, Level
+from lightning_app.commands.doctor import Check, Level
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on the path into which a test installs distributions."""
+    """A folder on the import path, into which a test installs distributions."""
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
@@ -33,13 +33,13 @@ def install(site: Path, name: str, version: str) -> None:
     metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
 
-def named(findings: list[Finding], name: str) -> Finding:
-    return next(finding for finding in findings if finding.name == name)
+def named(checks: list[Check], name: str) -> Check:
+    return next(check for check in checks if check.name == name)
 
 
-def test_the_tested_environment_has_no_clash_and_fits_pyproject() -> None:
+def test_the_test_environment_has_no_clash_and_meets_the_requirements() -> None:
     assert list(doctor.clashes()) == []
-    assert [finding.level for finding in doctor.packages()] == [Level.OK]
+    assert [check.level for check in doctor.packages()] == [Level.OK]
 
 
 @pytest.mark.parametrize(
@@ -50,28 +50,26 @@ def test_the_tested_environment_has_no_clash_and_fits_pyproject() -> None:
         ("lightning", "2.6.6", Level.WARNING),
     ],
 )
-def test_a_clashing_distribution_is_named_with_its_remedy(
+def test_a_clashing_distribution_is_reported_with_a_remedy(
     site: Path, name: str, version: str, level: Level
 ) -> None:
     install(site, name, version)
-    finding = named(list(doctor.clashes()), name)
-    assert finding.level is level
-    assert "pip uninstall" in finding.text or "make install" in finding.text
+    check = named(list(doctor.clashes()), name)
+    assert check.level is level
+    assert "pip uninstall" in check.text or "make install" in check.text
 
 
 @pytest.mark.parametrize("name", ["lightning", "pytorch-lightning"])
 @pytest.mark.parametrize("version", ["2.6.2", "2.6.3"])
 def test_a_malicious_release_is_an_error(site: Path, name: str, version: str) -> None:
     install(site, name, version)
-    finding = named(list(doctor.clashes()), name)
-    assert finding.level is Level.ERROR
-    assert "malicious" in finding.text
-    assert version in finding.text
+    check = named(list(doctor.clashes()), name)
+    assert check.level is Level.ERROR
+    assert "malicious" in check.text
+    assert version in check.text
 
 
-def test_a_release_below_the_floor_and_a_missing_package_are_errors(
-    site: Path, tmp_path: Path
-) -> None:
+def test_an_outdated_release_and_a_missing_package_are_errors(site: Path, tmp_path: Path) -> None:
     install(site, "slide-reader", "1.9")
     pyproject = tmp_path / "pyproject.toml"
     pyproject.write_text('[project]\ndependencies = ["slide-reader>=2.0", "no-such-package"]\n')
@@ -81,7 +79,7 @@ def test_a_release_below_the_floor_and_a_missing_package_are_errors(
     assert missing.text.startswith("missing, needs no-such-package")
 
 
-def test_a_refused_package_is_never_imported(tmp_path: Path) -> None:
+def test_a_malicious_package_is_never_imported(tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
     install(site, "pytorch-lightning", "2.6.3")
@@ -100,18 +98,18 @@ def test_a_refused_package_is_never_imported(tmp_path: Path) -> None:
     assert not (tmp_path / "imported").exists()
 
 
-def test_a_folder_that_does_not_exist_yet_is_judged_by_the_nearest_that_does(
+def test_a_missing_folder_is_checked_at_its_nearest_existing_parent(
     tmp_path: Path,
 ) -> None:
-    (finding,) = doctor.disk(tmp_path / "runs" / "later")
-    assert f"at {tmp_path}," in finding.text
+    (check,) = doctor.disk(tmp_path / "runs" / "later")
+    assert f"at {tmp_path}," in check.text
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
+def test_a_file_instead_of_a_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
-    (finding,) = doctor.disk(tmp_path / "data" / "stores")
-    assert finding.level is Level.ERROR
+    (check,) = doctor.disk(tmp_path / "data" / "stores")
+    assert check.level is Level.ERROR
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -138,18 +136,18 @@ def head(address: str) -> None:
     urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=30).close()
 
 
-def test_a_hub_that_answers_is_reached(hub: str) -> None:
+def test_a_hub_that_responds_counts_as_reachable(hub: str) -> None:
     assert doctor.answers(lambda: head(hub), 10.0)
 
 
-def test_a_hub_that_refuses_is_not_reached() -> None:
+def test_a_hub_that_refuses_connections_counts_as_unreachable() -> None:
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        unused.bind(("127.0.0.1", 0))  # bound, but not listening
         address = f"http://127.0.0.1:{unused.getsockname()[1]}"
         assert not doctor.answers(lambda: head(address), 10.0)
 
 
-def test_a_hub_that_keeps_silent_costs_no_more_than_the_time_limit() -> None:
+def test_a_hub_that_never_responds_costs_only_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         started = time.monotonic()
@@ -157,7 +155,7 @@ def test_a_hub_that_keeps_silent_costs_no_more_than_the_time_limit() -> None:
         assert time.monotonic() - started < 5
 
 
-def test_the_whole_diagnosis_needs_no_network_and_covers_the_machine(tmp_path: Path) -> None:
+def test_all_checks_run_without_network(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path;"
         "from lightning_app.commands.doctor import run_doctor;"
@@ -178,8 +176,8 @@ def test_the_whole_diagnosis_needs_no_network_and_covers_the_machine(tmp_path: P
     assert "HF_HUB_OFFLINE" in run.stdout
 
 
-def test_the_table_says_the_level_as_a_word() -> None:
+def test_the_table_shows_the_level_as_a_word() -> None:
     page = io.StringIO()
     console = Console(file=page, width=100, color_system=None)
-    doctor.show([Finding(Level.WARNING, "disk", "nearly full [/data]")], console)
+    doctor.show([Check(Level.WARNING, "disk", "nearly full [/data]")], console)
     assert page.getvalue().split() == ["warning", "disk", "nearly", "full", "[/data]"]

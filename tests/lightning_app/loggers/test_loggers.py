@@ -20,8 +20,8 @@ TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
 
 
 @pytest.fixture(autouse=True)
-def own_service() -> Iterator[None]:
-    """W&B's service ends with the test: programs that later tests start would inherit it."""
+def stop_service() -> Iterator[None]:
+    """Stop W&B's service after the test: processes of later tests would inherit it."""
     yield
     wandb.teardown()
 
@@ -33,17 +33,17 @@ def test_the_summary_holds_the_best_and_the_last_value(tmp_path: Path) -> None:
             loggers[0].log_metrics({name: value}, step)
     finish(loggers)
     records = read_records(tmp_path)
-    said = summary(records)
-    assert said["train/glas/glands/loss"] == {"min": 1.0, "last": 2.5}
-    assert said["val/glas/glands/dice"] == {"max": 3.0, "last": 2.5}
-    assert said["val/x/y/mse"] == {"min": 1.0, "last": 2.5}
-    assert said["lr"] == 2.5
+    values = summary(records)
+    assert values["train/glas/glands/loss"] == {"min": 1.0, "last": 2.5}
+    assert values["val/glas/glands/dice"] == {"max": 3.0, "last": 2.5}
+    assert values["val/x/y/mse"] == {"min": 1.0, "last": 2.5}
+    assert values["lr"] == 2.5
     (run,) = of_type(records, "run")
     assert (run["run_group"], run["job_type"]) == ("probe", "probe")
     assert {"real tissue", "resnet18", "git 0123456789ab"} == set(run["tags"])
 
 
-def test_a_loss_and_an_error_are_best_at_their_least() -> None:
+def test_the_best_loss_or_error_is_the_smallest() -> None:
     assert [best_of(n) for n in ("train/loss", "val/a/b/mae", "val/summary")] == [
         "min",
         "min",
@@ -70,7 +70,7 @@ def test_tensorboard_gets_what_the_csv_file_gets(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(TENSORBOARD, reason="the extra tensorboard is installed")
-def test_a_tensorboard_that_is_not_installed_is_told_with_its_remedy() -> None:
+def test_a_missing_tensorboard_is_reported_with_a_remedy() -> None:
     check_loggers(load_config(None))
     with pytest.raises(ConfigError, match="make install EXTRAS='offline-weights dev tensorboard'"):
         check_loggers(load_config(None, ["tensorboard=true"]))

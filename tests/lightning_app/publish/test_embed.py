@@ -1,4 +1,4 @@
-"""Features of folders and stores: in order, complete or not at all, and taken up again."""
+"""Features of folders and stores: in order, atomic, and resumable."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write_images(folder: Path, count: int) -> Path:
     return folder
 
 
-def test_a_folder_gives_one_row_per_image_in_order_of_its_path(encoder, tmp_path):
+def test_a_folder_gives_one_row_per_image_in_order_of_path(encoder, tmp_path):
     source = ImageFolder(write_images(tmp_path / "images", 7), SIDE)
     assert embed(encoder, source, tmp_path / "new/f.h5", 3) == 7
     with h5py.File(tmp_path / "new/f.h5") as file:
@@ -64,7 +64,7 @@ def test_a_folder_gives_one_row_per_image_in_order_of_its_path(encoder, tmp_path
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["f.h5"]
 
 
-def test_a_store_gives_one_row_per_patch_with_where_it_comes_from(encoder, tmp_path):
+def test_a_store_gives_one_row_per_patch_with_its_origin(encoder, tmp_path):
     store = small_store(tmp_path / "s.h5", 10, SIDE)
     embed(encoder, StorePatches(tmp_path / "s.h5", SIDE), tmp_path / "f.h5", 4)
     with h5py.File(tmp_path / "f.h5") as file:
@@ -78,7 +78,7 @@ def test_a_store_gives_one_row_per_patch_with_where_it_comes_from(encoder, tmp_p
 
 
 class Interrupted(ImageFolder):
-    """Breaks off in the middle, as a full machine would."""
+    """Fails in the middle."""
 
     def read(self, rows: range) -> np.ndarray:
         if rows.start >= 8:
@@ -86,7 +86,7 @@ class Interrupted(ImageFolder):
         return super().read(rows)
 
 
-def test_an_interrupted_call_goes_on_after_its_last_whole_batch(encoder, tmp_path):
+def test_an_interrupted_call_continues_after_its_last_complete_batch(encoder, tmp_path):
     folder = write_images(tmp_path / "images", 19)
     embed(encoder, ImageFolder(folder, SIDE), tmp_path / "calm.h5", 4)
     with pytest.raises(ImageError):
@@ -94,7 +94,7 @@ def test_an_interrupted_call_goes_on_after_its_last_whole_batch(encoder, tmp_pat
     assert not (tmp_path / "f.h5").exists()
     partial = tmp_path / ".f.h5.partial"
     with partial.open("ab") as file:
-        file.write(b"torn")  # a batch that was cut short
+        file.write(b"torn")  # a truncated batch
 
     class Counted(ImageFolder):
         first = 10**9
@@ -109,7 +109,7 @@ def test_an_interrupted_call_goes_on_after_its_last_whole_batch(encoder, tmp_pat
     assert (tmp_path / "f.h5").read_bytes() == (tmp_path / "calm.h5").read_bytes()
 
 
-def test_what_was_embedded_of_other_images_or_otherwise_is_not_taken_up(encoder, tmp_path):
+def test_features_of_other_images_or_settings_are_not_reused(encoder, tmp_path):
     folder = write_images(tmp_path / "images", 12)
     with pytest.raises(ImageError):
         embed(encoder, Interrupted(folder, SIDE), tmp_path / "f.h5", 4)
@@ -125,7 +125,7 @@ def test_what_was_embedded_of_other_images_or_otherwise_is_not_taken_up(encoder,
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_and_ends_with_the_same_file(
+def test_a_killed_command_continues_and_writes_the_same_file(
     exported, repository, tmp_path, monkeypatch, capsys
 ):
     folder = write_images(tmp_path / "images", 300)
@@ -143,18 +143,18 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_file(
     assert partial.exists() and not (tmp_path / "f.h5").exists()
     monkeypatch.chdir(tmp_path)
     assert main(command) == 0
-    assert "of 300 embeddings were there already" in "".join(capsys.readouterr())
+    assert "of 300 embeddings exist already" in "".join(capsys.readouterr())
     embed(named(exported), ImageFolder(folder, SIDE), tmp_path / "calm.h5", 4)
     assert (tmp_path / "f.h5").read_bytes() == (tmp_path / "calm.h5").read_bytes()
 
 
 def named(exported: Path) -> FrozenEncoder:
-    """As the command calls it."""
+    """Load the encoder under the name that the command gives it."""
     encoder = load_encoder(exported)
     encoder.name = exported.name
     return encoder
 
 
-def test_a_folder_without_images_is_named(tmp_path):
+def test_a_folder_without_images_is_reported(tmp_path):
     with pytest.raises(DatasetNotFoundError, match="no image file there or below"):
         ImageFolder(tmp_path, SIDE)

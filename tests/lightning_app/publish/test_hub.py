@@ -1,4 +1,4 @@
-"""What would be uploaded is what timm loads; what cannot be uploaded is told in one line."""
+"""The folder for the hub loads in timm, and a failed upload gives one line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def finished_run(folder: Path, name: str, size: int) -> Encoder:
     ("name", "size"),
     [("resnet18", 64), ("vit_tiny_patch16_224", 96), ("coatnet_nano_rw_224", 96)],
 )
-def test_timm_loads_the_folder_for_the_hub_by_one_name(name, size, tmp_path):
+def test_timm_loads_the_folder_for_the_hub(name, size, tmp_path):
     encoder = finished_run(tmp_path / "run", name, size)
     folder = write_hub_folder(tmp_path / "run", tmp_path / "hub")
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -44,7 +44,7 @@ def test_timm_loads_the_folder_for_the_hub_by_one_name(name, size, tmp_path):
     assert (tuple(settings["mean"]), tuple(settings["std"])) == (encoder.mean, encoder.std)
 
 
-def test_the_hubs_card_says_how_to_load_from_there_and_under_which_terms(tmp_path):
+def test_the_card_on_the_hub_gives_loading_code_and_terms(tmp_path):
     finished_run(tmp_path / "run", "resnet18", 64)
     folder = write_hub_folder(tmp_path / "run", tmp_path / "hub", "group/encoder")
     text = (folder / "README.md").read_text()
@@ -59,13 +59,13 @@ def test_the_hubs_card_says_how_to_load_from_there_and_under_which_terms(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["encoder", "a/b/c", "group/en coder", "/x", "group/"])
-def test_a_name_that_the_hub_would_refuse_is_refused_before_anything_is_written(name):
+def test_an_invalid_repository_name_is_refused(name):
     with pytest.raises(ConfigError, match="--push"):
         check_name(name)
 
 
 @pytest.mark.slow
-def test_a_hub_that_cannot_be_reached_is_one_line_and_the_folder_stays(repository, tmp_path):
+def test_an_unreachable_hub_gives_one_line_and_keeps_the_folder(repository, tmp_path):
     finished_run(tmp_path / "run", "resnet18", 64)
     environment = {
         **os.environ,

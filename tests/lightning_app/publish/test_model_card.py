@@ -1,4 +1,4 @@
-"""The model card says what the export and the run's provenance say, and loads as it shows."""
+"""The model card agrees with export and provenance, and its loading code works."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_card_tells_data_licences_scores_and_origin(folder):
+def test_a_card_lists_data_licences_scores_and_provenance(folder):
     unseen = described(title="Never seen", role="unseen")
     path = write_model_card(folder, origin(glands=described(), other=unseen), SCORES, SPLITS)
     text = path.read_text(encoding="utf-8")
@@ -71,7 +71,7 @@ def test_a_card_tells_data_licences_scores_and_origin(folder):
     assert "RGB, 96 x 96 px" in text and ", ".join(f"{v:g}" for v in facts["mean"]) in text
 
 
-def test_the_three_lines_of_a_card_load_the_encoder(folder, monkeypatch):
+def test_the_loading_code_of_a_card_works(folder, monkeypatch):
     card = write_model_card(folder, origin(glands=described()), SCORES, SPLITS)
     (lines,) = re.findall(r"```python\n(.*?)```", card.read_text(), flags=re.DOTALL)
     assert len(lines.splitlines()) == 3
@@ -83,14 +83,14 @@ def test_the_three_lines_of_a_card_load_the_encoder(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("synthetic", [False, True])
-def test_a_card_warns_of_synthetic_training_data_only(folder, synthetic):
+def test_a_card_warns_of_synthetic_training_data_but_not_of_synthetic_probes(folder, synthetic):
     datasets = {"glands": described(synthetic=synthetic), "probe": described(role="unseen")}
     text = write_model_card(folder, origin(**datasets), {}, {}).read_text()
     assert ("SYNTHETIC" in text) is synthetic
     assert "Nothing was held out to score." in text
 
 
-def test_weights_from_a_file_are_named_without_its_folder(folder):
+def test_initial_weights_from_a_file_are_named_without_their_folder(folder):
     facts = {**origin(glands=described()), "weights": "/home/somebody/start.safetensors"}
     text = write_model_card(folder, facts, {}, {}).read_text()
     assert "`start.safetensors`" in text

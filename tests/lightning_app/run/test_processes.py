@@ -1,4 +1,4 @@
-"""Several processes start together, agree, and do not outlive one another."""
+"""Several processes start together, agree, and exit together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GONE_WITHIN_S = 60.0
 
 @pytest.fixture(scope="module")
 def recipe(small_folder: Callable[[str], Path]) -> Path:
-    """A small run whose data are there."""
+    """A small run with prepared data."""
     folder = small_folder("started")
     config = small_run(
         folder, "probe.baselines=[]", "data.batch_size=2", "data.image_size=32", "data.val_limit=4"
@@ -54,7 +54,7 @@ def start(command: list[str], recipe: Path, out: Path, *more: str) -> subprocess
 
 
 def children(process: int) -> list[int]:
-    """Processes that a process started and that live, the trainers among them only."""
+    """Live children of a process, the trainers among them only."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -80,8 +80,8 @@ def wait_for_steps(out: Path, process: subprocess.Popen[str], steps: int = 3) ->
         logs = list(out.glob("*/metrics.csv"))
         if logs and len(logs[0].read_text().splitlines()) > 2 * steps:
             return
-        said = (out.parent / f"{out.name}.log").read_text()
-        assert process.poll() is None and time.monotonic() < deadline, said[-3000:]
+        output = (out.parent / f"{out.name}.log").read_text()
+        assert process.poll() is None and time.monotonic() < deadline, output[-3000:]
         time.sleep(0.1)
 
 
@@ -91,21 +91,19 @@ def test_torchrun_trains_one_run_in_one_folder(recipe: Path, tmp_path: Path) -> 
     settings = ["trainer.steps_per_epoch=3", "trainer.checkpoint_every=2"]
     process = start([*TORCHRUN, *PRETRAIN], recipe, out, *settings, "resume=auto")
     code = process.wait(300)
-    said = (tmp_path / "runs.log").read_text()
-    assert code == 0, said[-3000:]
+    output = (tmp_path / "runs.log").read_text()
+    assert code == 0, output[-3000:]
     (run,) = out.iterdir()
     assert (run / "report.html").is_file()
     assert pd.read_csv(run / "metrics.csv")["train/loss"].notna().sum() == 3
-    assert said.count("epoch 1/1") == 1
+    assert output.count("epoch 1/1") == 1
     newest = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert newest["global_step"] == 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["a child of the launcher", "the launcher", "under torchrun"])
-def test_a_rank_that_is_killed_ends_the_others_soon(
-    recipe: Path, tmp_path: Path, victim: str
-) -> None:
+def test_a_killed_rank_ends_the_others_soon(recipe: Path, tmp_path: Path, victim: str) -> None:
     out = tmp_path / "runs"
     external = victim == "under torchrun"
     command = [*TORCHRUN, *PRETRAIN] if external else [sys.executable, *PRETRAIN]
@@ -129,7 +127,7 @@ def test_a_rank_that_is_killed_ends_the_others_soon(
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_rank_stops_all_of_them_at_one_step_with_one_checkpoint(
+def test_a_signal_to_one_rank_stops_all_ranks_at_one_step_with_one_checkpoint(
     recipe: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "runs"
@@ -144,15 +142,15 @@ def test_a_signal_to_one_rank_stops_all_of_them_at_one_step_with_one_checkpoint(
     (other,) = children(process.pid)
     os.kill(other, signal.SIGUSR1)
     assert process.wait(60) == 128 + signal.SIGUSR1
-    said = (tmp_path / "runs.log").read_text()
+    output = (tmp_path / "runs.log").read_text()
     (run,) = out.iterdir()
     steps = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert said.count(f"stopped after step {steps}; go on with: pretrain resume={run}") == 1
-    assert "Traceback" not in said
+    assert output.count(f"stopped after step {steps}; go on with: pretrain resume={run}") == 1
+    assert "Traceback" not in output
     assert pd.read_csv(run / "metrics.csv")["train/loss"].notna().sum() == steps
 
 
-def test_what_torchrun_or_slurm_started_decides_the_number_of_ranks(
+def test_torchrun_or_slurm_determines_the_number_of_ranks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "8")

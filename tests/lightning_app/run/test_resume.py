@@ -1,4 +1,4 @@
-"""A run that is killed and resumed ends as one that never was."""
+"""A run that is killed and resumed ends exactly like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -50,10 +50,12 @@ ONE_BY_ONE = [
 BETWEEN = {"at": "on_train_batch_start"}
 
 
-def lives(folder: Path, settings: list[str], runs: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """What runs printed that were ended and resumed so often.
+def run_with_kills(
+    folder: Path, settings: list[str], runs: dict[str, list[dict[str, Any]]]
+) -> list[str]:
+    """Output lines of runs that are killed and resumed.
 
-    "<run>: <code> at <steps>" stands at the end of every life.
+    Each attempt ends with "<run>: <code> at <steps>".
     """
     environment = {
         **os.environ,
@@ -72,20 +74,21 @@ def lives(folder: Path, settings: list[str], runs: dict[str, list[dict[str, Any]
     return printed
 
 
-def assert_same(calm: Path, killed: Path) -> None:
-    (one,), (other,) = (list(folder.iterdir()) for folder in (calm, killed))
-    wanted, found = (safetensors.torch.load_file(f / "encoder.safetensors") for f in (one, other))
-    for name, value in wanted.items():
-        assert torch.equal(value, found[name]), name
-    pd.testing.assert_frame_equal(*(logged(folder) for folder in (one, other)))
-    scores = [
-        json.loads((folder / "encoder.json").read_text())["scores"] for folder in (one, other)
-    ]
+def assert_same(uninterrupted: Path, killed: Path) -> None:
+    runs = []
+    for folder in (uninterrupted, killed):
+        (run,) = folder.iterdir()
+        runs.append(run)
+    expected, actual = (safetensors.torch.load_file(run / "encoder.safetensors") for run in runs)
+    for name, value in expected.items():
+        assert torch.equal(value, actual[name]), name
+    pd.testing.assert_frame_equal(*(logged(run) for run in runs))
+    scores = [json.loads((run / "encoder.json").read_text())["scores"] for run in runs]
     assert scores[0] == scores[1] != {}
 
 
 def logged(folder: Path) -> pd.DataFrame:
-    """All rows but those of the clock."""
+    """All rows without columns that depend on time."""
     table = pd.read_csv(folder / "metrics.csv").dropna(axis="columns", how="all")
     timeless = table[[name for name in table if not name.startswith("speed/")]]
     assert not timeless.duplicated().any()
@@ -93,7 +96,7 @@ def logged(folder: Path) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_with_the_same_weights_and_rows(
+def test_a_run_killed_at_random_times_ends_with_the_same_weights_and_rows(
     small_folder: Callable[[str], Path], pytestconfig: pytest.Config
 ) -> None:
     count = pytestconfig.getoption("--kills")
@@ -105,14 +108,14 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_weights_and_rows(
         kills.append({**BETWEEN, "step": 2 * number + 1, "within": rng.uniform(0, 2)})
         if number % 4 == 3:  # while it starts
             kills[-1] = {"seconds": rng.uniform(0, 1)}
-    folder = small_folder("lives")
-    printed = lives(folder, settings, {"calm": [], "killed": kills})
+    folder = small_folder("resume")
+    printed = run_with_kills(folder, settings, {"uninterrupted": [], "killed": kills})
     assert sum(line.startswith("killed: -9") for line in printed) == count
-    assert_same(folder / "calm", folder / "killed")
+    assert_same(folder / "uninterrupted", folder / "killed")
 
 
 @pytest.mark.slow
-def test_a_run_ended_at_the_worst_moments_and_by_signals_ends_the_same(
+def test_a_run_stopped_by_signals_and_at_the_worst_times_ends_the_same(
     small_folder: Callable[[str], Path],
 ) -> None:
     kills = [
@@ -125,10 +128,10 @@ def test_a_run_ended_at_the_worst_moments_and_by_signals_ends_the_same(
         {"at": "on_validation_start", "step": 6, "signal": signal.SIGTERM},
         {"at": "on_fit_end", "step": 6},
     ]
-    folder = small_folder("lives")
-    printed = lives(folder, ONE_BY_ONE, {"steady": [], "ended": kills})
+    folder = small_folder("resume")
+    printed = run_with_kills(folder, ONE_BY_ONE, {"steady": [], "ended": kills})
     ends = [line.removeprefix("ended: ") for line in printed if line.startswith("ended: ")]
-    # A signal lets the optimizer step come to its end, or the validation, and saves.
+    # After a signal the optimizer step or the validation completes, and a checkpoint is saved.
     assert ends == [
         "-9 at 0",
         "143 at 2",
@@ -145,18 +148,18 @@ def test_a_run_ended_at_the_worst_moments_and_by_signals_ends_the_same(
     assert_same(folder / "steady", folder / "ended")
 
 
-def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     disk = AtomicCheckpointIO()
     disk.save_checkpoint({"global_step": 1, "w": torch.zeros(1000)}, folder / "step0000001.ckpt")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-        with pytest.raises(TrainingError) as told:
+        with pytest.raises(TrainingError) as caught:
             disk.save_checkpoint({"w": torch.zeros(100_000)}, folder / "step0000002.ckpt")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    line = str(told.value)
+    line = str(caught.value)
     assert "step0000002.ckpt: the checkpoint cannot be written (File too large)" in line
     assert "step0000001.ckpt is intact" in line and f"resume={tmp_path}" in line
     assert "\n" not in line
@@ -164,7 +167,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
     assert newest_readable(folder) == (folder / "step0000001.ckpt", 1)
 
 
-def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(
+def test_a_damaged_checkpoint_is_reported_and_an_older_one_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for step in (1, 2):
@@ -181,7 +184,7 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(
     assert newest_readable(tmp_path / "empty") is None
 
 
-def test_the_csv_log_keeps_rows_up_to_the_checkpoint_and_drops_a_line_cut_short(
+def test_the_csv_log_keeps_rows_up_to_the_checkpoint_and_drops_a_truncated_line(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "metrics.csv"
@@ -198,7 +201,7 @@ def test_the_csv_log_keeps_rows_up_to_the_checkpoint_and_drops_a_line_cut_short(
     assert rows == [("0", "0.10000000149011612", None), ("1", "0.2", None), ("2", None, "0.4")]
 
 
-def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds no config\.yaml"):
         resumed_config(tmp_path, [])
 
@@ -217,7 +220,7 @@ def test_a_resumed_run_keeps_its_settings(repository: Path, tmp_path: Path) -> N
         resumed_config(tmp_path, ["optim.encoder_lr=1"])
 
 
-def test_resume_auto_takes_the_newest_unfinished_run_of_the_same_settings(
+def test_resume_auto_picks_the_newest_unfinished_run_with_the_same_settings(
     repository: Path, tmp_path: Path
 ) -> None:
     demo = repository / "configs/demo.yaml"
@@ -241,9 +244,7 @@ def test_a_resumed_run_is_the_same_run_to_wandb(repository: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_run_that_another_process_works_on_is_left_to_it(
-    repository: Path, tmp_path: Path
-) -> None:
+def test_a_run_of_another_process_is_not_resumed(repository: Path, tmp_path: Path) -> None:
     config = load_config(repository / "configs/demo.yaml", [f"out={tmp_path}"])
     folder = create_run_folder(config)
     code = (

@@ -58,7 +58,7 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_two_ranks_end_equal_and_with_what_one_process_learns_from_both_halves(
+def test_two_ranks_end_equal_and_match_one_process_with_both_halves(
     trained: Path, case: str
 ) -> None:
     first, second = ends(trained, case, 2)
@@ -75,14 +75,14 @@ def test_two_ranks_end_equal_and_with_what_one_process_learns_from_both_halves(
     assert any(key.endswith("/map") for key in first["final"])
     assert first["final"] == pytest.approx(whole["final"], abs=0.05)
 
-    # Five tasks, ten pairs of them; weights that are cut into pieces are not looked at.
+    # Five tasks with ten pairs; sharded weights are not compared.
     assert len(first["gradients"]) == (0 if "sharded" in case else 15)
     for name, values in first["gradients"].items():
         assert len(values) == 2, name
         assert values == pytest.approx(whole["gradients"][name], rel=0.02, abs=0.01), name
 
-    for (step, dataset, mine), (_, same, theirs), (_, union, both) in zip(
+    for (step, dataset, rows), (_, same, other_rows), (_, union, all_rows) in zip(
         first["seen"], second["seen"], whole["seen"], strict=True
     ):
-        assert dataset == same == union, f"step {step}: ranks worked on different datasets"
-        assert sorted([*mine, *theirs]) == sorted(both)
+        assert dataset == same == union, f"step {step}: ranks use different datasets"
+        assert sorted([*rows, *other_rows]) == sorted(all_rows)

@@ -1,4 +1,4 @@
-"""Each setting of model and optimiser does what its name says in a real training step."""
+"""Settings of model and optimizer have their effect in a real training step."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def prepared(tmp_path_factory) -> Config:
 
 
 def with_settings(config: Config, **settings) -> Config:
-    """A copy with further settings of datasets, by "dataset__setting"."""
+    """Copy a configuration with further dataset settings, given as "dataset__setting"."""
     changed = copy.deepcopy(config)
     for key, value in settings.items():
         name, setting = key.split("__")
@@ -149,14 +149,14 @@ def with_settings(config: Config, **settings) -> Config:
     return changed
 
 
-def test_weights_of_classes_reach_the_loss(prepared):
+def test_class_weights_reach_the_loss(prepared):
     config = with_settings(prepared, glas__class_weights={"glands": [0.5, 1.5]})
     module = build_module(config, MultiTaskDataModule(config.data))
     assert module.model.heads["glas/glands"].class_weights.tolist() == [0.5, 1.5]
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"glas__class_weights": {"gland": [1.0, 1.0]}}, r"class_weights: no task 'gland'.*glands"),
         ({"glas__class_weights": {"glands": [1.0]}}, "1 class weights for 2 classes"),
@@ -164,9 +164,9 @@ def test_weights_of_classes_reach_the_loss(prepared):
         ({"nct_crc__class_weights": {"tissue": [1.0]}}, "only segmentation has class weights"),
     ],
 )
-def test_weights_of_classes_that_do_not_fit_are_refused(prepared, settings, told):
+def test_class_weights_that_do_not_fit_are_refused(prepared, settings, message):
     config = with_settings(prepared, **settings)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         build_module(config, MultiTaskDataModule(config.data))
 
 
@@ -191,14 +191,14 @@ def test_shares_and_balance_of_a_configuration_reach_the_stream(prepared):
                 labels += part.targets["tissue"].tolist()
         if number == 5:
             break
-    found = Counter(labels)
-    assert max(found.values()) - min(found.values()) <= 1
+    counts = Counter(labels)
+    assert max(counts.values()) - min(counts.values()) <= 1
     with pytest.raises(ConfigError, match=r"glas\.balance.*no classification or detection task"):
         MultiTaskDataModule(with_settings(prepared, glas__balance="glands").data).plan()
 
 
 @pytest.mark.slow
-def test_a_run_resumed_behind_its_last_step_scores_and_exports_the_same(prepared, tmp_path):
+def test_a_run_resumed_after_its_last_step_scores_and_exports_the_same(prepared, tmp_path):
     config = with_settings(prepared)
     config.out, config.wandb.mode = str(tmp_path), "disabled"
     config.data.val_limit, config.data.batch_size = 4, 2
@@ -206,7 +206,7 @@ def test_a_run_resumed_behind_its_last_step_scores_and_exports_the_same(prepared
     config.trainer.accelerator, config.trainer.precision = "cpu", "32-true"
     run = assemble(config)
     run.trainer.fit(run.module, datamodule=run.stream)
-    # encoder.json holds the digest of the weights, whose file may order its own header anew.
+    # encoder.json holds the digest of the weights; the order in their file's header may vary.
     names = ("final_scores.json", "encoder.json", "MODEL_CARD.md")
     before = {name: (run.folder / name).read_bytes() for name in names}
     for name in names:
