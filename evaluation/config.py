@@ -7,36 +7,41 @@ from typing import Literal
 
 from datamodules.core.config_ranges import limited
 
+FOREST, LINEAR, KNN = "forest", "linear", "knn"
+
+TITLES = {FOREST: "random forest", LINEAR: "linear model", KNN: "nearest-neighbour vote"}
+"""Known predictors and their names in texts."""
+
 
 @dataclass
 class ProbeConfig:
-    """Random forests, and other predictors where wanted, on frozen features.
+    """Random forests, and optionally other predictors, on frozen features.
 
     Attributes:
         sizes: numbers of labelled training images; 0 stands for all of them.
         repeats: draws of the nested subsets per fold.
         predictors: what learns from the features: "forest", "linear" (ridge or logistic
-            regression), "knn". Where the forest is among them, it is the study's headline.
+            regression), "knn". The forest, if included, is the study's headline.
         trees: trees per forest.
         seed: of subsets and forests.
         baselines: encoders probed beside the trained one: "imagenet" and "random" are weights of
-            its own architecture, anything else is named as for the verb `probe`. Differences are
-            taken to the first.
+            its own architecture; others are named as for the verb `probe`. Differences are taken
+            to the first.
         batch_size: images per forward pass.
         precision: "fp32" or "bf16" for the frozen encoder; features depend on it.
         bootstrap: resamples behind each interval.
-        jobs: processes for the sweep; -1 takes every core.
+        jobs: processes for the sweep; -1 uses every core.
         backend: joblib backend of the sweep: "loky", or a cluster's, "dask" or "ray" (see
             `evaluation.probe.jobs`).
-        allow_overlap: probe even where an unseen dataset shares its sources with the training
-            data; the report then says so.
-        budget: seconds after which nothing further is started; what is done by then is kept as
-            a complete smaller study. 0 is no limit.
-        every: epochs between two probes while training goes on, after a validation; 0 probes at
-            the end only.
-        every_budget: seconds that each of these may take; see `budget`.
-        map_points: images per embedding map, and to look for neighbours among, at most; 0
-            draws neither.
+        allow_overlap: probe even if an unseen dataset shares its sources with the training data;
+            the report then notes it.
+        budget: seconds after which no further work is started; what is done by then becomes a
+            complete smaller study. 0 is no limit.
+        every: epochs between two probes during training, after a validation; 0 probes at the end
+            only.
+        every_budget: seconds for each probe during training; see `budget`.
+        map_points: images per embedding map and candidates for neighbours, at most; 0 draws
+            neither.
         neighbours: images per dataset that are shown with their nearest neighbours; 0 shows none.
     """
 
@@ -57,13 +62,3 @@ class ProbeConfig:
     every_budget: float = limited(300.0, 0)
     map_points: int = limited(1500, 0)
     neighbours: int = limited(6, 0)
-
-
-FOREST, LINEAR, KNN = "forest", "linear", "knn"
-
-TITLES = {
-    FOREST: "random forest",
-    LINEAR: "linear model",
-    KNN: "nearest-neighbour vote",
-}
-"""Known predictors and what people call them."""

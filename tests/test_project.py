@@ -76,7 +76,8 @@ WINGS = {
         "sharded_module", "inference",
     ),
     "evaluation": (
-        "config", "run_files", "statistics", "probe", "figures", "study", "report",
+        "config", "run_files", "statistics", "probe", "figures", "figure_files", "study",
+        "report",
     ),
     "lightning_app": (
         "config", "publish", "run", "loggers", "callbacks", "training", "pretrain", "commands",

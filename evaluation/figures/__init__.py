@@ -1,4 +1,4 @@
 """Figures of results, drawn with matplotlib.
 
-They draw what they are given; reading a run's folder belongs in `report`.
+Each function draws the results that it is given; none reads or writes files.
 """

@@ -1,4 +1,4 @@
-"""The bar chart of an ablation: what a score loses or gains without a dataset, or with it alone."""
+"""The bar chart of an ablation: how a score changes without a dataset, or with it alone."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.figures.canvas import new_figure, style
-from evaluation.figures.palette import INK, MUTED, SLOTS, display_names
+from evaluation.figures.palette import INK, MUTED, RIGHT, WRONG, display_names
 from evaluation.statistics.ablation import Ablation
-from evaluation.statistics.summary import Comparison, DatasetStatistics
+from evaluation.statistics.summary import DatasetStatistics
 
-COLOURS = {1: SLOTS[0][1], 0: MUTED, -1: SLOTS[1][1]}
-"""Of a bar, by verdict; a bar that is clear of zero is also named so at its end."""
+VERDICTS = {1: ("better", RIGHT), 0: ("", MUTED), -1: ("worse", WRONG)}
+"""Word at the end of a bar, so that nothing depends on colour alone, and colour."""
 
 ROW, MARGIN, WIDTH = 0.3, 1.3, 3.6
-"""Inches: height of a bar's row, of what is above and below, and width of a panel."""
+"""Inches: height of a bar's row, of everything above and below, and width of a panel."""
 
 
 def ablation_figure(ablation: Ablation) -> Figure:
-    """Differences to the training on all datasets, one panel per unseen dataset.
+    """Draw differences to the training on all datasets, one panel per unseen dataset.
 
-    Right is better in every panel, also where a smaller number is.
+    Better is always to the right, also for metrics of which smaller is better.
     """
     studies = ablation.studies
     height = MARGIN + ROW * max(len(study.comparisons) for study in studies)
@@ -33,31 +33,26 @@ def ablation_figure(ablation: Ablation) -> Figure:
     return figure
 
 
-def describe_ablation(ablation: Ablation) -> str:
-    """The chart in words, for those who do not see it."""
-    parts = []
-    for study in ablation.studies:
-        scale, unit = _scale(study)
-        bars = ", ".join(
-            f"{one.encoder} {scale * one.area.value:+.3g}{unit} "
-            f"({scale * one.area.low:+.3g} to {scale * one.area.high:+.3g})"
-            for one in study.comparisons
-        )
-        parts.append(f"{study.dataset}, {study.metric.title} against all datasets: {bars}.")
-    return " ".join(parts)
-
-
 def _bars(axes: Axes, study: DatasetStatistics) -> None:
-    scale, unit = _scale(study)
-    rows = range(len(study.comparisons))
-    names = display_names([curve.encoder for curve in study.curves])
-    for row, one in zip(rows, study.comparisons, strict=True):
+    scale, unit = (100.0, " (points)") if study.metric.percent else (1.0, "")
+    names = display_names(study.encoders)
+    for row, one in enumerate(study.comparisons):
+        word, colour = VERDICTS[one.verdict]
         value, low, high = (scale * v for v in (one.area.value, one.area.low, one.area.high))
-        axes.barh(row, value, height=0.62, color=COLOURS[one.verdict], alpha=0.85, lw=0)
+        axes.barh(row, value, height=0.62, color=colour, alpha=0.85, lw=0)
         axes.plot([low, high], [row, row], color=INK, lw=1.3, solid_capstyle="butt")
         axes.plot([low, high], [row, row], ls="", marker="|", ms=6, mew=1.3, color=INK)
-        if one.verdict:
-            _name_verdict(axes, row, one, study, (low, high))
+        axes.annotate(
+            word,
+            (high if (one.verdict == 1) == study.metric.higher_is_better else low, row),
+            xytext=(4 * one.verdict, 0),
+            textcoords="offset points",
+            ha="left" if one.verdict == 1 else "right",
+            va="center",
+            fontsize=8.5,
+            color=colour,
+        )
+    rows = range(len(study.comparisons))
     axes.axvline(0, color=MUTED, lw=1)
     axes.set_yticks(rows, [names[one.encoder] for one in study.comparisons])
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -68,25 +63,3 @@ def _bars(axes: Axes, study: DatasetStatistics) -> None:
     if not study.metric.higher_is_better:
         axes.invert_xaxis()
     axes.set_xlabel(f"{study.metric.title}{unit} minus all datasets\n← worse     better →")
-
-
-def _name_verdict(
-    axes: Axes, row: int, one: Comparison, study: DatasetStatistics, ends: tuple[float, float]
-) -> None:
-    """A word beyond the whisker, so that nothing hangs on colour alone."""
-    to_the_right = one.verdict == 1
-    farther = max(ends) if to_the_right == study.metric.higher_is_better else min(ends)
-    axes.annotate(
-        "better" if to_the_right else "worse",
-        (farther, row),
-        xytext=(4 if to_the_right else -4, 0),
-        textcoords="offset points",
-        ha="left" if to_the_right else "right",
-        va="center",
-        fontsize=8.5,
-        color=COLOURS[one.verdict],
-    )
-
-
-def _scale(study: DatasetStatistics) -> tuple[float, str]:
-    return (100.0, " (points)") if study.metric.percent else (1.0, "")

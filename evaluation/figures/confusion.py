@@ -1,10 +1,8 @@
-"""What validation counted for a task: confusions, and hits and misses by score."""
+"""What validation counted for a task, as confusion matrix and precision-recall curves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,53 +11,55 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from datamodules.core.records import TaskKind
-from evaluation.figures.canvas import new_figure, style
+from evaluation.figures.canvas import CENTRED, Drawing, new_figure, style
 from evaluation.figures.palette import MUTED, SLOTS
+from evaluation.run_files import CONFUSION, RECALL
 from models.metrics.classification import Auroc, ClassScores
 from models.metrics.detection import SCORE_BINS, CentreDistanceF1
 from models.metrics.task_metrics import TaskMetrics
 from models.tasks import TaskSpec
 
-Counts = NDArray[np.float64]
+Floats = NDArray[np.float64]
+
+NAMED_CURVES = 12
+"""More classes are drawn, but not listed in the legend."""
 
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """One class as the score threshold falls.
+    """Precision and recall of one class as the score threshold falls.
 
     Attributes:
-        name: of the class.
         precision, recall: ascending recall, one point per score that occurs.
         average: mean precision over recall.
     """
 
     name: str
-    precision: Counts
-    recall: Counts
+    precision: Floats
+    recall: Floats
     average: float
 
 
 @dataclass(frozen=True)
-class Tally:
+class ConfusionCounts:
     """What validation counted for one task, over all ranks.
 
     Attributes:
-        spec: the task.
-        confusion: images by (true class, predicted class); None but for classification.
-        names: classes that have hits and misses; empty where there are none.
+        confusion: images by (true class, predicted class); None unless a classification.
+        names: classes with hits and misses.
         hits, misses: (classes, score bins), the lowest scores first.
         positives: images or objects of each class, (classes,).
     """
 
     spec: TaskSpec
-    confusion: Counts | None
+    confusion: Floats | None
     names: tuple[str, ...]
-    hits: Counts
-    misses: Counts
-    positives: Counts
+    hits: Floats
+    misses: Floats
+    positives: Floats
 
     def curves(self) -> list[PrecisionRecall]:
-        """Precision and recall of every class that occurs."""
+        """Return precision and recall of every class that occurs."""
         return [
             _curve(name, self.hits[i], self.misses[i], self.positives[i])
             for i, name in enumerate(self.names)
@@ -67,62 +67,52 @@ class Tally:
         ]
 
     def best_thresholds(self) -> list[float]:
-        """Score of each class at which F1 is best; 0.5 for classes without an object."""
+        """Return the score at which F1 is best for each class; 0.5 without an object."""
         hits = np.flip(np.flip(self.hits, 1).cumsum(1), 1)
         misses = np.flip(np.flip(self.misses, 1).cumsum(1), 1)
         f1 = 2 * hits / np.maximum(hits + misses + self.positives[:, None], 1)
         steps = self.hits.shape[1] - 1
-        # Of equally good thresholds the highest one.
-        best = steps - np.flip(f1, 1).argmax(1)
+        best = steps - np.flip(f1, 1).argmax(1)  # of equally good thresholds the highest
         return [float(b) / steps if f.any() else 0.5 for b, f in zip(best, f1, strict=True)]
 
 
-def read_tallies(board: TaskMetrics) -> list[Tally]:
-    """What the metrics hold, before `collect` forgets it; every rank must call this.
+def read_counts(metrics: TaskMetrics) -> list[ConfusionCounts]:
+    """Return the counts of all tasks before `collect` resets them; every rank must call this.
 
-    Tasks without anything to show (segmentation, regression, no image) are left out.
+    Tasks without counts (segmentation, regression, no image) are left out.
     """
-    found = []
-    for spec in board.specs:
-        tally = _tally(spec, board.of(spec))
-        if tally is not None:
-            found.append(tally)
-    return found
+    counts = []
+    for spec in metrics.specs:
+        states = {type(metric): _summed(metric) for metric in metrics.of(spec)}
+        one = _counts(spec, states)
+        seen = one.confusion is not None and one.confusion.any()
+        if seen or one.positives.any() or one.misses.any():
+            counts.append(one)
+    return counts
 
 
-def _tally(spec: TaskSpec, metrics: Iterable[Metric]) -> Tally | None:
-    states = {type(metric): _summed(metric) for metric in metrics}
+def _counts(spec: TaskSpec, states: dict[type[Metric], dict[str, Floats]]) -> ConfusionCounts:
     confusion = states[ClassScores]["confmat"] if ClassScores in states else None
-    names: tuple[str, ...] = ()
-    hits = misses = np.zeros((0, SCORE_BINS + 1))
-    positives = np.zeros(0)
     if CentreDistanceF1 in states:
         counted = states[CentreDistanceF1]
-        names, positives = spec.task.classes, counted["objects"]
-        hits, misses = counted["hits"], counted["misses"]
-    elif Auroc in states:
-        shown = _shown_classes(spec)
-        counts = states[Auroc]["counts"][shown]
-        names = tuple(spec.task.classes[i] for i in shown)
-        misses, hits = counts[:, 0], counts[:, 1]
-        positives = hits.sum(1)
-    tally = Tally(spec, confusion, names, hits, misses, positives)
-    seen = (confusion is not None and confusion.any()) or positives.any() or misses.any()
-    return tally if seen else None
-
-
-def _shown_classes(spec: TaskSpec) -> list[int]:
-    """The positive one of two classes; else each class or label against all others."""
+        hits, misses, objects = counted["hits"], counted["misses"], counted["objects"]
+        return ConfusionCounts(spec, confusion, spec.task.classes, hits, misses, objects)
     classes = spec.task.classes
-    if spec.task.kind is TaskKind.MULTILABEL or len(classes) != 2:
-        return list(range(len(classes)))
-    return [classes.index(spec.task.positive) if spec.task.positive else 1]
+    shown = list(range(len(classes)))
+    if Auroc not in states:
+        none = np.zeros((0, SCORE_BINS + 1))
+        return ConfusionCounts(spec, confusion, (), none, none, np.zeros(0))
+    if spec.task.kind is not TaskKind.MULTILABEL and len(classes) == 2:  # the positive one
+        shown = [classes.index(spec.task.positive) if spec.task.positive else 1]
+    misses, hits = np.moveaxis(states[Auroc]["counts"][shown], 1, 0)
+    names = tuple(classes[i] for i in shown)
+    return ConfusionCounts(spec, confusion, names, hits, misses, hits.sum(1))
 
 
-def _summed(metric: Metric) -> dict[str, Counts]:
-    """The metric's sums over all ranks."""
+def _summed(metric: Metric) -> dict[str, Floats]:
+    """Return the metric's sums over all ranks."""
     with metric.sync_context():
-        states: dict[str, Any] = {name: getattr(metric, name) for name in metric._defaults}
+        states = {name: getattr(metric, name) for name in metric._defaults}
         return {
             name: value.detach().double().cpu().numpy().copy()
             for name, value in states.items()
@@ -130,7 +120,7 @@ def _summed(metric: Metric) -> dict[str, Counts]:
         }
 
 
-def _curve(name: str, hits: Counts, misses: Counts, positives: float) -> PrecisionRecall:
+def _curve(name: str, hits: Floats, misses: Floats, positives: float) -> PrecisionRecall:
     occurs = np.flip(hits + misses) > 0
     true, false = np.flip(hits).cumsum()[occurs], np.flip(misses).cumsum()[occurs]
     precision, recall = true / (true + false), true / positives
@@ -138,18 +128,25 @@ def _curve(name: str, hits: Counts, misses: Counts, positives: float) -> Precisi
     return PrecisionRecall(name, precision, recall, average)
 
 
-_CURVES = 12  # more classes than that are drawn, but not named
+def count_drawings(counts: ConfusionCounts, synthetic: bool) -> list[Drawing]:
+    """Draw a task's confusion matrix and precision-recall curves, as far as there are any."""
+    spec = counts.spec
+    name, title = f"{spec.dataset}-{spec.task.name}", spec.key.replace("/", ": ")
+    note = f"{spec.key}, validation" + (" - SYNTHETIC TISSUE" if synthetic else "")
+    drawings = []
+    if counts.confusion is not None:
+        figure = confusion_figure(counts.confusion, spec.task.classes, note)
+        text = describe_confusion(counts.confusion, spec.task.classes)
+        drawings.append(Drawing(f"{name}-{CONFUSION}", figure, title, text))
+    if curves := counts.curves():
+        averages = ", ".join(f"{curve.name} {curve.average:.3f}" for curve in curves)
+        text = f"Precision against recall. Average precision: {averages}."
+        drawings.append(Drawing(f"{name}-{RECALL}", recall_figure(curves, note), title, text))
+    return drawings
 
 
-def confusion_figure(tally: Tally, matrix: Counts, note: str = "") -> Figure:
-    """Images by true class (rows) and predicted class; shades are shares of the row.
-
-    Args:
-        tally: whose task names the classes.
-        matrix: (classes, classes).
-        note: appended to the title.
-    """
-    classes = tally.spec.task.classes
+def confusion_figure(matrix: Floats, classes: tuple[str, ...], title: str) -> Figure:
+    """Draw images by true class (rows) and predicted class; shades are shares of the row."""
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = 1.6 + 0.42 * len(classes)
     with style():
@@ -159,29 +156,22 @@ def confusion_figure(tally: Tally, matrix: Counts, note: str = "") -> Figure:
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(matrix):
             if count:
-                dark = share[row, column] > 0.55
-                axes.text(
-                    *(column, row, f"{count:.0f}"),
-                    ha="center",
-                    va="center",
-                    fontsize=7.5,
-                    color="white" if dark else "black",
-                )
+                colour = "white" if share[row, column] > 0.55 else "black"
+                axes.text(column, row, f"{count:.0f}", color=colour, fontsize=7.5, **CENTRED)
         ticks = np.arange(len(classes))
         axes.set_xticks(ticks, classes, rotation=45, ha="right", fontsize=8, parse_math=False)
         axes.set_yticks(ticks, classes, fontsize=8, parse_math=False)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-        axes.set_title(f"{tally.spec.key}{note}", loc="left", fontsize=9.5, parse_math=False)
+        axes.set_title(title, loc="left", fontsize=9.5, parse_math=False)
         return figure
 
 
-def precision_recall_figure(tally: Tally, note: str = "") -> Figure:
-    """Precision against recall, one line per class."""
+def recall_figure(curves: list[PrecisionRecall], title: str) -> Figure:
+    """Draw precision against recall, one line per class."""
     with style():
         figure = new_figure(4.3, 3.0)
         axes = figure.add_subplot()
-        curves = tally.curves()
         for number, curve in enumerate(curves):
             _, colour, _, marker = SLOTS[number % len(SLOTS)]
             axes.plot(
@@ -194,33 +184,21 @@ def precision_recall_figure(tally: Tally, note: str = "") -> Figure:
                 lw=1.6,
                 label=f"{curve.name}: average {curve.average:.3f}",
             )
-        axes.set_xlim(0, 1.02)
-        axes.set_ylim(0, 1.02)
-        axes.set_xlabel("recall")
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall")
         axes.set_ylabel("precision", color=MUTED)
-        axes.set_title(f"{tally.spec.key}{note}", loc="left", fontsize=9.5, parse_math=False)
-        if len(curves) <= _CURVES:
+        axes.set_title(title, loc="left", fontsize=9.5, parse_math=False)
+        if len(curves) <= NAMED_CURVES:
             axes.legend(frameon=False, fontsize=8)
         return figure
 
 
-def describe_confusion(tally: Tally, matrix: Counts) -> str:
-    """The matrix in words, for those who do not see it."""
-    classes = tally.spec.task.classes
-    rows = [
-        f"{name}: {row[i]:.0f} of {row.sum():.0f} right"
-        + "".join(
-            f", {count:.0f} taken for {classes[other]}"
-            for other, count in enumerate(row)
-            if count and other != i
-        )
-        for i, (name, row) in enumerate(zip(classes, matrix, strict=True))
-        if row.sum()
-    ]
+def describe_confusion(matrix: Floats, classes: tuple[str, ...]) -> str:
+    """Describe a confusion matrix in words."""
+    rows = []
+    for i, (name, row) in enumerate(zip(classes, matrix, strict=True)):
+        text = f"{name}: {row[i]:.0f} of {row.sum():.0f} right"
+        for j in np.flatnonzero(row):
+            text += f", {row[j]:.0f} taken for {classes[j]}" if j != i else ""
+        if row.any():
+            rows.append(text)
     return f"Confusion matrix. {'. '.join(rows)}."
-
-
-def describe_recall(tally: Tally) -> str:
-    """The curves in words, for those who do not see them."""
-    lines = [f"{curve.name} {curve.average:.3f}" for curve in tally.curves()]
-    return f"Precision against recall. Average precision: {', '.join(lines)}."

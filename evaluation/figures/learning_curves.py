@@ -1,4 +1,4 @@
-"""Learning curves: what a score is with so many labels."""
+"""Learning curves: scores against numbers of labels."""
 
 from __future__ import annotations
 
@@ -14,82 +14,41 @@ from evaluation.figures.palette import MUTED, looks, number
 from evaluation.statistics.summary import DatasetStatistics
 
 _COLUMNS = 3  # panels in a row of the figure of all datasets
+_GAP = 0.095  # between names at the right, as a share of the axis
 
 
-def learning_curve(study: DatasetStatistics, baseline: str | None) -> Figure:
-    """One panel: score against labelled training images, with 95 % bands.
-
-    Args:
-        study: statistics of one dataset.
-        baseline: which encoder is drawn as the baseline.
-    """
+def learning_curve(study: DatasetStatistics) -> Figure:
+    """Draw one panel: score against labelled training images, with 95 % bands."""
     with style():
         figure = new_figure(4.3, 3.0)
-        _draw(figure.add_subplot(), study, baseline)
+        _draw(figure.add_subplot(), study)
         return figure
 
 
-def learning_curves(
-    studies: Sequence[tuple[DatasetStatistics, str | None]], title: str, note: str
-) -> Figure:
-    """All datasets side by side, in rows of three: the probes at a glance.
-
-    Args:
-        studies: statistics of each dataset, and its baseline.
-        title: above them all.
-        note: below them all.
-    """
+def learning_curves(studies: Sequence[DatasetStatistics], title: str, note: str) -> Figure:
+    """Draw all datasets in rows of three panels, with a title above and a note below."""
     columns = min(_COLUMNS, len(studies))
     rows = -(-len(studies) // columns)
     with style():
         figure = new_figure(4.3 * columns, 3.3 * rows + 0.6)
         figure.set_layout_engine("constrained", wspace=0.05, hspace=0.08)
-        figure.suptitle(
-            textwrap.fill(title, 48 * columns),
-            x=0.01,
-            ha="left",
-            fontsize=11,
-            parse_math=False,
-        )
-        figure.supxlabel(
-            textwrap.fill(note, 55 * columns), x=0.01, ha="left", fontsize=9, color=MUTED
-        )
+        title = textwrap.fill(title, 48 * columns)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
+        note = textwrap.fill(note, 55 * columns)
+        figure.supxlabel(note, x=0.01, ha="left", fontsize=9, color=MUTED)
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes, (study, baseline) in zip(grid, studies, strict=False):
-            _draw(axes, study, baseline)
-            above = f"{study.dataset}\n{axes.get_title(loc='left')}"
-            axes.set_title(above, loc="left", fontsize=10, parse_math=False)
+        for axes, study in zip(grid, studies, strict=False):
+            _draw(axes, study)
+            title = f"{study.dataset}\n{axes.get_title(loc='left')}"
+            axes.set_title(title, loc="left", fontsize=10, parse_math=False)
         for axes in grid[len(studies) :]:
             axes.set_axis_off()
         return figure
 
 
-def _draw(axes: Axes, study: DatasetStatistics, baseline: str | None) -> None:
-    scale = 100 if study.metric.percent else 1
-    drawn = looks([curve.encoder for curve in study.curves], baseline)
-    ends = []
-    for curve in study.curves:
-        look = drawn[curve.encoder]
-        values = scale * np.array([(i.value, i.low, i.high) for i in curve.scores])
-        axes.fill_between(
-            study.labels, values[:, 1], values[:, 2], color=look.colour, alpha=0.13, lw=0
-        )
-        if len(values) == 1:  # a band of one size has no width
-            axes.vlines(study.labels, values[:, 1], values[:, 2], color=look.colour, lw=2)
-        axes.plot(study.labels, values[:, 0], color=look.colour, marker=look.marker, markersize=5)
-        ends.append((float(values[-1, 0]), look.name, look.colour))
-    axes.axhline(scale * study.constant, color=MUTED, ls=(0, (4, 3)), lw=1.2)
-    ends.append((scale * study.constant, "constant", MUTED))
-    _label_axis(axes, study.labels)
-    unit = " (%)" if study.metric.percent else ""
-    better = "higher is better ↑" if study.metric.higher_is_better else "lower is better ↓"
-    axes.set_title(f"{study.metric.title}{unit}, {better}", loc="left", fontsize=10)
-    _label_ends(axes, ends)
-
-
-def describe_curve(study: DatasetStatistics, baseline: str | None) -> str:
-    """The panel in words, for those who do not see it."""
-    drawn = looks([curve.encoder for curve in study.curves], baseline)
+def describe_curve(study: DatasetStatistics) -> str:
+    """Describe a panel in words."""
+    drawn = looks(study.encoders, study.baseline)
     percent = study.metric.percent
     unit = " %" if percent else ""
     lines = []
@@ -105,6 +64,27 @@ def describe_curve(study: DatasetStatistics, baseline: str | None) -> str:
     )
 
 
+def _draw(axes: Axes, study: DatasetStatistics) -> None:
+    scale = 100 if study.metric.percent else 1
+    drawn = looks(study.encoders, study.baseline)
+    ends = []
+    for curve in study.curves:
+        look = drawn[curve.encoder]
+        values, low, high = scale * np.array([(i.value, i.low, i.high) for i in curve.scores]).T
+        axes.fill_between(study.labels, low, high, color=look.colour, alpha=0.13, lw=0)
+        if len(values) == 1:  # a band of one size has no width
+            axes.vlines(study.labels, low, high, color=look.colour, lw=2)
+        axes.plot(study.labels, values, color=look.colour, marker=look.marker, markersize=5)
+        ends.append((float(values[-1]), look.name, look.colour))
+    axes.axhline(scale * study.constant, color=MUTED, ls=(0, (4, 3)), lw=1.2)
+    ends.append((scale * study.constant, "constant", MUTED))
+    _label_axis(axes, study.labels)
+    unit = " (%)" if study.metric.percent else ""
+    better = "higher is better ↑" if study.metric.higher_is_better else "lower is better ↓"
+    axes.set_title(f"{study.metric.title}{unit}, {better}", loc="left", fontsize=10)
+    _label_ends(axes, ends)
+
+
 def _label_axis(axes: Axes, labels: Sequence[float]) -> None:
     axes.set_xscale("log")
     first, last = labels[0], labels[-1]
@@ -117,19 +97,18 @@ def _label_axis(axes: Axes, labels: Sequence[float]) -> None:
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Names at the right ends of their lines, pushed apart where they would overlap."""
+    """Write names at the right ends of their lines, moved apart where they would overlap."""
     low, high = axes.get_ylim()
-    wanted = sorted(((y - low) / (high - low), name, colour) for y, name, colour in ends)
-    gap = 0.095
-    places = np.array([y for y, _, _ in wanted])
+    labels = sorted(((y - low) / (high - low), name, colour) for y, name, colour in ends)
+    places = np.array([y for y, _, _ in labels])
     for _ in range(100):
-        close = np.flatnonzero(np.diff(places) < gap - 1e-6)
+        close = np.flatnonzero(np.diff(places) < _GAP - 1e-6)
         if not len(close):
             break
         for i in close:
             middle = places[i : i + 2].mean()
-            places[i], places[i + 1] = middle - gap / 2, middle + gap / 2
-    for place, (_, name, colour) in zip(places, wanted, strict=True):
+            places[i], places[i + 1] = middle - _GAP / 2, middle + _GAP / 2
+    for place, (_, name, colour) in zip(places, labels, strict=True):
         axes.annotate(
             name,
             (1.0, float(place)),

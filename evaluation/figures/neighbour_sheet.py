@@ -1,114 +1,90 @@
-"""Sheets of nearest neighbours: an image per row, and beside it what an encoder finds alike."""
+"""Sheets of nearest neighbours: an image per row, and beside it the most similar ones."""
 
 from __future__ import annotations
 
 import re
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from datamodules.core.records import TaskKind
 from datamodules.display.overlays import show_patch
+from datamodules.store.reader import Store
 from evaluation.config import ProbeConfig
-from evaluation.figures.canvas import Words, new_figure, save_picture, style
-from evaluation.figures.palette import INK, MUTED, SLOTS, display_names
-from evaluation.probe.features import Features, ProbeStore
+from evaluation.figures.canvas import Drawing, clear, new_figure, style
+from evaluation.figures.palette import INK, MUTED, RIGHT, WRONG, display_names
+from evaluation.probe.features import Features
 from evaluation.probe.neighbours import Neighbours, find_neighbours
 
-_INCHES = 1.15  # an image's side
-_DPI = 120
+_INCHES = 1.15  # side of an image
 
 
-def write_sheets(
-    tables: Sequence[Features], store: ProbeStore, settings: ProbeConfig, folder: Path
-) -> list[Path]:
-    """Draw one sheet per encoder into `<folder>/<dataset>-<number>-<encoder>.png`.
+def neighbour_sheets(
+    tables: Sequence[Features], store: Store, settings: ProbeConfig
+) -> list[Drawing]:
+    """Draw one sheet per encoder, named `<dataset>-<number>-<encoder>`.
 
-    Args:
-        tables: features of one dataset, the study's own encoder first.
-        store: where its images are.
-        settings: of the probes.
-        folder: of the sheets.
+    `tables` are the features of one dataset, the study's own encoder first, `store` its images.
     """
     names = display_names([table.encoder for table in tables])
-    paths = []
+    sheets = []
     for number, table in enumerate(tables, start=1):
-        found = find_neighbours(table, settings.neighbours, settings.map_points, settings.seed)
+        neighbours = find_neighbours(table, settings.neighbours, settings.map_points, settings.seed)
         name = names[table.encoder]
-        file = "-".join(_file_part(part) for part in (table.dataset, str(number), name))
+        parts = (re.sub(r"[^A-Za-z0-9.]+", "_", part) for part in (table.dataset, name))
         title = f"{table.dataset}, {name}"
         mark = " - SYNTHETIC TISSUE" if store.synthetic else ""
-        figure = draw_sheet(found, store, title + mark)
-        words = Words(title, describe_sheet(found), agreement_text(found))
-        paths.append(save_picture(figure, folder / f"{file}.png", words, _DPI))
-    return paths
+        caption = agreement_text(neighbours)
+        lines = [
+            f"{neighbours.label(query)}: {', '.join(neighbours.label(row) for row in nearest)}"
+            for query, nearest in zip(neighbours.queries, neighbours.nearest, strict=True)
+        ]
+        text = f"{caption} Images and their neighbours: {'; '.join(lines)}."
+        figure = _draw(neighbours, store, title + mark)
+        sheets.append(Drawing(f"-{number}-".join(parts), figure, title, text, caption))
+    return sheets
 
 
-def _file_part(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "_", text)
+def agreement_text(neighbours: Neighbours) -> str:
+    """Describe how well neighbours agree, over all candidates."""
+    count = neighbours.nearest.shape[1]
+    which = f"the {count} nearest images of other groups" if count > 1 else "the nearest image"
+    if neighbours.table.kind is TaskKind.REGRESSION:
+        return (
+            f"Targets of {which} differ by {neighbours.agreement:.3f} on average, "
+            f"those of random ones by {neighbours.chance:.3f} ({neighbours.candidates} images)."
+        )
+    return (
+        f"Of {which}, {100 * neighbours.agreement:.0f} % show the same class, "
+        f"of random ones {100 * neighbours.chance:.0f} % ({neighbours.candidates} images)."
+    )
 
 
-def draw_sheet(found: Neighbours, store: ProbeStore, title: str) -> Figure:
-    """The figure of a sheet; a tick or a cross says whether a neighbour has the same class."""
-    rows, columns = len(found.queries), 1 + found.nearest.shape[1]
+def _draw(neighbours: Neighbours, store: Store, title: str) -> Figure:
+    rows, columns = len(neighbours.queries), 1 + neighbours.nearest.shape[1]
     with style():
         figure = new_figure(columns * (_INCHES + 0.06), rows * (_INCHES + 0.27) + 0.5)
         figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
         figure.suptitle(title, fontsize=10, color=INK, parse_math=False)
         grid = figure.subplots(rows, columns, squeeze=False)
-        for line, query, nearest in zip(grid, found.queries, found.nearest, strict=True):
+        for line, query, nearest in zip(grid, neighbours.queries, neighbours.nearest, strict=True):
             for axes, row in zip(line, [query, *nearest], strict=True):
-                axes.set_xticks([])
-                axes.set_yticks([])
-                axes.spines[:].set_visible(False)
+                clear(axes)
                 show_patch(axes, store.images([int(row)])[0])
-                _write(axes, found.table, int(query), int(row))
+                _write(axes, neighbours, int(query), int(row))
         grid[0, 0].set_title("image", fontsize=9.5, color=MUTED)
         grid[0, 1].set_title("nearest, of other groups", loc="left", fontsize=9.5, color=MUTED)
         return figure
 
 
-def describe_sheet(found: Neighbours) -> str:
-    """The sheet in words: each image with its neighbours, and how often they agree."""
-    lines = [
-        f"{_label(found.table, int(query))}: "
-        + ", ".join(_label(found.table, int(row)) for row in nearest)
-        for query, nearest in zip(found.queries, found.nearest, strict=True)
-    ]
-    return f"{agreement_text(found)} Images and their neighbours: {'; '.join(lines)}."
-
-
-def agreement_text(found: Neighbours) -> str:
-    """How far neighbours agree, over all images that were looked at."""
-    count = found.nearest.shape[1]
-    which = f"the {count} nearest images of other groups" if count > 1 else "the nearest image"
-    if found.table.kind is TaskKind.REGRESSION:
-        return (
-            f"Targets of {which} differ by {found.agreement:.3f} on average, "
-            f"those of random ones by {found.chance:.3f} ({found.looked_at} images)."
-        )
-    return (
-        f"Of {which}, {100 * found.agreement:.0f} % show the same class, "
-        f"of random ones {100 * found.chance:.0f} % ({found.looked_at} images)."
-    )
-
-
-def _write(axes: Axes, table: Features, query: int, row: int) -> None:
-    """The label below an image; for a neighbour also whether it is that of the image."""
-    colour, mark = INK, ""
+def _write(axes: Axes, neighbours: Neighbours, query: int, row: int) -> None:
+    """Write the target below an image; a sign shows whether a neighbour has the same class."""
+    table, colour, sign = neighbours.table, INK, ""
     if table.kind is not TaskKind.REGRESSION and row != query:
         same = table.targets[row] == table.targets[query]
-        colour, mark = (SLOTS[0][1], "✓ ") if same else (SLOTS[1][1], "✗ ")
+        colour, sign = (RIGHT, "✓ ") if same else (WRONG, "✗ ")
         axes.spines[:].set(visible=True, color=colour, linewidth=2)
-    text = textwrap.shorten(f"{mark}{_label(table, row)}", 16, placeholder="…")
+    text = textwrap.shorten(f"{sign}{neighbours.label(row)}", 16, placeholder="…")
     axes.set_xlabel(text, fontsize=9, color=colour, labelpad=3, parse_math=False)
-
-
-def _label(table: Features, row: int) -> str:
-    value = table.targets[row]
-    if table.kind is TaskKind.REGRESSION:
-        return f"{float(value):.2f}"
-    return table.classes[int(value)]

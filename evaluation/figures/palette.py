@@ -1,8 +1,8 @@
-"""How encoders are called and coloured, the same in every figure and table.
+"""Names and colours of encoders, the same in every figure and table.
 
-Colours are of Okabe and Ito's set for colour-blind readers ("Color Universal Design", 2008),
-darkened where needed so that a label in that colour is legible on white; each has a lighter
-partner for dark pages. A marker goes with each, so that nothing hangs on colour alone.
+Colours are from Okabe and Ito's set for colour-blind readers ("Color Universal Design", 2008),
+darkened where a label in that colour would not be legible on white; each has a lighter partner for
+dark pages and a marker, so that nothing depends on colour alone.
 """
 
 from __future__ import annotations
@@ -13,17 +13,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Look:
-    """How one encoder is drawn.
-
-    Attributes:
-        name: as people read it.
-        slot: CSS variable of its colour.
-        colour: on white.
-        marker: matplotlib marker.
-    """
+    """How one encoder is drawn: its name for readers, its colour on white and its marker."""
 
     name: str
-    slot: str
     colour: str
     marker: str
 
@@ -38,24 +30,18 @@ SLOTS = (
 )
 """(CSS variable, colour on white, colour on dark, marker)."""
 
+RIGHT, WRONG = SLOTS[0][1], SLOTS[1][1]
+"""Blue and orange, always with a sign or word of the same meaning."""
+
 INK, MUTED, GRID = "#1f2430", "#616875", "#dfe2e8"
-NEUTRALS = (
-    ("--ink", INK, "#e8eaf0"),
-    ("--muted", MUTED, "#a0a7b5"),
-    ("--grid", GRID, "#343a48"),
-)
+NEUTRALS = (("--ink", INK, "#e8eaf0"), ("--muted", MUTED, "#a0a7b5"), ("--grid", GRID, "#343a48"))
 """(CSS variable, colour on white, colour on dark) of text and lines."""
 
 _SOURCES = {"imagenet": "ImageNet", "random": "random weights"}
 
 
 def looks(encoders: Sequence[str], baseline: str | None) -> dict[str, Look]:
-    """The look of each encoder: blue for the study's own, orange for the baseline, green random.
-
-    Args:
-        encoders: names, the study's own first.
-        baseline: name of the baseline.
-    """
+    """Return each encoder's look: blue for the first, orange for the baseline, green for random."""
     fixed: dict[str, int] = {}
     for encoder in encoders:
         if encoder == baseline:
@@ -63,19 +49,21 @@ def looks(encoders: Sequence[str], baseline: str | None) -> dict[str, Look]:
         elif encoder.startswith("random:"):
             fixed.setdefault(encoder, 2)
     free = [slot for slot in (0, 3, 4, 5) if slot not in fixed.values()]
-    found = {}
-    names = display_names(encoders)
-    for encoder in encoders:
-        slot = fixed.get(encoder)
-        if slot is None:
-            slot = free.pop(0) if free else 5
-        variable, light, _, marker = SLOTS[slot]
-        found[encoder] = Look(names[encoder], variable, light, marker)
-    return found
+    chosen = {}
+    for encoder, name in display_names(encoders).items():
+        slot = fixed[encoder] if encoder in fixed else free.pop(0) if free else 5
+        _, colour, _, marker = SLOTS[slot]
+        chosen[encoder] = Look(name, colour, marker)
+    return chosen
 
 
 def display_names(encoders: Sequence[str]) -> dict[str, str]:
-    """Short names; the architecture is named only where several share their source."""
+    """Return short names; the architecture is named only where several share their source.
+
+    Example:
+        >>> list(display_names(["runs/demo-1", "imagenet:resnet18", "random:resnet18"]).values())
+        ['this encoder', 'ImageNet', 'random weights']
+    """
     short: dict[str, str] = {}
     for encoder in encoders:
         source, _, architecture = encoder.partition(":")
@@ -91,7 +79,12 @@ def display_names(encoders: Sequence[str]) -> dict[str, str]:
 
 
 def number(value: float, percent: bool, signed: bool = False) -> str:
-    """A score as people read it: 75.2 for a percentage, else four decimals below ten."""
+    """Format a score: a percentage with one decimal, else four decimals below ten.
+
+    Example:
+        >>> number(0.7522, percent=True), number(0.0506, percent=False, signed=True)
+        ('75.2', '+0.0506')
+    """
     shown = 100 * value if percent else value
     digits = 1 if percent else (4 if abs(shown) < 10 else 2)
     text = f"{shown:+.{digits}f}" if signed else f"{shown:.{digits}f}"

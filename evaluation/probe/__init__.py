@@ -1,4 +1,4 @@
-"""Frozen features, label subsets, predictors and the sweep over them.
+"""Frozen features, labelled subsets, predictors and the sweep over them.
 
-Produces predictions; statistics and figures are made of them elsewhere.
+Produces predictions; statistics and figures are made from them elsewhere.
 """

@@ -1,8 +1,8 @@
-"""Frozen features: every image of an unseen dataset through an encoder once, kept in HDF5.
+"""Frozen features: every image of an unseen dataset through an encoder once, cached in HDF5.
 
-A cache file is named by a digest of everything that decides its content: the encoder's weights,
-the store's content, the task, the input size and the precision. It is written beside its place
-and renamed when complete, so a file that exists is whole.
+A cache file is named by a digest of everything that determines its content: the encoder's weights,
+the store's content, the task, the input size and the precision. It is written under another name
+and renamed when complete, so a file that exists is complete.
 """
 
 from __future__ import annotations
@@ -12,98 +12,43 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import ProbeError
 from datamodules.core.records import Task, TaskKind
-from datamodules.stream.batch import MultiTaskBatch
+
+if TYPE_CHECKING:  # processes of the sweep import this file and need none of them
+    from datamodules.base import PathologyDataModule
+    from datamodules.stream.batch import MultiTaskBatch
+    from models.inference.frozen_encoder import FrozenEncoder
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-"""Version of the cache file's layout; part of its name's digest."""
-
-
-class ImageEncoder(Protocol):
-    """What a frozen encoder must offer; `models.inference.frozen_encoder.FrozenEncoder` does."""
-
-    @property
-    def name(self) -> str:
-        """How results call it."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the weights."""
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean colour that it subtracts."""
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Spread of colour that it divides by."""
-
-    def embed(self, images: Tensor, precision: str = "fp32") -> Tensor:
-        """Features float32 (n, d) of uint8 images (n, height, width, 3)."""
-
-
-class ProbeStore(Protocol):
-    """What is needed of a prepared store; `datamodules.store.reader.Store` has it."""
-
-    digest: str
-    tasks: tuple[Task, ...]
-    split: NDArray[np.uint8]
-    group: NDArray[np.int32]
-    synthetic: bool
-
-    def target(self, task: str) -> NDArray[Any]:
-        """All targets of a classification or regression task."""
-
-    def images(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Patches, uint8 (n, side, side, 3)."""
-
-
-class ProbeData(Protocol):
-    """What is needed of an unseen dataset; every `PathologyDataModule` has it."""
-
-    name: str
-    config: DatasetConfig
-    data: DataConfig
-
-    @property
-    def store(self) -> ProbeStore:
-        """The prepared store."""
-
-    def evaluation_loader(self, input_size: int, batch_size: int) -> Iterable[MultiTaskBatch]:
-        """All images of the store in order, one part per batch."""
+"""Version of the cache file's layout; part of the digest in its name."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """One dataset seen by one encoder.
+    """Features of one dataset under one encoder.
 
     Row i belongs to image i of the store, so `store.source(i)` names the file behind it.
 
     Attributes:
-        dataset: name in this run.
-        encoder: name of the encoder.
-        kind: classification or regression.
         classes: class names in index order; empty for regression.
-        positive: index of the class whose F1 counts, for two classes; else None.
-        features: float32 (n, d); a read-only map of the cache file where there is one.
-        targets: int64 or float32 (n,).
-        groups: int32 (n,), patient, slide or case.
-        split: uint8 (n,), 0 train, 1 val, 2 test as published.
+        positive: index of the class that F1 counts, for two classes; else None.
+        features: (n, d) float32, a read-only map of the cache file.
+        targets: (n,) int64 or float32.
+        groups: patient, slide or case, (n,) int32.
+        split: 0 train, 1 val, 2 test as published, (n,) uint8.
         folds: grouped folds of the protocol; 0 is the official test split.
         key: digest of what the features were made of.
     """
@@ -122,42 +67,45 @@ class Features:
 
 
 def probe_task(dataset: str, tasks: Iterable[Task]) -> Task:
-    """A dataset's first classification or regression task; a ProbeError where it has none."""
-    known = list(tasks)
-    for task in known:
+    """Return a dataset's first classification or regression task.
+
+    Raises:
+        ProbeError: it has none.
+    """
+    tasks = list(tasks)
+    for task in tasks:
         if task.kind in (TaskKind.CLASSIFICATION, TaskKind.REGRESSION):
             return task
-    listed = ", ".join(f"{task.name} ({task.kind})" for task in known) or "none"
+    listed = ", ".join(f"{task.name} ({task.kind})" for task in tasks) or "none"
     raise ProbeError(
         f"{dataset}: probes need a classification or regression task, it has {listed}; "
-        "take it out of data.unseen"
+        "remove it from data.unseen"
     )
 
 
 def extract(
-    encoder: ImageEncoder,
-    data: ProbeData,
-    task: Task,
+    encoder: FrozenEncoder,
+    data: PathologyDataModule,
     cache: Path,
     batch_size: int = 64,
     precision: str = "fp32",
     deadline: float | None = None,
 ) -> Features:
-    """Features of all images of a dataset, from the cache where they are there.
+    """Return the features of all images of a dataset, from the cache if they are in it.
 
     Args:
         encoder: frozen encoder.
-        data: prepared dataset.
-        task: classification or regression task of it.
+        data: prepared dataset, with a classification or regression task.
         cache: folder of the cache files.
-        batch_size: images per forward pass; does not change what is asked for.
+        batch_size: images per forward pass; does not affect the features.
         precision: "fp32" or "bf16"; part of the cache key, because features depend on it.
-        deadline: on the clock of `time.monotonic()`; None waits for the last image.
+        deadline: on the clock of `time.monotonic()`; None for no limit.
 
     Raises:
-        ProbeError: the loader hands out another number of images than the store holds, the
-            encoder gives values that are not finite, or the deadline passes.
+        ProbeError: the dataset has no such task, the loader yields another number of images than
+            the store holds, features are not finite, or the deadline passes.
     """
+    task = probe_task(data.name, data.store.tasks)
     size = data.config.input_size or data.data.image_size
     decisive: list[Any] = [encoder.digest, encoder.mean, encoder.std, data.store.digest]
     decisive += [task.name, size, precision, SCHEMA]
@@ -165,10 +113,8 @@ def extract(
     path = cache / f"{_file_name(data.name)}-{_file_name(encoder.name)}-{key[:16]}.h5"
     if not path.is_file():
         log.info("features of %s with %s", data.name, encoder.name)
-        rows = len(data.store.split)
         batches = data.evaluation_loader(size, batch_size)
-        features = _embed_all(encoder, batches, rows, precision, data.name, deadline)
-        _write(path, features)
+        _write(path, _embed_all(encoder, batches, data, precision, deadline))
     return Features(
         dataset=data.name,
         encoder=encoder.name,
@@ -185,43 +131,44 @@ def extract(
 
 
 def _positive(task: Task) -> int | None:
-    """Index of the positive class; the second of two where the dataset names none."""
+    """Return the index of the positive class: the second of two if the dataset names none."""
     if task.kind is not TaskKind.CLASSIFICATION or len(task.classes) != 2:
         return None
     return task.classes.index(task.positive) if task.positive else 1
 
 
 def _embed_all(
-    encoder: ImageEncoder,
+    encoder: FrozenEncoder,
     batches: Iterable[MultiTaskBatch],
-    rows: int,
+    data: PathologyDataModule,
     precision: str,
-    dataset: str,
     deadline: float | None,
 ) -> NDArray[np.float32]:
-    found: NDArray[np.float32] | None = None
-    seen = np.zeros(rows, bool)
+    features: NDArray[np.float32] | None = None
+    seen = np.zeros(len(data.store.split), bool)
     for batch in batches:
         if deadline is not None and time.monotonic() > deadline:
-            done = int(seen.sum())
-            raise ProbeError(f"{dataset}: time was over when {done} of {rows} images were embedded")
+            raise ProbeError(
+                f"{data.name}: time ran out after {int(seen.sum())} of {len(seen)} images"
+            )
         part = batch.parts[0]
         values = encoder.embed(batch.images[: part.valid], precision).float().cpu().numpy()
         if not np.isfinite(values).all():
             raise ProbeError(
-                f"{dataset}: {encoder.name} gives features that are not finite "
-                f"(precision {precision}); take probe.precision=fp32 or another encoder"
+                f"{data.name}: {encoder.name} gives features that are not finite "
+                f"(precision {precision}); use probe.precision=fp32 or another encoder"
             )
-        if found is None:
-            found = np.empty((rows, values.shape[1]), np.float32)
+        if features is None:
+            features = np.empty((len(seen), values.shape[1]), np.float32)
         index = part.index[: part.valid].numpy()
-        found[index] = values
+        features[index] = values
         seen[index] = True
-    if found is None or not seen.all():
+    if features is None or not seen.all():
         raise ProbeError(
-            f"{dataset}: the loader gave {int(seen.sum())} of {rows} images; prepare it again"
+            f"{data.name}: the loader gave {int(seen.sum())} of {len(seen)} images; "
+            "prepare it again"
         )
-    return found
+    return features
 
 
 def _write(path: Path, features: NDArray[np.float32]) -> None:
@@ -231,7 +178,7 @@ def _write(path: Path, features: NDArray[np.float32]) -> None:
 
 
 def _map(path: Path) -> NDArray[np.float32]:
-    """The features as a read-only map: processes of a sweep share its pages."""
+    """Map the features read-only: processes of a sweep share the pages."""
     try:
         with h5py.File(path, "r") as file:
             data = file["features"]

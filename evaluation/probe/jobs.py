@@ -1,11 +1,11 @@
-"""One cell of a sweep: a predictor on a subset of frozen features."""
+"""One job of a sweep: fit a predictor on a subset of frozen features and predict the test rows."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,36 +22,40 @@ from evaluation.probe.features import Features
 from evaluation.probe.predictors import new_predictor
 
 BLOCK = 8192
-"""Test images predicted at a time: a process holds no copy of a large test set."""
+"""Test images predicted at a time, so that no process copies a large test set."""
+
+Place = tuple[str, str, str, int, int, int]
+"""(dataset, encoder, predictor, fold, size, repeat): identifies a job of a sweep."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One predictor: its dataset, encoder, fold, size and repeat.
+class Job:
+    """One predictor to fit and test.
 
     Attributes:
-        dataset, encoder: names.
-        fold: number of the fold.
+        fold, repeat: numbers of fold and draw.
         size: requested labels; 0 is all of the pool.
-        repeat: which draw.
-        train: rows that carry labels.
-        test: rows that are predicted.
+        train, test: rows that carry labels, and rows that are predicted.
         seed: a forest's random_state.
-        predictor: which kind it is.
     """
 
     dataset: str
     encoder: str
+    predictor: str
     fold: int
     size: int
     repeat: int
     train: NDArray[np.int64]
     test: NDArray[np.int64]
     seed: int
-    predictor: str = FOREST
+
+    @property
+    def place(self) -> Place:
+        """Place in the study."""
+        return (self.dataset, self.encoder, self.predictor, self.fold, self.size, self.repeat)
 
     def key(self, features: Features, trees: int) -> str:
-        """Digest of everything that the predictions depend on."""
+        """Return a digest of everything that the predictions depend on."""
         digest = hashlib.sha256()
         setting = trees if self.predictor == FOREST else self.predictor
         decisive = (features.key, features.kind, setting, self.seed, sklearn.__version__)
@@ -61,29 +65,29 @@ class Cell:
         return digest.hexdigest()[:32]
 
 
-def run_cell(
-    cell: Cell, kind: TaskKind, features: NDArray[np.float32], targets: NDArray[Any], trees: int
-) -> NDArray[Any]:
-    """Fit on the cell's labelled rows and predict its test rows.
+def run_job(
+    job: Job, kind: TaskKind, features: NDArray[np.float32], targets: NDArray[Any], trees: int
+) -> tuple[Place, NDArray[Any]]:
+    """Fit on the labelled rows and predict the test rows.
 
     Returns:
-        float64 (t,) for regression, else the smallest unsigned type that holds the classes.
+        Place of the job, since results come in any order, and predictions (t,): float64 for
+        regression, else the smallest unsigned type that holds the classes.
     """
-    known = targets[cell.train]
-    predictor = new_predictor(cell.predictor, kind, known, trees, cell.seed)
-    predictor.fit(np.asarray(features[cell.train]), known)
+    known = targets[job.train]
+    predictor = new_predictor(job.predictor, kind, known, trees, job.seed)
+    predictor.fit(np.asarray(features[job.train]), known)
     blocks = [
-        predictor.predict(np.asarray(features[cell.test[start : start + BLOCK]]))
-        for start in range(0, len(cell.test), BLOCK)
+        predictor.predict(np.asarray(features[job.test[start : start + BLOCK]]))
+        for start in range(0, len(job.test), BLOCK)
     ]
-    predicted = np.concatenate(blocks)
-    if kind is TaskKind.REGRESSION:
-        return predicted.astype(np.float64)
-    return predicted.astype(np.min_scalar_type(int(targets.max())))
+    regression = kind is TaskKind.REGRESSION
+    dtype = np.dtype(np.float64) if regression else np.min_scalar_type(int(targets.max()))
+    return job.place, np.concatenate(blocks).astype(dtype)
 
 
 STREAMING = {"loky", "threading", "multiprocessing", "sequential"}
-"""joblib backends that hand out each result when it is ready; others get slices of the work."""
+"""joblib backends that return each result when it is ready; others get slices of the work."""
 
 CLUSTERS = {"dask": ("dask.distributed", "distributed"), "ray": ("ray.util.joblib", "ray")}
 """Module and package of the backends that come with another library."""
@@ -91,33 +95,31 @@ CLUSTERS = {"dask": ("dask.distributed", "distributed"), "ray": ("ray.util.jobli
 
 @contextmanager
 def connected(backend: str) -> Iterator[None]:
-    """Let `joblib.Parallel` work on a backend, and let go of it afterwards.
+    """Run `joblib.Parallel` on a backend, and disconnect afterwards.
 
-    Dask finds its scheduler where DASK_SCHEDULER_ADDRESS says, Ray its cluster where RAY_ADDRESS
-    does; without, both start processes on this machine. Workers need this project on their path.
+    Dask finds its scheduler through DASK_SCHEDULER_ADDRESS, Ray its cluster through RAY_ADDRESS;
+    without them both start processes on this machine. Workers need this project on their path.
 
     Args:
         backend: "loky", "threading", ..., "dask", "ray", or one that was registered with joblib.
 
     Raises:
-        ProbeError: joblib knows no such backend, or its library is not installed.
+        ProbeError: joblib does not know the backend, or its library is not installed.
     """
-    if backend not in CLUSTERS:
-        if backend not in BACKENDS:
-            known = ", ".join(sorted({*BACKENDS, *CLUSTERS}))
-            raise ProbeError(f"probe.backend={backend}: joblib knows {known}")
-        with parallel_config(backend=backend):
-            yield
-        return
-    module, package = CLUSTERS[backend]
-    try:
-        library: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise ProbeError(f"probe.backend={backend}: {error}; pip install {package}") from error
-    if backend == "ray":
-        library.register_ray()
-        with parallel_config(backend=backend):
-            yield
-    else:
-        with library.Client(set_as_default=True), parallel_config(backend=backend):
-            yield
+    if backend not in CLUSTERS and backend not in BACKENDS:
+        known = ", ".join(sorted({*BACKENDS, *CLUSTERS}))
+        raise ProbeError(f"probe.backend={backend}: joblib knows {known}")
+    with ExitStack() as stack:
+        if backend in CLUSTERS:
+            module, package = CLUSTERS[backend]
+            try:
+                library: Any = importlib.import_module(module)
+            except ImportError as error:
+                message = f"probe.backend={backend}: {error}; pip install {package}"
+                raise ProbeError(message) from error
+            if backend == "ray":
+                library.register_ray()
+            else:
+                stack.enter_context(library.Client(set_as_default=True))
+        stack.enter_context(parallel_config(backend=backend))
+        yield

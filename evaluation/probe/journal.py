@@ -1,7 +1,7 @@
-"""The journal of a sweep: what is finished stays finished.
+"""The journal of a sweep: predictions of finished jobs, which are never computed again.
 
-One line of JSON per finished cell, appended in one write. A line that an interruption cut short
-does not parse or does not match its checksum, and is passed over: its cell runs again.
+One line of JSON per finished job, appended in one write. A line that an interruption cut short
+does not parse or does not match its checksum; it is ignored, and its job runs again.
 """
 
 from __future__ import annotations
@@ -17,34 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Journal:
-    """Predictions of finished cells by key.
+class Journal(dict[str, NDArray[Any]]):
+    """Predictions of finished jobs by key.
 
     Args:
         path: file to read and to append to; it need not exist.
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path = path
-        self._found: dict[str, NDArray[Any]] = {}
-        if path.is_file():
-            for line in path.read_bytes().split(b"\n"):
-                entry = _parse(line)
-                if entry is not None:
-                    self._found[entry[0]] = entry[1]
-            self._end_torn_line()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._found
-
-    def __getitem__(self, key: str) -> NDArray[Any]:
-        return self._found[key]
-
-    def __len__(self) -> int:
-        return len(self._found)
+        content = path.read_bytes() if path.is_file() else b""
+        self.update(entry for line in content.split(b"\n") if (entry := _parse(line)) is not None)
+        self._torn = bool(content) and not content.endswith(b"\n")
 
     def add(self, key: str, predicted: NDArray[Any]) -> None:
-        """Keep one cell's predictions, on disk before this returns."""
+        """Keep one job's predictions; they are on disk when this returns."""
         raw = predicted.tobytes()
         entry = {
             "key": key,
@@ -52,20 +40,13 @@ class Journal:
             "crc": zlib.crc32(raw),
             "data": base64.b64encode(zlib.compress(raw, 6)).decode(),
         }
+        line = json.dumps(entry).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab", buffering=0) as file:
-            file.write(json.dumps(entry).encode() + b"\n")
+            file.write(b"\n" + line if self._torn else line)  # end a line that was cut short
             os.fsync(file.fileno())
-        self._found[key] = predicted
-
-    def _end_torn_line(self) -> None:
-        """A cut line must not swallow the next one."""
-        with self.path.open("rb+") as file:
-            if file.seek(0, os.SEEK_END) == 0:
-                return
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
+        self._torn = False
+        self[key] = predicted
 
 
 def _parse(line: bytes) -> tuple[str, NDArray[Any]] | None:

@@ -1,9 +1,8 @@
-"""Nearest neighbours: which images of other patients an encoder takes for alike."""
+"""Nearest neighbours: the images of other patients that are most similar under an encoder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +17,15 @@ NEAREST = 4
 
 @dataclass(frozen=True)
 class Neighbours:
-    """A few images of a dataset and what lies nearest to them under one encoder.
+    """A few images of a dataset and their nearest neighbours under one encoder.
 
     Attributes:
-        table: the features; rows are those of the store.
-        queries: rows of the images, (q,).
+        queries: rows of the images in the store, (q,).
         nearest: rows of their neighbours, the nearest first, (q, k).
-        agreement: over all images looked at: share of neighbours of the same class, or mean
-            absolute difference of a regression target.
-        chance: the same for images of other groups drawn at random.
-        looked_at: how many images that are.
+        agreement: share of neighbours of the same class, or mean absolute difference of a
+            regression target, over all candidates.
+        chance: the same for random images of other groups.
+        candidates: number of images among which neighbours were searched.
     """
 
     table: Features
@@ -35,51 +33,44 @@ class Neighbours:
     nearest: NDArray[np.int64]
     agreement: float
     chance: float
-    looked_at: int
+    candidates: int
+
+    def label(self, row: int) -> str:
+        """Return the target of a row in words."""
+        value = self.table.targets[row]
+        if self.table.kind is TaskKind.REGRESSION:
+            return f"{float(value):.2f}"
+        return self.table.classes[int(value)]
 
 
 def find_neighbours(table: Features, queries: int, points: int, seed: int) -> Neighbours:
-    """The nearest images by cosine similarity, never of the same group.
+    """Find the nearest images by cosine similarity, never of the same group.
 
-    Images of one patient or slide are alike in stain and scanner; that an encoder finds them
-    says nothing about what it sees of the tissue.
-
-    Args:
-        table: features of a dataset of two groups or more.
-        queries: images to show; strata take turns, the same ones for every encoder.
-        points: images to look at, at most; the same ones for every encoder.
-        seed: of the choice.
+    Images of one patient or slide share stain and scanner, so finding them would show nothing
+    about the tissue. The dataset needs two groups. The choice of the queries, in which strata take
+    turns, and of at most `points` candidates is the same for every encoder.
     """
     strata = strata_of(table.kind, table.targets)
     order = nested_order(strata, table.groups, seed_from(seed, table.dataset, "neighbours"))
-    rows = _several_groups(order, table.groups, points)
+    # The first images of the order, up to the second group if that comes later.
+    second = np.flatnonzero(table.groups[order] != table.groups[order[0]])[0]
+    rows = np.asarray(order[: max(points, second + 1)], np.int64)
     features = np.asarray(table.features[rows], np.float32)
     features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     other = table.groups[rows][:, None] != table.groups[rows]
     similar = np.where(other, features @ features.T, -np.inf)
     count = min(NEAREST, int(other.sum(1).min()))
     nearest = np.argsort(-similar, axis=1, kind="stable")[:, :count]
-    alike = _alike(table.kind, table.targets[rows])
+    targets = table.targets[rows]
+    if table.kind is TaskKind.REGRESSION:
+        alike = np.abs(targets[:, None] - targets)
+    else:
+        alike = targets[:, None] == targets
     return Neighbours(
         table=table,
         queries=rows[:queries],
         nearest=rows[nearest[:queries]],
         agreement=float(np.take_along_axis(alike, nearest, 1).mean()),
         chance=float(alike[other].mean()),
-        looked_at=len(rows),
+        candidates=len(rows),
     )
-
-
-def _several_groups(
-    order: NDArray[np.int64], groups: NDArray[np.int32], points: int
-) -> NDArray[np.int64]:
-    """The first images of an order, up to the second group if that comes later."""
-    second = np.flatnonzero(groups[order] != groups[order[0]])[0]
-    return np.asarray(order[: max(points, second + 1)], np.int64)
-
-
-def _alike(kind: TaskKind, targets: NDArray[Any]) -> NDArray[Any]:
-    """(n, n): same class, or absolute difference of the targets."""
-    if kind is TaskKind.REGRESSION:
-        return np.asarray(np.abs(targets[:, None] - targets))
-    return np.asarray(targets[:, None] == targets)

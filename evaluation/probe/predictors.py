@@ -1,7 +1,7 @@
-"""What learns from a few frozen features: random forests, and two simpler predictors beside them.
+"""Predictors that learn from a few frozen features: random forests, and two simpler ones.
 
-None has a setting that is chosen per encoder, and scikit-learn's defaults hold where nothing is
-said. The forest is the study's headline; the others tell whether a finding depends on it.
+No setting is chosen per encoder; settings not mentioned are scikit-learn's defaults. The forest is
+the study's headline; the others show whether a finding depends on it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from evaluation.config import FOREST, KNN, LINEAR, TITLES
 REGRESSION_FEATURES = 1 / 3
 """Share of the features that a regression tree tries at each split.
 
-A third is what Breiman's method prescribes for regression (Liaw & Wiener, "Classification and
-Regression by randomForest", R News 2/3, 2002, p. 18). scikit-learn's default is all of them, which
-is bagging: its trees resemble each other, and on 4000 x 1024 features it takes three times as long.
+A third is Breiman's choice for regression (Liaw & Wiener, "Classification and Regression by
+randomForest", R News 2/3, 2002, p. 18). scikit-learn's default, all of them, is bagging: the trees
+are similar, and on 4000 x 1024 features it takes three times as long.
 """
 
 NEIGHBOURS = 20
@@ -37,10 +37,10 @@ Caron et al., ICCV 2021, appendix F.1."""
 
 
 class CommonScale(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Subtracts each feature's mean and divides all features by one number, their common spread.
+    """Subtracts each feature's mean and divides all features by their common spread.
 
-    A scale for each feature would be estimated from the few labelled images too: a feature that
-    hardly varies among ten of them gets a tiny one and explodes on the rest.
+    A scale per feature, estimated from the same few labelled images, would be tiny for a feature
+    that hardly varies among them and make it huge on all other images.
 
     Attributes:
         mean_: of each feature, (d,).
@@ -48,28 +48,23 @@ class CommonScale(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     def fit(self, features: NDArray[np.float32], targets: object = None) -> CommonScale:
-        """Learn from features (n, d)."""
+        """Estimate mean and scale from features (n, d)."""
         self.mean_ = features.mean(0, dtype=np.float64)
         spread = float(np.sqrt(features.var(0, dtype=np.float64).mean()))
         self.scale_ = spread or 1.0
         return self
 
     def transform(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Features (n, d) around 0 with a mean variance of 1."""
+        """Return features (n, d) with mean 0 and a mean variance of 1."""
         return np.asarray((features - self.mean_) / self.scale_)
 
 
 def new_predictor(
     name: str, kind: TaskKind, targets: NDArray[Any], trees: int = 500, seed: int = 0
 ) -> Any:
-    """An estimator that is ready to be fitted.
+    """Return an estimator to be fitted to labelled images with these targets (n,).
 
-    Args:
-        name: "forest", "linear" or "knn".
-        kind: classification or regression.
-        targets: of the labelled images, (n,).
-        trees: of a forest.
-        seed: of a forest; the others draw nothing.
+    Trees and seed are those of a forest; the others are deterministic.
 
     Raises:
         ProbeError: no such predictor.
@@ -77,12 +72,12 @@ def new_predictor(
     check_predictors([name])
     regression = kind is TaskKind.REGRESSION
     if not regression and len(np.unique(targets)) == 1:
-        return DummyClassifier()  # who has seen one class only can say nothing else
+        return DummyClassifier()  # with one class there is only one prediction
     if name == LINEAR:
         return make_pipeline(CommonScale(), Ridge() if regression else _logistic())
     if name == KNN:
-        kind_of_vote = KNeighborsRegressor if regression else KNeighborsClassifier
-        return kind_of_vote(min(NEIGHBOURS, len(targets)), weights=vote, metric="cosine", n_jobs=1)
+        neighbours = KNeighborsRegressor if regression else KNeighborsClassifier
+        return neighbours(min(NEIGHBOURS, len(targets)), weights=vote, metric="cosine", n_jobs=1)
     if regression:
         return RandomForestRegressor(
             trees, max_features=REGRESSION_FEATURES, random_state=seed, n_jobs=1
@@ -91,7 +86,7 @@ def new_predictor(
 
 
 def vote(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weight of neighbours at these cosine distances."""
+    """Return the weights of neighbours at these cosine distances."""
     return np.asarray(np.exp(-distances / TEMPERATURE))
 
 
@@ -109,7 +104,7 @@ def check_predictors(names: Sequence[str]) -> None:
 
 
 def headline_first(names: Sequence[str]) -> list[str]:
-    """The predictors, the forest first: wherever it is asked for, it is the study's headline."""
+    """Return the predictors with the forest first: it is the study's headline if it is included."""
     return sorted(names, key=lambda name: name != FOREST)
 
 

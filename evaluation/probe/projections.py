@@ -1,4 +1,4 @@
-"""Two-dimensional maps of features, to look at."""
+"""Two-dimensional maps of features."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from evaluation.probe.features import Features
 from evaluation.probe.folds import nested_order, seed_from, strata_of
 
 COMPONENTS = 50
-"""Principal components that t-SNE sees (van der Maaten & Hinton, JMLR 9, 2008, take 30)."""
+"""Principal components passed to t-SNE (van der Maaten & Hinton, JMLR 9, 2008, use 30)."""
 
 Points = list[tuple[float, float]]
 
-
 TOGETHER = ""
-"""Instead of a dataset's name: all unseen datasets in one map."""
+"""In place of a dataset's name: all unseen datasets in one map."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,10 @@ class Projection:
 
     Attributes:
         dataset: name; `TOGETHER` for a map of all.
-        encoder: name.
         classes: class names, or names of the datasets in a map of all; empty for a regression
             target.
         values: index of the class or dataset, or regression target, of each point.
-        pca: first two principal components.
-        explained: share of the variance that each of the two holds.
-        tsne: t-SNE coordinates.
+        explained: share of the variance that each of the two principal components explains.
     """
 
     dataset: str
@@ -52,7 +48,7 @@ class Projection:
 
 
 def project(table: Features, seed: int, points: int = 1500) -> Projection:
-    """Project at most `points` images, the same ones for every encoder."""
+    """Project at most `points` images, the same for every encoder."""
     rows = _choose(table, seed, points)
     pca, explained, tsne = _flatten(np.asarray(table.features[rows], np.float64), seed)
     values = [round(float(value), 4) for value in table.targets[rows]]
@@ -60,13 +56,7 @@ def project(table: Features, seed: int, points: int = 1500) -> Projection:
 
 
 def project_together(tables: Sequence[Features], seed: int, points: int = 1500) -> Projection:
-    """Project images of several datasets into one map, as many of each as of the smallest.
-
-    Args:
-        tables: features of the datasets under one encoder.
-        seed: of the choice of images and of t-SNE.
-        points: images in all, at most.
-    """
+    """Project at most `points` images of several datasets into one map, the same number of each."""
     share = min(points // len(tables), *(len(table.targets) for table in tables))
     chosen = [_choose(table, seed, max(share, 1)) for table in tables]
     pairs = zip(tables, chosen, strict=True)
@@ -86,9 +76,9 @@ def _choose(table: Features, seed: int, points: int) -> NDArray[np.int64]:
 def _flatten(
     features: NDArray[np.float64], seed: int
 ) -> tuple[Points, tuple[float, float], Points]:
-    """Principal components, the variance that two of them hold, and t-SNE.
+    """Return principal components, the variance that two of them explain, and t-SNE.
 
-    Features are standardised first: an encoder's few strong channels would hide the others.
+    Features are standardised first, because a few strong channels would hide the others.
     """
     scaled = StandardScaler().fit_transform(features)
     count = max(2, min(COMPONENTS, len(scaled) - 1, scaled.shape[1]))

@@ -1,7 +1,7 @@
 """The sweep: a predictor for every (dataset, encoder, fold, size, repeat), in parallel.
 
-The order of the work, the number of processes and an interruption change nothing in the result:
-each predictor's rows and seed follow from its place in the study alone.
+The order of the work, the number of processes and interruptions do not change the result: the rows
+and the seed of each predictor depend only on its place in the study.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from datamodules.core.errors import ProbeError
 from evaluation.config import ProbeConfig
-from evaluation.probe.collect import UnfinishedError, assemble
+from evaluation.probe.collect import collect
 from evaluation.probe.features import Features
 from evaluation.probe.folds import (
     Fold,
@@ -30,130 +30,88 @@ from evaluation.probe.folds import (
     subset,
     subset_sizes,
 )
-from evaluation.probe.jobs import STREAMING, Cell, connected, run_cell
+from evaluation.probe.jobs import STREAMING, Job, Place, connected, run_job
 from evaluation.probe.journal import Journal
 from evaluation.probe.predictors import check_predictors, headline_first
 from evaluation.statistics.predictions import Predictions
 
 log = logging.getLogger(__name__)
 
+SLICE = 256
+"""Jobs handed at a time to a backend that returns results together."""
+
 
 def sweep(
-    tables: Sequence[Features],
-    settings: ProbeConfig,
-    journal: Path,
-    baseline: str | None = None,
+    tables: Sequence[Features], settings: ProbeConfig, journal: Path, baseline: str | None = None
 ) -> list[Predictions]:
     """Probe every table of features.
 
     Args:
         tables: one per (dataset, encoder); each dataset needs the same encoders.
         settings: sizes, repeats, predictors, trees, seed, processes, budget.
-        journal: file of finished cells; a sweep that finds its own there goes on from it.
+        journal: file of finished jobs; jobs that it holds are not run again.
         baseline: encoder that the others are compared with; `find_baseline` chooses if None.
 
     Returns:
-        One entry per dataset and predictor, in the order of `tables`, the forest first.
-        A further predictor that a budget cut off is left out, and the first one's entry says so.
+        One entry per dataset and predictor, in the order of `tables`, the forest first. A further
+        predictor that a budget cut off is left out, and the first one's entry notes it.
 
     Raises:
         ProbeError: no group-disjoint test set, unlike encoders, an unknown predictor, or a budget
             too short for one comparison.
     """
-    by_place = {(table.dataset, table.encoder): table for table in tables}
     datasets = _check(tables, settings)
-    folds = {name: _folds_of(table, settings.seed) for name, table in datasets.items()}
-    plans = {name: plan(table, folds[name], settings) for name, table in datasets.items()}
-    cells = [
-        replace(cell, encoder=table.encoder) for table in tables for cell in plans[table.dataset]
-    ]
-    done = Journal(journal)
-    keys = {
-        id(cell): cell.key(by_place[cell.dataset, cell.encoder], settings.trees) for cell in cells
+    folds = {
+        name: make_folds(name, t.kind, t.targets, t.groups, t.split, t.folds, settings.seed)
+        for name, t in datasets.items()
     }
-    missing = [cell for cell in cells if keys[id(cell)] not in done]
-    log.info("%d cells, %d of them already done", len(cells), len(cells) - len(missing))
-    for cell, predicted in _run(missing, by_place, settings):
-        done.add(keys[id(cell)], predicted)
-    finished = {id(cell): done[keys[id(cell)]] for cell in cells if keys[id(cell)] in done}
-    chosen = baseline or find_baseline([table.encoder for table in tables])
+    plans = {name: plan(table, folds[name], settings) for name, table in datasets.items()}
+    jobs = [replace(job, encoder=table.encoder) for table in tables for job in plans[table.dataset]]
+    by_name = {(table.dataset, table.encoder): table for table in tables}
+    keys = {job.place: job.key(by_name[job.dataset, job.encoder], settings.trees) for job in jobs}
+    done = Journal(journal)
+    missing = [job for job in jobs if keys[job.place] not in done]
+    log.info("%d probes, %d of them already done", len(jobs), len(jobs) - len(missing))
+    for place, predicted in _run(missing, by_name, settings):
+        done.add(keys[place], predicted)
+    finished = {place: done[key] for place, key in keys.items() if key in done}
+    baseline = baseline or find_baseline([table.encoder for table in tables])
     results: list[Predictions] = []
     for name in datasets:
-        mine = [cell for cell in cells if cell.dataset == name]
-        same = [table for table in tables if table.dataset == name]
-        results += _assemble(same, folds[name], mine, finished, chosen, settings.predictors)
+        of_dataset = [table for table in tables if table.dataset == name]
+        chosen = [job for job in jobs if job.dataset == name]
+        results += collect(of_dataset, folds[name], chosen, finished, baseline)
     return results
 
 
-def plan(table: Features, folds: Sequence[Fold], settings: ProbeConfig) -> list[Cell]:
-    """All cells of one dataset. Only `table.encoder` names the encoder: nothing depends on it."""
+def plan(table: Features, folds: Sequence[Fold], settings: ProbeConfig) -> list[Job]:
+    """Return all jobs of one dataset; apart from its name, nothing depends on the encoder."""
     strata = strata_of(table.kind, table.targets)
     sizes = subset_sizes(settings.sizes, folds)
-    cells = []
+    jobs = []
     for fold in folds:
         for repeat in range(settings.repeats):
             seed = seed_from(settings.seed, table.dataset, fold.number, repeat)
             order = nested_order(strata[fold.pool], table.groups[fold.pool], seed)
             for size in sizes:
                 train = fold.pool[subset(order, size)] if size else fold.pool
-                for predictor in headline_first(settings.predictors):
-                    cells.append(
-                        Cell(
-                            table.dataset,
-                            table.encoder,
-                            fold.number,
-                            size,
-                            repeat,
-                            train=train,
-                            test=fold.test,
-                            seed=seed_from(seed, predictor, size),
-                            predictor=predictor,
-                        )
-                    )
-    return cells
+                for name in headline_first(settings.predictors):
+                    place = (table.dataset, table.encoder, name, fold.number, size, repeat)
+                    jobs.append(Job(*place, train, fold.test, seed_from(seed, name, size)))
+    return jobs
 
 
 def find_baseline(encoders: Sequence[str]) -> str | None:
-    """The encoder to compare with: ImageNet weights, else random ones, else none."""
-    for prefix in ("imagenet", "random"):
-        for name in encoders:
-            if name.startswith(prefix):
-                return name
-    return None
-
-
-def _assemble(
-    tables: Sequence[Features],
-    folds: Sequence[Fold],
-    cells: Sequence[Cell],
-    finished: Mapping[int, NDArray[Any]],
-    baseline: str | None,
-    predictors: Sequence[str],
-) -> list[Predictions]:
-    """The results of one dataset, one per predictor."""
-    results: list[Predictions] = []
-    for predictor in headline_first(predictors):
-        mine = [cell for cell in cells if cell.predictor == predictor]
-        found = {
-            (cell.dataset, cell.encoder, cell.fold, cell.size, cell.repeat): finished[id(cell)]
-            for cell in mine
-            if id(cell) in finished
-        }
-        try:
-            results.append(assemble(tables, folds, mine, found, baseline))
-        except UnfinishedError:
-            if not results:
-                raise
-            missing = f"predictor {predictor} did not fit into the budget"
-            results[0] = replace(results[0], left_out=(*results[0].left_out, missing))
-    return results
+    """Return the encoder to compare with: ImageNet weights, else random ones, else None."""
+    ranked = [[n for n in encoders if n.startswith(prefix)] for prefix in ("imagenet", "random")]
+    return next((name for names in ranked for name in names), None)
 
 
 def check_settings(settings: ProbeConfig) -> None:
-    """Check what can be checked before there are features.
+    """Check the settings that can be checked without features.
 
     Raises:
-        ProbeError: an unknown predictor, or no sizes or repeats that make a study.
+        ProbeError: an unknown predictor, or sizes or repeats that do not make a study.
     """
     check_predictors(settings.predictors)
     if not settings.sizes or min(settings.sizes) < 0 or settings.repeats < 1:
@@ -164,7 +122,7 @@ def check_settings(settings: ProbeConfig) -> None:
 
 
 def _check(tables: Sequence[Features], settings: ProbeConfig) -> dict[str, Features]:
-    """The first table of each dataset, once all fit together."""
+    """Return the first table of each dataset if all tables fit together."""
     check_settings(settings)
     if not tables:
         raise ProbeError("nothing to probe: name a dataset below data.unseen")
@@ -173,60 +131,41 @@ def _check(tables: Sequence[Features], settings: ProbeConfig) -> dict[str, Featu
     for table in tables:
         one = first.setdefault(table.dataset, table)
         encoders.setdefault(table.dataset, []).append(table.encoder)
-        same = np.array_equal(one.targets, table.targets) and np.array_equal(
-            one.groups, table.groups
-        )
-        if not same or one.folds != table.folds:
+        same = (np.array_equal(getattr(one, n), getattr(table, n)) for n in ("targets", "groups"))
+        if not all(same) or one.folds != table.folds:
             raise ProbeError(f"{table.dataset}: encoders saw different images; delete the cache")
     sets = {tuple(sorted(names)) for names in encoders.values()}
     if len(sets) > 1 or any(len(set(names)) < len(names) for names in sets):
-        raise ProbeError(f"every dataset needs each encoder once, found {sorted(sets)}")
+        raise ProbeError(f"every dataset needs each encoder once, not {sorted(sets)}")
     return first
 
 
-def _folds_of(table: Features, seed: int) -> list[Fold]:
-    return make_folds(
-        table.dataset, table.kind, table.targets, table.groups, table.split, table.folds, seed
-    )
-
-
 def _run(
-    cells: Sequence[Cell], tables: dict[tuple[str, str], Features], settings: ProbeConfig
-) -> Iterator[tuple[Cell, NDArray[Any]]]:
-    """Finished cells, in whatever order they end."""
+    jobs: Sequence[Job], tables: Mapping[tuple[str, str], Features], settings: ProbeConfig
+) -> Iterator[tuple[Place, NDArray[Any]]]:
+    """Yield places and predictions of finished jobs, in any order."""
     deadline = time.monotonic() + settings.budget if settings.budget > 0 else None
     width = {name: table.features.shape[1] for name, table in tables.items()}
     if deadline is None:  # the longest first, so that no process waits for the last one
-        ordered = sorted(
-            cells, key=lambda c: len(c.train) * width[c.dataset, c.encoder], reverse=True
-        )
+        ordered = sorted(jobs, key=lambda j: -len(j.train) * width[j.dataset, j.encoder])
     else:  # whole repeats, and small sizes first: what is done early is a smaller study
         rank = headline_first(settings.predictors).index
-        ordered = sorted(cells, key=lambda c: (rank(c.predictor), c.repeat, len(c.train)))
+        ordered = sorted(jobs, key=lambda j: (rank(j.predictor), j.repeat, len(j.train)))
 
-    def due(some: Sequence[Cell]) -> Iterator[Any]:
-        for cell in some:
+    def due(chosen: Sequence[Job]) -> Iterator[Any]:
+        for job in chosen:
             if deadline is not None and time.monotonic() > deadline:
                 return
-            table = tables[cell.dataset, cell.encoder]
-            yield delayed(_numbered)(
-                positions[id(cell)], cell, table.kind, table.features, table.targets, settings.trees
-            )
+            table = tables[job.dataset, job.encoder]
+            yield delayed(run_job)(job, table.kind, table.features, table.targets, settings.trees)
 
-    positions = {id(cell): position for position, cell in enumerate(ordered)}
     streams = settings.backend in STREAMING
-    step = len(ordered) if streams else 256
+    step = max(len(ordered), 1) if streams else SLICE
     with connected(settings.backend):
         parallel = Parallel(
             n_jobs=settings.jobs,
             batch_size=1,
             return_as="generator_unordered" if streams else "list",
         )
-        for start in range(0, len(ordered), max(step, 1)):
-            for position, predicted in parallel(due(ordered[start : start + step])):
-                yield ordered[position], predicted
-
-
-def _numbered(position: int, *arguments: Any) -> tuple[int, NDArray[Any]]:
-    """`run_cell` with the cell's number, because results come in any order."""
-    return position, run_cell(*arguments)
+        for start in range(0, len(ordered), step):
+            yield from parallel(due(ordered[start : start + step]))

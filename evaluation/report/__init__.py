@@ -1,1 +1,1 @@
-"""The report of a run and the leaderboard over several: contents, pages and templates."""
+"""The report of a run, its numbers, and leaderboards of several runs."""

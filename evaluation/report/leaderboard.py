@@ -1,18 +1,18 @@
-"""Several runs side by side, compared only where they did the same test."""
+"""Several runs side by side, compared only where they were tested alike."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from datamodules.core.atomic import write_text
+from datamodules.core.atomic import write_json, write_text
 from datamodules.core.errors import ProbeError
 from evaluation.report.page import render
 from evaluation.report.run import Run, read_run
 from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.metrics import Metric
+from evaluation.statistics.summary import DatasetStatistics
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,9 @@ class Entry:
     """One encoder of one run on one dataset.
 
     Attributes:
-        run: name of the run's folder.
-        encoder: its name.
         area: mean score along log(labels).
         scores: one per size.
-        synthetic: whether the tissue was drawn by a program; None if unknown.
+        synthetic: whether the tissue is synthetic; None if unknown.
     """
 
     run: str
@@ -36,15 +34,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Board:
-    """Entries that did the same test, the best first.
+    """Entries that were tested alike, the best first.
 
     Attributes:
-        dataset: name.
-        predictor: what learnt from the features.
-        metric: of all scores.
         labels: labelled images behind each score.
         protocol: digest of test images, targets, folds and label counts.
-        entries: the ranking.
     """
 
     dataset: str
@@ -58,68 +52,55 @@ class Board:
 def compare(runs: Sequence[Path], out: Path) -> Path:
     """Write a leaderboard of several runs.
 
-    Encoders share a table only where test images, targets, folds, label counts and predictor
-    were the same.
-    The same baseline in two runs with equal scores is listed once.
+    Encoders share a table only if test images, targets, folds, label counts and predictor were the
+    same. A baseline with equal scores in two runs is listed once.
 
     Args:
         runs: folders of runs with probes.
-        out: HTML file to write; the numbers go beside it as JSON.
+        out: HTML file to write; the numbers are written beside it as JSON.
 
     Returns:
         `out`.
 
     Raises:
-        ProbeError: a folder is missing or damaged, or none holds probes.
+        ProbeError: a folder is missing or damaged, or none contains probes.
     """
     read = [read_run(folder) for folder in runs]
-    found = boards(read)
-    if not found:
+    ranked = boards(read)
+    if not ranked:
         names = ", ".join(str(run) for run in runs)
         raise ProbeError(f"no probes in {names}: run `python -m lightning_app probe` on them first")
     page = render(
         "leaderboard.html.j2",
         title="Leaderboard",
-        boards=found,
-        runs=[run.folder.resolve().name for run in read],
+        boards=ranked,
+        runs=[run.name for run in read],
         synthetic=any(run.synthetic for run in read),
     )
-    numbers = [asdict(board) for board in found]
-    write_text(out.with_suffix(".json"), json.dumps(numbers, indent=2, ensure_ascii=False))
+    write_json(out.with_suffix(".json"), [asdict(board) for board in ranked])
     write_text(out, page)
     return out
 
 
 def boards(runs: Sequence[Run]) -> list[Board]:
     """Group the encoders of all runs by dataset, protocol and predictor; rank them by area."""
-    groups: dict[tuple[str, str, str], list[Entry]] = {}
-    facts: dict[tuple[str, str, str], tuple[Metric, tuple[float, ...]]] = {}
+    tests: dict[tuple[str, str, str], list[tuple[Run, DatasetStatistics]]] = {}
     for run in runs:
         for study in run.studies:
-            key = (study.statistics.dataset, study.protocol, study.statistics.predictor)
-            facts[key] = (study.statistics.metric, study.statistics.labels)
-            entries = groups.setdefault(key, [])
-            known = {(entry.encoder, entry.scores) for entry in entries}
-            for curve in study.statistics.curves:
-                if (curve.encoder, curve.scores) not in known:
-                    name = run.folder.resolve().name
-                    entries.append(
-                        Entry(name, curve.encoder, curve.area, curve.scores, run.synthetic)
-                    )
-    return [
-        Board(
-            dataset=dataset,
-            predictor=predictor,
-            metric=facts[key][0],
-            labels=facts[key][1],
-            protocol=protocol,
-            entries=tuple(_ranked(groups[key], facts[key][0])),
-        )
-        for key in sorted(groups)
-        for dataset, protocol, predictor in [key]
-    ]
+            key = (study.dataset, study.protocol, study.predictor)
+            tests.setdefault(key, []).append((run, study))
+    return [_board(tests[key]) for key in sorted(tests)]
 
 
-def _ranked(entries: Sequence[Entry], metric: Metric) -> list[Entry]:
-    best_first = metric.higher_is_better
-    return sorted(entries, key=lambda entry: entry.area.value, reverse=best_first)
+def _board(studies: Sequence[tuple[Run, DatasetStatistics]]) -> Board:
+    entries: dict[tuple[str, tuple[Interval, ...]], Entry] = {}
+    for run, study in studies:
+        for curve in study.curves:
+            entry = Entry(run.name, curve.encoder, curve.area, curve.scores, run.synthetic)
+            entries.setdefault((curve.encoder, curve.scores), entry)
+    first = studies[0][1]
+    higher = first.metric.higher_is_better
+    ranked = sorted(entries.values(), key=lambda entry: entry.area.value, reverse=higher)
+    return Board(
+        first.dataset, first.predictor, first.metric, first.labels, first.protocol, tuple(ranked)
+    )

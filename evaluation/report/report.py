@@ -1,104 +1,59 @@
-"""One self-contained HTML file that shows what a run achieved, and its numbers as JSON.
+"""One self-contained HTML file that shows the results of a run, and its numbers as JSON.
 
 Everything is read from the run's folder, so a report can be written again at any time. The page
-asks nothing of the outside: figures are inline SVG, photographs data URIs, and there is no script.
+makes no requests: figures are inline SVG, photographs data URIs, and there is no script.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from datamodules.core.atomic import write_text
-from evaluation.report.headlines import findings, headline, own_encoder
-from evaluation.report.leaderboard import compare
+from datamodules.core.atomic import write_json, write_text
+from evaluation.figure_files import read_photograph, save_drawing
+from evaluation.report import sections
+from evaluation.report.headlines import findings, headline
+from evaluation.report.numbers import numbers_of
 from evaluation.report.page import render
-from evaluation.report.run import Run, read_run
-from evaluation.report.sections import images, maps, overview, probes, save_overview
-from evaluation.report.training_section import conflicts, task_rows, training
-
-__all__ = ["compare", "numbers_of", "write_report"]
-
-REPORT, NUMBERS = "report.html", "report.json"
+from evaluation.report.run import read_run
+from evaluation.run_files import FIGURES, NUMBERS, REPORT
 
 
 def write_report(run_dir: Path) -> Path:
     """Write `report.html`, `report.json`, `learning_curves.*` and `figures/` into a run's folder.
 
     Args:
-        run_dir: folder of a run. What it does not hold is left out of the report.
+        run_dir: folder of a run. What it does not contain is left out of the report.
 
     Returns:
         Path of the HTML file.
 
     Raises:
-        ProbeError: no such folder, or a file in it is damaged.
+        ProbeError: there is no such folder, or a file in it is damaged.
     """
     run = read_run(run_dir)
-    own = own_encoder(run.headline)
-    said = headline(run.headline, own)
-    save_overview(run, said)
+    drawings = {
+        "curves": sections.curves(run.headline),
+        "further_curves": sections.curves(run.further, further=True),
+        "maps": sections.maps(run),
+        "training": sections.training(run),
+        "conflicts": sections.conflicts(run),
+    }
+    photographs = {"counts": run.counts, "panels": run.panels, "neighbours": run.neighbours}
+    for drawing in sections.overview(run):
+        save_drawing(drawing, run_dir)
     page = render(
         "report.html.j2",
-        title=str(run.provenance.get("title") or run_dir.resolve().name),
+        title=str(run.provenance.get("title") or run.name),
+        run=run,
         synthetic=run.synthetic,
-        headline=said,
-        findings=findings(run.headline, own),
-        overview=overview(run),
-        probes=probes(run, run.headline),
-        beside=probes(run, run.beside),
-        tasks=task_rows(run),
-        training=training(run),
-        conflicts=conflicts(run),
-        tallies=images(run.tallies),
-        panels=images(run.panels),
-        neighbours=images(run.neighbours),
-        maps=maps(run),
-        provenance=run.provenance,
-        config=run.config,
+        headline=headline(run.headline),
+        findings=findings(run.headline),
+        facts=sections.facts(run),
+        tasks=sections.task_rows(run),
+        **{part: [save_drawing(d, run_dir / FIGURES) for d in of] for part, of in drawings.items()},
+        **{part: [read_photograph(path) for path in of] for part, of in photographs.items()},
     )
-    write_text(run_dir / NUMBERS, json.dumps(numbers_of(run), indent=2, ensure_ascii=False))
+    write_json(run_dir / NUMBERS, numbers_of(run))
     path = run_dir / REPORT
     write_text(path, page)
     return path
-
-
-def numbers_of(run: Run) -> dict[str, Any]:
-    """All numbers behind the report, as plain containers.
-
-    A number that is out of range is null; the text beside it says in which direction.
-    """
-    own = own_encoder(run.headline)
-    content = {
-        "provenance": run.provenance,
-        "config": yaml.safe_load(run.config) if run.config else None,
-        "headline": headline(run.headline, own),
-        "encoder": own,
-        "findings": [asdict(finding) for finding in findings(run.headline, own)],
-        "probes": [
-            {
-                **asdict(study.statistics),
-                "baseline": study.baseline,
-                "protocol": study.protocol,
-                "seeds": study.seeds,
-            }
-            for study in run.studies
-        ],
-        "training": asdict(run.training) if run.training else None,
-        "final": run.final or None,
-    }
-    return dict(_finite(content))
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

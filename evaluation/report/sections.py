@@ -1,92 +1,64 @@
-"""The report's sections: figures drawn and saved, rows in the order in which they are shown."""
+"""The sections of a report: figures, texts and rows in the order in which they are shown."""
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from evaluation.config import TITLES
-from evaluation.figures.canvas import inline_svg, read_picture, save
+from evaluation.figures import learning_curves, training_curves
+from evaluation.figures.canvas import Drawing
 from evaluation.figures.embedding_maps import embedding_map
-from evaluation.figures.learning_curves import describe_curve, learning_curve, learning_curves
-from evaluation.figures.palette import looks
-from evaluation.figures.training_log import TrainingLog
+from evaluation.figures.palette import display_names
 from evaluation.probe.projections import TOGETHER
-from evaluation.report.headlines import baseline_title, count
-from evaluation.report.run import Run, Study
+from evaluation.report.headlines import count, headline
+from evaluation.report.run import Run
+from evaluation.run_files import OVERVIEW
 from evaluation.statistics.summary import DatasetStatistics
-
-OVERVIEW = "learning_curves"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A figure with its caption.
-
-    Attributes:
-        heading: above it.
-        figure: inline SVG or img element, to be shown as it is.
-        caption: below it.
-    """
-
-    heading: str
-    figure: str
-    caption: str
+from evaluation.statistics.training_log import TaskLog, TrainingLog
 
 
 @dataclass(frozen=True)
-class ProbeSection:
-    """One dataset of the probes.
+class TaskRow:
+    """One task in the table of the training.
 
     Attributes:
-        shown: learning curves.
-        title: the dataset's full name; empty where it is not known.
-        names: display name by encoder.
-        statistics: all numbers.
-        baseline: what the baseline's features are called.
-        predictor: what people call what learnt from the features.
+        log: of the task.
+        kind: of the task; empty if it is not known.
+        final: main score of the final weights; None if they were not scored.
+        split: on which they were scored.
+        others: further metrics of the final weights, else of the last validation, in words.
     """
 
-    shown: Shown
-    title: str
-    names: dict[str, str]
-    statistics: DatasetStatistics
-    baseline: str
-    predictor: str
+    log: TaskLog
+    kind: str
+    final: float | None
+    split: str
+    others: str
 
 
-def overview(run: Run) -> list[tuple[str, str]]:
-    """The facts at the top: what was trained on what, and how long it took."""
+def facts(run: Run) -> list[tuple[str, str]]:
+    """Return the facts at the top: data, encoder, training, time and licence."""
     origin = run.provenance
-    datasets: dict[str, dict[str, Any]] = origin.get("datasets", {})
-    train = [d for d in datasets.values() if d.get("role") == "train"]
-    facts = []
+    train = [d for d in origin.get("datasets", {}).values() if d.get("role") == "train"]
+    rows = []
     if origin.get("encoder"):
-        start = origin.get("weights")
-        facts.append(("Encoder", f"{origin['encoder']}" + (f", from {start}" if start else "")))
-    if train and run.training:
-        tasks = sum(len(d.get("tasks", {})) for d in train)
-        amount = sum(int(d.get("images", 0)) for d in train)
-        facts.append(
-            (
-                "Pretraining",
-                f"{count(len(train), 'dataset')}, {count(tasks, 'task')}, {amount} images",
-            )
-        )
+        start = f", from {origin['weights']}" if origin.get("weights") else ""
+        rows.append(("Encoder", f"{origin['encoder']}{start}"))
     if run.training:
-        facts.append(
-            ("Training", f"{count(run.training.epochs, 'epoch')}, {run.training.steps} steps")
-        )
-        facts += _speed(run.training)
+        if train:
+            tasks = count(sum(len(d.get("tasks", {})) for d in train), "task")
+            images = sum(int(d.get("images", 0)) for d in train)
+            amount = f"{count(len(train), 'dataset')}, {tasks}, {images} images"
+            rows.append(("Pretraining", amount))
+        epochs = count(run.training.epochs, "epoch")
+        rows += [("Training", f"{epochs}, {run.training.steps} steps"), *_speed(run.training)]
     if origin.get("seconds"):
-        facts.append(("Time", duration(float(origin["seconds"]))))
+        rows.append(("Time", duration(float(origin["seconds"]))))
     if origin.get("licence_line"):
-        facts.append(("Licence", str(origin["licence_line"])))
-    return facts
+        rows.append(("Licence", str(origin["licence_line"])))
+    return rows
 
 
 def _speed(log: TrainingLog) -> list[tuple[str, str]]:
@@ -100,99 +72,115 @@ def _speed(log: TrainingLog) -> list[tuple[str, str]]:
     return [("Speed", ", ".join(parts))] if parts else []
 
 
-def probes(run: Run, studies: Sequence[Study]) -> list[ProbeSection]:
-    """Learning curves of some of a run's studies, also saved as PNG and SVG."""
-    return [_probe(run, study) for study in studies]
-
-
-def save_overview(run: Run, headline: str) -> None:
-    """Write `learning_curves.png` and `.svg`: all unseen datasets in one figure."""
+def overview(run: Run) -> list[Drawing]:
+    """Draw all unseen datasets in one figure; empty without probes."""
     if not run.headline:
-        return
+        return []
     note = "SYNTHETIC TISSUE. " if run.synthetic else ""
-    drawn = [(study.statistics, study.baseline) for study in run.headline]
-    first = run.headline[0].statistics
+    first, title = run.headline[0], headline(run.headline)
     legend = (
-        f"A {TITLES[first.predictor]} on frozen features of so many labelled images. Line: mean "
-        f"of {first.repeats} draws of them. Band: 95 % interval over draws and test groups."
+        f"A {TITLES[first.predictor]} on frozen features of a few labelled images. Line: mean of "
+        f"{first.repeats} draws of them. Band: 95 % interval over draws and test groups."
     )
-    save(learning_curves(drawn, note + headline, legend), run.folder / OVERVIEW)
+    figure = learning_curves.learning_curves(run.headline, note + title, legend)
+    return [Drawing(OVERVIEW, figure, title, legend)]
 
 
-def _probe(run: Run, study: Study) -> ProbeSection:
-    statistics = study.statistics
-    predictor = TITLES[statistics.predictor]
-    name = f"learning-curve-{slug(statistics.dataset)}"
-    heading = statistics.dataset
-    if study in run.beside:
-        name, heading = f"{name}-{statistics.predictor}", f"{heading}: {predictor}"
-    figure = learning_curve(statistics, study.baseline)
-    save(figure, run.folder / "figures" / name)
-    folds = "official test split" if statistics.folds == 1 else f"{statistics.folds} grouped folds"
-    last = " The rightmost point takes all labels." if statistics.sizes[-1] == 0 else ""
-    caption = (
-        f"Line: mean of {statistics.repeats} draws of the labelled images. Band: 95 % interval. "
-        f"{count(statistics.images, 'test image')} of {count(statistics.groups, 'group')}, "
-        f"{folds}.{last}"
-    )
-    encoders = [curve.encoder for curve in statistics.curves]
-    alternative = describe_curve(statistics, study.baseline)
-    svg = inline_svg(figure, name, f"Learning curves on {heading}", alternative)
-    return ProbeSection(
-        shown=Shown(heading, svg, caption),
-        title=str(_dataset(run, statistics.dataset).get("title", "")),
-        names={e: look.name for e, look in looks(encoders, study.baseline).items()},
-        statistics=statistics,
-        baseline=baseline_title(study.baseline),
-        predictor=predictor,
-    )
+def curves(studies: Sequence[DatasetStatistics], further: bool = False) -> list[Drawing]:
+    """Draw the learning curves of each study; those of further predictors are named so."""
+    drawings = []
+    for study in studies:
+        name, title = f"learning-curve-{slug(study.dataset)}", study.dataset
+        if further:
+            name, title = f"{name}-{study.predictor}", f"{title}: {TITLES[study.predictor]}"
+        folds = "official test split" if study.folds == 1 else f"{study.folds} grouped folds"
+        last = " The rightmost point uses all labels." if study.sizes[-1] == 0 else ""
+        caption = (
+            f"Line: mean of {study.repeats} draws of the labelled images. Band: 95 % interval. "
+            f"{count(study.images, 'test image')} of {count(study.groups, 'group')}, {folds}.{last}"
+        )
+        text = learning_curves.describe_curve(study)
+        drawings.append(Drawing(name, learning_curves.learning_curve(study), title, text, caption))
+    return drawings
 
 
-def maps(run: Run) -> list[Shown]:
-    """Embedding maps, one figure per dataset with a column per encoder."""
-    shown = []
-    baseline = run.studies[0].baseline if run.studies else None
+def maps(run: Run) -> list[Drawing]:
+    """Draw embedding maps, one figure per dataset with a column per encoder."""
+    drawings = []
     for dataset in dict.fromkeys(one.dataset for one in run.projections):
         chosen = [one for one in run.projections if one.dataset == dataset]
-        names = [look.name for look in looks([o.encoder for o in chosen], baseline).values()]
-        figure = embedding_map(chosen, names)
-        together = dataset == TOGETHER
-        heading = "All unseen datasets" if together else dataset
-        name = f"map-{'all' if together else slug(dataset)}"
-        save(figure, run.folder / "figures" / name)
+        names = list(display_names([one.encoder for one in chosen]).values())
         colour = "class" if chosen[0].classes else "target value"
+        name, title = f"map-{slug(dataset)}", dataset
+        if dataset == TOGETHER:
+            name, title, colour = "map-all", "All unseen datasets", "dataset"
         text = (
             f"{len(chosen[0].values)} images of {dataset or 'all unseen datasets'} as points, "
-            f"coloured by {'dataset' if together else colour}, under {' and '.join(names)}: "
-            "principal components above, t\N{NON-BREAKING HYPHEN}SNE below."
+            f"coloured by {colour}, under {' and '.join(names)}: principal components above, "
+            "t\N{NON-BREAKING HYPHEN}SNE below."
         )
-        svg = inline_svg(figure, name, f"Embedding map of {heading}", text)
-        shown.append(Shown(heading, svg, text))
-    return shown
+        drawings.append(Drawing(name, embedding_map(chosen, names), title, text, text))
+    return drawings
 
 
-def images(paths: Sequence[Path]) -> list[Shown]:
-    """PNG files as embedded pictures, each with the words that it holds."""
-    shown = []
-    for path in paths:
-        uri, words = read_picture(path)
-        picture = f'<img src="{uri}" alt="{html.escape(words.text)}">'
-        shown.append(Shown(words.title, picture, words.caption))
-    return shown
+def task_rows(run: Run) -> list[TaskRow]:
+    """Return one row per task of the training."""
+    rows = []
+    for log in run.tasks:
+        start = f"{log.dataset}/{log.task}/"
+        scores = run.final.get("scores", {}).items()
+        final = {n.removeprefix(start): float(v) for n, v in scores if n.startswith(start)}
+        others = final or {name: values[-1] for name, values in log.metrics.items()}
+        dataset = run.provenance.get("datasets", {}).get(log.dataset, {})
+        rows.append(
+            TaskRow(
+                log=log,
+                kind=str(dataset.get("tasks", {}).get(log.task, "")),
+                final=final.get(log.metric),
+                split=str(run.final.get("splits", {}).get(log.dataset, "")) if final else "",
+                others=", ".join(f"{k} {v:.3f}" for k, v in others.items() if k != log.metric),
+            )
+        )
+    return rows
+
+
+def training(run: Run) -> list[Drawing]:
+    """Draw each task's loss and main metric over the training."""
+    return [
+        Drawing(
+            f"training-{slug(log.dataset)}-{slug(log.task)}",
+            training_curves.training_curve(log),
+            f"{log.dataset}: {log.task}",
+            training_curves.describe_training(log),
+        )
+        for log in run.tasks
+    ]
+
+
+def conflicts(run: Run) -> list[Drawing]:
+    """Draw how far the gradients of tasks agree; empty if that was not logged."""
+    agreements = run.training.agreements if run.training else ()
+    if not agreements:
+        return []
+    text = training_curves.describe_conflicts(agreements)
+    tasks = len(training_curves.tasks_of(agreements))
+    figure = training_curves.conflict_figure(agreements)
+    title = f"Cosine between the gradients of {tasks} tasks"
+    return [Drawing("gradients", figure, title, text, text)]
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Write seconds for readers.
+
+    >>> duration(75), duration(754), duration(9000)
+    ('75 s', '13 min', '2 h 30 min')
+    """
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _dataset(run: Run, name: str) -> dict[str, Any]:
-    return dict(run.provenance.get("datasets", {}).get(name, {}))
-
-
 def slug(text: str) -> str:
-    """A name as part of a file's name and of an id."""
+    """Return a name as part of a file's name and of an id."""
     return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_") or "x"

@@ -1,4 +1,4 @@
 """Metrics of predictions, bootstrap intervals and label efficiency.
 
-Pure numbers: no encoder, no file of a run but tables of predictions, no figure.
+Numbers only: no encoder, no figure, and no file of a run but tables of predictions.
 """

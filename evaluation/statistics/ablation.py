@@ -1,4 +1,4 @@
-"""Which dataset helps? Probes of encoders that were trained with and without it, side by side."""
+"""Probes of encoders that were trained with and without a dataset, side by side."""
 
 from __future__ import annotations
 
@@ -9,32 +9,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from datamodules.core.errors import ProbeError
+from evaluation.run_files import PREDICTIONS
+from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.predictions import Predictions, read_predictions
 from evaluation.statistics.summary import DatasetStatistics, summarise
 
 ALL = "all"
-"""The variant that is trained on every dataset, which the others are compared with."""
+"""The variant that is trained on every dataset; the others are compared with it."""
 
-COLUMNS = [
-    "dataset",
-    "variant",
-    "metric",
-    "area",
-    "area_low",
-    "area_high",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "verdict",
-]
+FEW_TRAININGS = 5  # with fewer a caution is added
+SAME_TEST = ("sizes", "rows", "fold", "group", "truth", "n_train", "seeds")
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What an ablation found.
+    """Result of an ablation.
 
     Attributes:
         studies: one per unseen dataset; its encoders are the variants, `ALL` first, and the
@@ -47,16 +38,16 @@ class Ablation:
 
     @property
     def caution(self) -> str:
-        """What the intervals do not cover; empty where they cover it."""
+        """What the intervals do not cover; empty if they cover everything."""
         if len(self.seeds) == 1:
             return (
                 "One training per variant: the intervals cover test patients and labelled "
-                "images, and not what another seed of the training would change."
+                "images, but not the effect of another training seed."
             )
-        if len(self.seeds) < 5:
+        if len(self.seeds) < FEW_TRAININGS:
             return (
-                f"{len(self.seeds)} trainings per variant: their spread is in the intervals, but "
-                "estimated from few."
+                f"{len(self.seeds)} trainings per variant: the intervals include their spread, "
+                "which is estimated from few."
             )
         return ""
 
@@ -64,88 +55,73 @@ class Ablation:
 def compare_variants(
     runs: Mapping[str, Sequence[Path]], seeds: Sequence[int], resamples: int, seed: int
 ) -> Ablation:
-    """Compare variants on the same subsets and test groups, with the study's headline predictor.
+    """Compare variants on the same subsets and test groups, with the study's first predictor.
 
-    Args:
-        runs: folders of the probed runs of each variant, one per training seed, `ALL` first.
-        seeds: of the trainings, in the same order.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+    `runs` are the folders of the probed runs of each variant, `ALL` first, one per training seed in
+    the order of `seeds`; `resamples` and `seed` are those of the bootstrap.
 
     Raises:
-        ProbeError: a run is not probed, or the runs did not do the same test.
+        ProbeError: a run is not probed, or the runs were not tested on the same images.
     """
-    found = {
+    results = {
         variant: [_by_dataset(folder) for folder in folders] for variant, folders in runs.items()
     }
     studies = []
-    for dataset in found[ALL][0]:
-        per_variant = {variant: [run[dataset] for run in of] for variant, of in found.items()}
-        result = side_by_side(per_variant)
-        studies.append(summarise(result, resamples, seed, trainings=len(seeds)))
+    for dataset in results[ALL][0]:
+        variants = {variant: [run[dataset] for run in of] for variant, of in results.items()}
+        studies.append(summarise(side_by_side(variants), resamples, seed, trainings=len(seeds)))
     return Ablation(tuple(studies), tuple(seeds))
 
 
 def side_by_side(variants: Mapping[str, Sequence[Predictions]]) -> Predictions:
-    """One result whose encoders are variants, and whose repeats are those of all trainings.
+    """Combine variants into one result whose encoders are the variants.
 
+    Its repeats are those of all trainings, with the repeats of one training next to each other.
     Each variant contributes its own encoder, `ALL` also the baselines that stand beside it.
-    Repeats of one training follow each other.
 
     Raises:
         ProbeError: test images, label counts or repeats differ.
     """
     first = variants[ALL][0]
-    for runs in variants.values():
-        for run in runs:
-            same = run.sizes == first.sizes and all(
-                np.array_equal(getattr(run, name), getattr(first, name))
-                for name in ("rows", "fold", "group", "truth", "n_train", "seeds")
+    for run in (run for runs in variants.values() for run in runs):
+        if not all(np.array_equal(getattr(run, n), getattr(first, n)) for n in SAME_TEST):
+            raise ProbeError(
+                f"{first.dataset}: {run.encoders[0]} and {first.encoders[0]} were not tested on "
+                "the same images; probe both with the same settings and data"
             )
-            if not same:
-                raise ProbeError(
-                    f"{first.dataset}: {run.encoders[0]} and {first.encoders[0]} did not do the "
-                    "same test; probe both with the same settings and data"
-                )
-    beside = range(1, len(first.encoders))
-    names = [*variants, *(first.encoders[e] for e in beside)]
-    rows = [
-        np.concatenate([run.predicted[0] for run in runs], axis=1) for runs in variants.values()
-    ]
-    rows += [np.concatenate([run.predicted[e] for run in variants[ALL]], axis=1) for e in beside]
+    rows = {variant: (0, runs) for variant, runs in variants.items()}
+    rows |= {name: (e, variants[ALL]) for e, name in enumerate(first.encoders) if e}
     return replace(
         first,
-        encoders=tuple(names),
+        encoders=tuple(rows),
         baseline=ALL,
-        predicted=np.stack(rows),
+        predicted=np.stack(
+            [
+                np.concatenate([run.predicted[e] for run in runs], axis=1)
+                for e, runs in rows.values()
+            ]
+        ),
         seeds=np.concatenate([run.seeds for run in variants[ALL]], axis=1),
     )
 
 
 def table_of(ablation: Ablation) -> pd.DataFrame:
-    """One row per unseen dataset and variant: area under its curve and difference to `ALL`."""
-    rows: list[tuple[object, ...]] = []
+    """Return one row per unseen dataset and variant: its area, and its difference to `ALL`."""
+    rows: list[dict[str, Any]] = []
     for study in ablation.studies:
-        compared = {one.encoder: one for one in study.comparisons}
+        compared = {one.encoder: (one.area, one.verdict) for one in study.comparisons}
         for curve in study.curves:
-            area = (curve.area.value, curve.area.low, curve.area.high)
-            facts = (study.dataset, curve.encoder, study.metric.name, *area)
-            if curve.encoder == ALL:
-                rows.append((*facts, 0.0, 0.0, 0.0, 0))
-                continue
-            one = compared[curve.encoder]
-            rows.append((*facts, one.area.value, one.area.low, one.area.high, one.verdict))
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _joined(runs: Sequence[Predictions], encoder: int) -> NDArray[Any]:
-    """One encoder's predictions (sizes, trainings * repeats, rows)."""
-    return np.concatenate([run.predicted[encoder] for run in runs], axis=1)
+            difference, verdict = compared.get(curve.encoder, (Interval(0.0, 0.0, 0.0), 0))
+            facts = {"dataset": study.dataset, "variant": curve.encoder}
+            facts["metric"] = study.metric.name
+            areas = {**curve.area.columns("area"), **difference.columns("difference")}
+            rows.append({**facts, **areas, "verdict": verdict})
+    return pd.DataFrame(rows)
 
 
 def _by_dataset(folder: Path) -> dict[str, Predictions]:
-    """The headline results of a run by dataset."""
-    results = read_predictions(folder / "probe_predictions.h5")
+    """Return the results of a run's first predictor by dataset."""
+    results = read_predictions(folder / PREDICTIONS)
     return {
         result.dataset: result for result in results if result.predictor == results[0].predictor
     }

@@ -1,12 +1,11 @@
-"""Resampling of test groups and of repeats, and the interval that follows.
+"""Resampling of test groups and repeats, and the intervals that follow.
 
-Both things that a repetition of the study would draw anew are resampled, independently of each
-other and with replacement: the test groups (patients) and the repeats (draws of the labelled
-subsets). For crossed factors this is the "pigeonhole bootstrap" (Owen, Annals of Applied
-Statistics 1(2), 2007). What only a patient and a draw together explain it counts three times, so
-its resamples are drawn in to the variance of resampling either factor alone, both added up, which
-counts that twice: still on the safe side. One draw serves all encoders and sizes, so differences
-between them are paired.
+A repetition of the study would draw both test groups (patients) and repeats (labelled subsets)
+anew, so both are resampled with replacement, independently of each other: the "pigeonhole
+bootstrap" for crossed factors (Owen, Annals of Applied Statistics 1(2), 2007). It counts the
+interaction of patients and draws three times. Its resamples are therefore contracted to the sum of
+the variances from resampling either factor alone, which counts the interaction twice and is still
+conservative. One draw serves all encoders and sizes, so differences between them are paired.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from evaluation.statistics.metrics import Floats, Metric, score_of_parts
 
 LEVEL = 0.95
 BLOCK = 4_000_000
-"""Numbers in memory at a time."""
+"""Numbers held in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +30,15 @@ class Interval:
     low: float
     high: float
 
+    def columns(self, name: str) -> dict[str, float]:
+        """Return value and ends as columns of a table."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 def mean_scores(metric: Metric, parts: Floats) -> Floats:
-    """Scores of all test groups together, mean over repeats.
+    """Score all test groups together and average over repeats.
 
-    Args:
-        metric: which metric.
-        parts: (encoders, sizes, repeats, groups, k).
-
-    Returns:
-        (encoders, sizes).
+    (encoders, sizes, repeats, groups, k) to (encoders, sizes).
     """
     return np.asarray(score_of_parts(metric, parts.sum(axis=-2)).mean(axis=-1))
 
@@ -48,18 +46,18 @@ def mean_scores(metric: Metric, parts: Floats) -> Floats:
 def resampled_scores(
     metric: Metric, parts: Floats, count: int, seed: int, trainings: int = 1
 ) -> Floats:
-    """The same for `count` resamples.
+    """Compute `mean_scores` of `count` resamples.
 
     Args:
         metric: which metric.
         parts: (encoders, sizes, repeats, groups, k).
-        count: of resamples.
+        count: number of resamples.
         seed: of the resampling.
-        trainings: runs of every encoder's training that the repeats come from, those of one run
-            next to each other. They are resampled together with the repeats.
+        trainings: trainings of every encoder that the repeats come from, with the repeats of one
+            training next to each other. They are resampled together with the repeats.
 
     Returns:
-        (3, count, encoders, sizes): of groups and repeats, of groups alone, of repeats alone.
+        (3, count, encoders, sizes): resampling groups and repeats, groups only, repeats only.
     """
     encoders, sizes, repeats, groups, k = parts.shape
     draws = repeats // trainings
@@ -77,20 +75,20 @@ def resampled_scores(
             of_repeats = np.einsum("bt,br->btr", of_runs, of_repeats).reshape(n, repeats)
         sums = (of_groups @ flat).reshape(n, encoders, sizes, repeats, k)
         per_repeat = score_of_parts(metric, sums)
-        here = slice(start, start + n)
-        scores[0, here] = np.einsum("besr,br->bes", per_repeat, of_repeats)
-        scores[1, here] = per_repeat.mean(axis=-1)
-        scores[2, here] = np.einsum("esr,br->bes", of_all, of_repeats)
+        rows = slice(start, start + n)
+        scores[0, rows] = np.einsum("besr,br->bes", per_repeat, of_repeats)
+        scores[1, rows] = per_repeat.mean(axis=-1)
+        scores[2, rows] = np.einsum("esr,br->bes", of_all, of_repeats)
     return scores
 
 
 def tail(groups: int) -> float:
-    """Probability cut off at each end so that intervals from few groups are not too narrow.
+    """Return the probability to cut off at each end, less than 2.5 % for few groups.
 
     The "expanded percentile interval" (Hesterberg, The American Statistician 69(4), 2015,
-    section 4.5): the percentile bootstrap is too narrow by sqrt((n - 1) / n) and by the normal
-    in place of Student's t; cutting off less makes up for both. From very few groups it cuts off
-    nothing: the interval is the whole range of the resamples.
+    section 4.5): the percentile bootstrap is too narrow by sqrt((n - 1) / n) and because it uses
+    the normal in place of Student's t; cutting off less corrects both. For very few groups nothing
+    is cut off: the interval is the whole range of the resamples.
     """
     if groups < 2:
         return (1 - LEVEL) / 2
@@ -99,23 +97,20 @@ def tail(groups: int) -> float:
 
 
 def interval(value: float, resamples: Floats, groups: int) -> Interval:
-    """The interval of a score, or of a sum or difference of scores.
+    """Return the interval of a score, or of a sum or difference of scores.
 
-    Args:
-        value: of the study.
-        resamples: the same of `resampled_scores`, (3, count).
-        groups: how many test groups there are.
+    Its resamples (3, count) are those of `resampled_scores`; `groups` is the number of test groups.
     """
     both, of_groups, of_repeats = resamples
     centre, variance = both.mean(), both.var()
-    wanted = of_groups.var() + of_repeats.var()
-    if wanted < variance:
-        both = centre + (both - centre) * np.sqrt(wanted / variance)
+    target = of_groups.var() + of_repeats.var()
+    if target < variance:
+        both = centre + (both - centre) * np.sqrt(target / variance)
     return percentiles(value, both, groups)
 
 
 def percentiles(value: float, resamples: Floats, groups: int) -> Interval:
-    """The interval of any number from its resamples (count,), infinite ones included."""
+    """Return the interval of any number from its resamples (count,), which may be infinite."""
     cut = tail(groups)
     low, high = np.quantile(resamples, [cut, 1 - cut], method="inverted_cdf")
     return Interval(float(value), float(low), float(high))

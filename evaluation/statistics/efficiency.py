@@ -12,15 +12,12 @@ from evaluation.statistics.metrics import Floats
 
 @dataclass(frozen=True)
 class Efficiency:
-    """How many labels the baseline needs for what an encoder reaches with n.
+    """How many labels the baseline needs for the score that an encoder reaches with `labels`.
 
     Attributes:
-        labels: labels that the encoder had.
-        needed: labels that the baseline needs; 0 means fewer than its smallest subset, infinity
-            more than its largest.
-        text: the same in words, with its interval.
+        needed: 0 means fewer than the baseline's smallest subset, infinity more than its largest.
         factor: needed / labels, with the same meaning of 0 and infinity.
-        factor_text: the same in words: "5.2 times fewer labels (95 %: 3.1 to 8.9)".
+        text, factor_text: both in words: "5.2 times fewer labels (95 %: 3.1 to 8.9)".
     """
 
     labels: float
@@ -33,10 +30,10 @@ class Efficiency:
 def labels_needed(
     labels: Floats, baseline: Floats, target: Floats, higher_is_better: bool
 ) -> Floats:
-    """Labels at which the baseline's learning curve reaches a score.
+    """Return the labels at which the baseline's learning curve reaches a score.
 
-    The curve is made monotone (the best so far) and is read linearly in log(labels). Nothing is
-    read off outside of what was measured.
+    The curve is made monotone (the best so far) and interpolated linearly in log(labels), never
+    extrapolated.
 
     Args:
         labels: ascending, (sizes,).
@@ -45,30 +42,27 @@ def labels_needed(
         higher_is_better: direction of the metric.
 
     Returns:
-        (...): 0 where already fewer than the smallest size do, infinity where all do not.
+        (...): 0 where fewer than the smallest size suffice, infinity where all do not.
     """
     sign = 1.0 if higher_is_better else -1.0
-    curve, wanted = np.maximum.accumulate(sign * baseline, axis=-1), sign * target
-    at = (curve < wanted[..., None]).sum(axis=-1)
-    right = np.clip(at, 1, max(len(labels) - 1, 1)) if len(labels) > 1 else np.zeros_like(at)
+    curve, goal = np.maximum.accumulate(sign * baseline, axis=-1), sign * target
+    place = (curve < goal[..., None]).sum(axis=-1)
+    right = np.clip(place, min(1, len(labels) - 1), len(labels) - 1)
     left = np.maximum(right - 1, 0)
     y0 = np.take_along_axis(curve, left[..., None], -1)[..., 0]
     y1 = np.take_along_axis(curve, right[..., None], -1)[..., 0]
     rise = y1 - y0
-    share = np.divide(wanted - y0, rise, out=np.zeros_like(rise), where=rise > 0)
+    share = np.divide(goal - y0, rise, out=np.zeros_like(rise), where=rise > 0)
     x = np.log(labels)
-    found = np.exp(x[left] + np.clip(share, 0, 1) * (x[right] - x[left]))
-    found = np.where(at == 0, np.where(wanted < curve[..., 0], 0.0, labels[0]), found)
-    return np.where(at == len(labels), np.inf, found)
+    needed = np.exp(x[left] + np.clip(share, 0, 1) * (x[right] - x[left]))
+    needed = np.where(place == 0, np.where(goal < curve[..., 0], 0.0, labels[0]), needed)
+    return np.where(place == len(labels), np.inf, needed)
 
 
 def efficiency_of(n: float, needed: Interval, labels: Floats) -> Efficiency:
-    """What was read off, and the same in words.
+    """Compare the labels that the baseline needs with the n that the encoder had.
 
-    Args:
-        n: labels that the encoder had.
-        needed: labels that the baseline needs.
-        labels: sizes of the baseline's learning curve, ascending.
+    `labels` are the sizes of the baseline's learning curve, ascending.
     """
     factor = Interval(needed.value / n, needed.low / n, needed.high / n)
     text = _with_interval(needed, float(labels[0]), float(labels[-1]), 0)
@@ -81,19 +75,18 @@ def _factor_in_words(n: float, factor: Interval, labels: Floats) -> str:
         return _with_interval(factor, first, last, 1, " times fewer labels")
     if first == 1:
         return "not known: the baseline reaches it with its fewest labels"
-    low, high = (np.inf if bound == 0 else 1 / bound for bound in (factor.high, factor.low))
-    value = np.inf if factor.value == 0 else 1 / factor.value
-    turned = Interval(float(value), float(low), float(high))
-    return _with_interval(turned, 1 / last, 1 / first, 1, " times more labels")
+    bounds = (factor.value, factor.high, factor.low)
+    inverse = Interval(*(np.inf if bound == 0 else 1 / bound for bound in bounds))
+    return _with_interval(inverse, 1 / last, 1 / first, 1, " times more labels")
 
 
-def _with_interval(found: Interval, first: float, last: float, digits: int, unit: str = "") -> str:
-    """A number that was read between `first` and `last`, with its interval."""
+def _with_interval(number: Interval, first: float, last: float, digits: int, unit: str = "") -> str:
+    """Write a number that was measured between `first` and `last`, with its interval."""
 
-    def word(value: float) -> str:
+    def words(value: float) -> str:
         if value < first:
             return f"fewer than {first:.{digits}f}"
         return f"more than {last:.{digits}f}" if np.isinf(value) else f"{value:.{digits}f}"
 
-    value, low, high = (word(bound) for bound in (found.value, found.low, found.high))
+    value, low, high = (words(bound) for bound in (number.value, number.low, number.high))
     return f"{value}{unit}" if low == high else f"{value}{unit} (95 %: {low} to {high})"

@@ -1,7 +1,7 @@
 """Metrics as ratios of sums over test images.
 
-Every metric here is computed from numbers that add up over images ("parts"). So a score of any
-mixture of test groups, which a bootstrap needs thousands of times, costs one matrix product.
+Every metric is computed from sums over images ("parts"), so the score of any mixture of test
+groups, of which a bootstrap needs thousands, costs one matrix product.
 """
 
 from __future__ import annotations
@@ -19,14 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric and how to read it.
-
-    Attributes:
-        name: as it stands in tables: "f1", "macro_f1" or "mse".
-        title: as a person reads it.
-        higher_is_better: the direction of progress.
-        percent: whether it is shown as a percentage.
-    """
+    """A metric: its name in tables, its title in texts, and whether scores are percentages."""
 
     name: str
     title: str
@@ -41,7 +34,7 @@ METRICS = {metric.name: metric for metric in (F1, MACRO_F1, MSE)}
 
 
 def metric_of(kind: TaskKind, positive: int | None) -> Metric:
-    """F1 of the positive class for two classes, macro F1 for several, MSE for regression."""
+    """Return F1 of the positive class for two classes, macro F1 for more, MSE for regression."""
     if kind is TaskKind.REGRESSION:
         return MSE
     return MACRO_F1 if positive is None else F1
@@ -55,58 +48,46 @@ def parts_by_group(
     groups: int,
     positive: int | None,
 ) -> Floats:
-    """What the metric needs, summed within each test group.
+    """Sum what the metric needs within each test group.
 
-    Args:
-        metric: which metric.
-        truth: targets (t,) of the test images.
-        predicted: predictions (..., t) of any number of probes.
-        group: group of each test image, 0 to groups - 1, (t,).
-        groups: how many there are.
-        positive: the class that counts for `F1`.
+    Targets and groups (0 to groups - 1) of the test images are (t,), predictions of any number of
+    probes (..., t). Only F1 has a positive class.
 
     Returns:
-        float64 (..., groups, k): for MSE the squared error and the count; otherwise, per class,
-        hits, predicted and true images.
+        (..., groups, k) float64: for MSE the squared error and the number of images; otherwise,
+        per class, hits, predicted images and true images.
     """
     if metric is MSE:
         error = (predicted.astype(np.float64) - truth) ** 2
-        columns = [_sum_by_group(error, group, groups)]
-        columns.append(_sum_by_group(np.ones_like(error), group, groups))
-        return np.stack(columns, axis=-1)
-    classes = np.union1d(truth, predicted) if positive is None else np.asarray([positive])
-    columns = []
-    for label in classes:
-        true, said = truth == label, predicted == label
-        columns.append(_sum_by_group(said & true, group, groups))
-        columns.append(_sum_by_group(said, group, groups))
-        columns.append(_sum_by_group(np.broadcast_to(true, said.shape), group, groups))
-    return np.stack(columns, axis=-1)
+        counted = [error, np.ones_like(error)]
+    else:
+        counted = []
+        for label in np.union1d(truth, predicted) if positive is None else [positive]:
+            true, positives = truth == label, predicted == label
+            counted += [positives & true, positives, np.broadcast_to(true, positives.shape)]
+    return np.stack([_sum_by_group(values, group, groups) for values in counted], axis=-1)
 
 
 def score_of_parts(metric: Metric, parts: Floats) -> Floats:
-    """The metric of summed parts, (..., k) to (...).
+    """Compute the metric of summed parts, (..., k) to (...).
 
     As in scikit-learn, F1 is 0 where a class is neither present nor predicted, and macro F1 is
     the mean over classes that are present or predicted.
     """
     if metric is MSE:
         return np.asarray(parts[..., 0] / parts[..., 1])
-    hits, said, true = parts[..., 0::3], parts[..., 1::3], parts[..., 2::3]
-    total = said + true
+    hits, total = parts[..., 0::3], parts[..., 1::3] + parts[..., 2::3]
     f1 = np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0)
-    known = np.maximum((total > 0).sum(-1), 1)
-    return np.asarray(f1.sum(-1) / known)
+    return np.asarray(f1.sum(-1) / np.maximum((total > 0).sum(-1), 1))
 
 
 def score(
     metric: Metric, truth: NDArray[Any], predicted: NDArray[Any], positive: int | None
 ) -> float:
-    """The metric of one set of predictions, both (t,)."""
-    one = np.zeros(len(truth), np.int64)
-    return float(
-        score_of_parts(metric, parts_by_group(metric, truth, predicted, one, 1, positive))[0]
-    )
+    """Compute the metric of one set of predictions, both (t,)."""
+    one_group = np.zeros(len(truth), np.int64)
+    parts = parts_by_group(metric, truth, predicted, one_group, 1, positive)
+    return float(score_of_parts(metric, parts[0]))
 
 
 def _sum_by_group(values: NDArray[Any], group: NDArray[np.int64], groups: int) -> Floats:

@@ -1,12 +1,13 @@
-"""The result of a sweep: every prediction, and the tidy table that follows from it.
+"""The result of a sweep: every prediction, and the table of scores made from them.
 
 Predictions are kept, not only scores, because intervals resample test patients.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,6 @@ from evaluation.statistics.metrics import METRICS, Metric, score
 SCHEMA = 1
 CONSTANT = "constant"
 
-COLUMNS = [
-    "dataset",
-    "encoder",
-    "predictor",
-    "fold",
-    "size",
-    "n_train",
-    "repeat",
-    "seed",
-    "metric",
-    "value",
-]
-
 
 @dataclass(frozen=True)
 class Predictions:
@@ -44,24 +32,22 @@ class Predictions:
     E encoders, S sizes, R repeats, F folds, T test rows.
 
     Attributes:
-        dataset: name.
-        metric: what its scores are.
         encoders: names, (E,).
-        baseline: name of the encoder that others are compared with; None without one.
+        baseline: encoder that others are compared with; None without one.
         sizes: requested numbers of labels, 0 last for "all", (S,).
-        fold_numbers: int64 (F,).
-        n_train: labels in use, int64 (S, F).
-        seeds: of the predictors, int64 (S, R, F).
-        rows: rows of the store that are tested, int64 (T,); every row at most once.
-        fold: number of the fold that tests each of them, int64 (T,).
-        group: patient, slide or case of each, int64 (T,).
-        truth: target of each, (T,).
+        fold_numbers: (F,) int64.
+        n_train: labels in use, (S, F) int64.
+        seeds: of the predictors, (S, R, F) int64.
+        rows: tested rows of the store, each at most once, (T,) int64.
+        fold: number of the fold that tests each row, (T,) int64.
+        group: patient, slide or case of each row, (T,) int64.
+        truth: target of each row, (T,).
         predicted: (E, S, R, T).
-        constant: the best prediction that knows no image, (T,): always positive for F1, the
-            pool's most frequent class for macro F1, the pool's mean for MSE.
-        positive: class that counts for F1.
-        left_out: what a budget did not allow, in words.
-        predictor: what learnt from the features: "forest", "linear" or "knn".
+        constant: the best prediction without looking at an image, (T,): always positive for F1,
+            the pool's most frequent class for macro F1, the pool's mean for MSE.
+        positive: class that F1 counts.
+        left_out: what did not fit into the budget, in words.
+        predictor: "forest", "linear" or "knn".
     """
 
     dataset: str
@@ -84,7 +70,7 @@ class Predictions:
 
     @property
     def repeats(self) -> int:
-        """Draws of the nested subsets."""
+        """Number of draws of the nested subsets."""
         return int(self.predicted.shape[2])
 
     @property
@@ -92,65 +78,64 @@ class Predictions:
         """Labelled images behind each size, the mean over folds, (S,)."""
         return np.asarray(self.n_train.mean(axis=1))
 
+    @property
+    def protocol(self) -> str:
+        """Digest of test images, targets, folds and label counts: equal for comparable scores."""
+        digest = hashlib.sha256(f"{self.dataset} {self.metric.name} {self.sizes}".encode())
+        for array in (self.rows, self.fold, self.group, self.truth, self.n_train):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:12]
+
+
+ARRAYS = [field.name for field in fields(Predictions) if "NDArray" in str(field.type)]
+
 
 def tidy(results: Iterable[Predictions]) -> pd.DataFrame:
-    """One row per (dataset, predictor, encoder, fold, size, repeat), in that order.
+    """Return one row per (dataset, predictor, encoder, fold, size, repeat), in that order.
 
-    `value` is the score of that fold alone. Where there are several folds the study's own score
-    pools their predictions first (see statistics.py), so it is not the mean of these values.
+    `value` is the score of that fold alone. With several folds the study's own score pools their
+    predictions first (see summary.py), so it is not the mean of these values.
     """
-    table: list[tuple[Any, ...]] = []
+    rows: list[dict[str, Any]] = []
+    datasets: set[str] = set()
     for result in results:
-        first = all(row[0] != result.dataset for row in table)
-        table += _rows_of(result)
-        table += _constant_rows(result) if first else []  # it is the same beside every predictor
-    return pd.DataFrame(table, columns=COLUMNS)
+        for encoder, predicted in zip(result.encoders, result.predicted, strict=True):
+            rows += _rows(result, encoder, result.predictor, predicted, result.seeds)
+        if result.dataset not in datasets:  # the constant is the same for every predictor
+            datasets.add(result.dataset)
+            constant = np.broadcast_to(result.constant, (len(result.sizes), 1, len(result.rows)))
+            rows += _rows(result, "", CONSTANT, constant, np.zeros_like(result.seeds))
+    return pd.DataFrame(rows)
 
 
-def _rows_of(result: Predictions) -> list[tuple[Any, ...]]:
-    metric, positive = result.metric, result.positive
-    rows: list[tuple[Any, ...]] = []
-    tested = _tested(result)
-    for e, encoder in enumerate(result.encoders):
-        names = (result.dataset, encoder, result.predictor)
-        for f, (fold, test) in enumerate(tested.items()):
-            for s, size in enumerate(result.sizes):
-                for repeat in range(result.repeats):
-                    value = score(
-                        metric, result.truth[test], result.predicted[e, s, repeat, test], positive
-                    )
-                    facts = (fold, size, int(result.n_train[s, f]), repeat)
-                    seed = int(result.seeds[s, repeat, f])
-                    rows.append((*names, *facts, seed, metric.name, value))
-    return rows
-
-
-def _constant_rows(result: Predictions) -> list[tuple[Any, ...]]:
-    rows: list[tuple[Any, ...]] = []
-    for f, (fold, test) in enumerate(_tested(result).items()):
-        value = score(result.metric, result.truth[test], result.constant[test], result.positive)
+def _rows(
+    result: Predictions,
+    encoder: str,
+    predictor: str,
+    predicted: NDArray[Any],
+    seeds: NDArray[np.int64],
+) -> list[dict[str, Any]]:
+    """Return the rows of one encoder's predictions (S, R, T)."""
+    metric, rows = result.metric, []
+    for f, fold in enumerate(result.fold_numbers):
+        test = np.flatnonzero(result.fold == fold)
         for s, size in enumerate(result.sizes):
-            facts = (fold, size, int(result.n_train[s, f]), 0)
-            rows.append((result.dataset, "", CONSTANT, *facts, 0, result.metric.name, value))
+            for repeat, values in enumerate(predicted[s]):
+                rows.append(
+                    {
+                        "dataset": result.dataset,
+                        "encoder": encoder,
+                        "predictor": predictor,
+                        "fold": int(fold),
+                        "size": size,
+                        "n_train": int(result.n_train[s, f]),
+                        "repeat": repeat,
+                        "seed": int(seeds[s, repeat, f]),
+                        "metric": metric.name,
+                        "value": score(metric, result.truth[test], values[test], result.positive),
+                    }
+                )
     return rows
-
-
-def _tested(result: Predictions) -> dict[int, NDArray[np.int64]]:
-    """Positions of the test rows of each fold."""
-    return {int(f): np.flatnonzero(result.fold == f) for f in result.fold_numbers}
-
-
-_ARRAYS = (
-    "fold_numbers",
-    "n_train",
-    "seeds",
-    "rows",
-    "fold",
-    "group",
-    "truth",
-    "predicted",
-    "constant",
-)
 
 
 def write_predictions(path: Path, results: Sequence[Predictions]) -> None:
@@ -167,7 +152,7 @@ def write_predictions(path: Path, results: Sequence[Predictions]) -> None:
             node.attrs["sizes"] = list(result.sizes)
             node.attrs["positive"] = -1 if result.positive is None else result.positive
             node.attrs["left_out"] = list(result.left_out) or [""]
-            for name in _ARRAYS:
+            for name in ARRAYS:
                 values = getattr(result, name)
                 chunks = (1, 1, 1, max(len(result.rows), 1)) if name == "predicted" else True
                 node.create_dataset(
@@ -179,7 +164,7 @@ def read_predictions(path: Path) -> list[Predictions]:
     """Read what `write_predictions` wrote.
 
     Raises:
-        ProbeError: missing, damaged or of another schema version.
+        ProbeError: the file is missing, damaged or of another schema version.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -194,7 +179,7 @@ def _read(node: Any) -> Predictions:
     positive = int(node.attrs["positive"])
     return Predictions(
         dataset=str(node.attrs["dataset"]),
-        # Files without this attribute are from before there was anything but forests.
+        # Files without this attribute are older than all predictors but forests.
         predictor=str(node.attrs.get("predictor", FOREST)),
         metric=METRICS[str(node.attrs["metric"])],
         encoders=tuple(str(name) for name in node.attrs["encoders"]),
@@ -202,5 +187,5 @@ def _read(node: Any) -> Predictions:
         sizes=tuple(int(size) for size in node.attrs["sizes"]),
         positive=None if positive < 0 else positive,
         left_out=tuple(str(text) for text in node.attrs["left_out"] if text),
-        **{name: node[name][:] for name in _ARRAYS},
+        **{name: node[name][:] for name in ARRAYS},
     )

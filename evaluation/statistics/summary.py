@@ -1,14 +1,15 @@
-"""What a study says: scores, paired differences, areas and sample efficiency, with intervals.
+"""Statistics of a study: scores, paired differences, areas and sample efficiency, with intervals.
 
 The score of (encoder, size) is the mean over repeats of the metric on all test images together:
-the folds' predictions are pooled before the metric is taken, because the mean of F1 over small
-folds is biased (Forman & Scholz, "Apples-to-apples in cross-validation studies", SIGKDD
+predictions of all folds are pooled before the metric is computed, because the mean of F1 over
+small folds is biased (Forman & Scholz, "Apples-to-apples in cross-validation studies", SIGKDD
 Explorations 12(1), 2010). Intervals: see bootstrap.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,8 @@ from evaluation.statistics.efficiency import Efficiency, efficiency_of, labels_n
 from evaluation.statistics.metrics import Floats, Metric, parts_by_group, score
 from evaluation.statistics.predictions import Predictions
 
-FEW_GROUPS = 10  # below so many test groups a reader is warned
+FEW_GROUPS, FEW_REPEATS = 10, 5
+"""With fewer of them a caution is added."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,8 @@ class Curve:
     """One encoder's learning curve.
 
     Attributes:
-        encoder: name.
         scores: one per size.
-        area: mean score along log(labels), so in the metric's own unit.
+        area: mean score along log(labels), in the metric's own unit.
     """
 
     encoder: str
@@ -46,11 +47,11 @@ class Comparison:
     """An encoder against the baseline, on the same subsets and test groups.
 
     Attributes:
-        encoder, baseline: names.
         differences: encoder minus baseline per size, in the metric's unit.
         area: the same for the area under the learning curve.
         efficiency: one per size.
-        verdict: 1 better, -1 worse; 0 if the area's interval holds zero or one group tests.
+        verdict: 1 better, -1 worse; 0 if the area's interval contains zero or there is only one
+            test group.
     """
 
     encoder: str
@@ -63,19 +64,18 @@ class Comparison:
 
 @dataclass(frozen=True)
 class DatasetStatistics:
-    """Everything that is said about one predictor on one dataset.
+    """All statistics of one predictor on one dataset.
 
     Attributes:
-        dataset: name.
-        metric: of all its scores.
         sizes: requested labels, 0 for all.
-        labels: labels in use, mean over folds.
-        repeats, folds, groups, images: of the study; groups and images are those tested.
-        constant: score of the best prediction that knows no image.
+        labels: labels in use, the mean over folds.
+        repeats, folds, groups, images: numbers of the study; groups and images are those tested.
+        constant: score of the best prediction without looking at an image.
         curves: one per encoder.
         comparisons: one per encoder but the baseline; empty without a baseline.
         cautions: what the intervals do not cover, in words.
-        predictor: what learnt from the features.
+        protocol: digest of the test; scores with equal digests are comparable.
+        seeds: of the predictors, by size, repeat and fold.
     """
 
     dataset: str
@@ -91,46 +91,61 @@ class DatasetStatistics:
     comparisons: tuple[Comparison, ...]
     cautions: tuple[str, ...]
     predictor: str
+    baseline: str | None
+    protocol: str
+    seeds: list[list[list[int]]]
+
+    @property
+    def encoders(self) -> list[str]:
+        """Names of the encoders, the study's own first."""
+        return [curve.encoder for curve in self.curves]
 
 
 def summarise(
-    result: Predictions, resamples: int = 2000, seed: int = 0, trainings: int = 1
+    result: Predictions, resamples: int, seed: int = 0, trainings: int = 1
 ) -> DatasetStatistics:
-    """All statistics of one dataset.
+    """Compute all statistics of one dataset.
 
     Args:
         result: predictions of its sweep.
         resamples: of the bootstrap.
         seed: of the bootstrap.
-        trainings: runs of every encoder's training behind the repeats; see `resampled_scores`.
+        trainings: trainings of every encoder behind the repeats; see `resampled_scores`.
+
+    Example:
+        Two encoders on four images of four patients; the second one is always right.
+
+        >>> from evaluation.statistics.metrics import F1
+        >>> result = Predictions(
+        ...     dataset="idc", metric=F1, encoders=("weak", "strong"), baseline="weak",
+        ...     sizes=(10,), fold_numbers=np.array([0]), n_train=np.array([[10]]),
+        ...     seeds=np.zeros((1, 1, 1), int), rows=np.arange(4), fold=np.zeros(4, int),
+        ...     group=np.arange(4), truth=np.array([0, 1, 1, 0]), constant=np.ones(4, int),
+        ...     predicted=np.array([[[[1, 0, 1, 0]]], [[[0, 1, 1, 0]]]]), positive=1,
+        ... )
+        >>> statistics = summarise(result, resamples=50)
+        >>> [curve.scores[0].value for curve in statistics.curves]
+        [0.5, 1.0]
+        >>> statistics.comparisons[0].differences[0].value
+        0.5
+        >>> statistics.cautions[0][:19]
+        'Only 4 test groups:'
     """
     metric, labels = result.metric, result.labels
     names, group = np.unique(result.group, return_inverse=True)
-    parts = parts_by_group(
-        metric, result.truth, result.predicted, group, len(names), result.positive
-    )
+    groups = len(names)
+    parts = parts_by_group(metric, result.truth, result.predicted, group, groups, result.positive)
     point = mean_scores(metric, parts)
     drawn = resampled_scores(metric, parts, resamples, seed, trainings)
-    areas, drawn_areas = area(labels, point), area(labels, drawn)
     curves = tuple(
-        Curve(
-            encoder,
-            tuple(
-                interval(point[e, s], drawn[..., e, s], len(names))
-                for s in range(len(result.sizes))
-            ),
-            interval(areas[e], drawn_areas[..., e], len(names)),
-        )
+        Curve(encoder, *_with_area(labels, point[e], drawn[..., e, :], groups))
         for e, encoder in enumerate(result.encoders)
     )
     comparisons: tuple[Comparison, ...] = ()
     if result.baseline is not None:
         b = result.encoders.index(result.baseline)
-        comparisons = tuple(
-            _compare(result, point, drawn, e, b, len(names))
-            for e in range(len(result.encoders))
-            if e != b
-        )
+        others = [e for e in range(len(result.encoders)) if e != b]
+        comparisons = tuple(_compare(result, point, drawn, e, b, groups) for e in others)
     return DatasetStatistics(
         dataset=result.dataset,
         metric=metric,
@@ -138,31 +153,79 @@ def summarise(
         labels=tuple(float(n) for n in labels),
         repeats=result.repeats,
         folds=len(result.fold_numbers),
-        groups=len(names),
+        groups=groups,
         images=len(result.rows),
         constant=score(metric, result.truth, result.constant, result.positive),
         curves=curves,
         comparisons=comparisons,
-        cautions=_cautions(len(names), result),
+        cautions=_cautions(groups, result),
         predictor=result.predictor,
+        baseline=result.baseline,
+        protocol=result.protocol,
+        seeds=result.seeds.tolist(),
     )
 
 
+def score_rows(statistics: DatasetStatistics) -> list[dict[str, Any]]:
+    """Return one row per encoder and size, with the difference to the baseline if there is one.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from evaluation.statistics.metrics import F1
+        >>> curve = Curve("ours", (Interval(0.8, 0.7, 0.9),), Interval(0.8, 0.7, 0.9))
+        >>> study = DatasetStatistics(
+        ...     "idc", F1, (10,), (10.0,), 5, 1, 20, 80, 0.5, (curve,), (), (), "forest", None,
+        ...     "0123456789ab", [[[0]]],
+        ... )
+        >>> (row,) = score_rows(study)
+        >>> row["encoder"], row["n_train"], row["value"], row["low"], row["difference"]
+        ('ours', 10.0, 0.8, 0.7, None)
+    """
+    differences = {one.encoder: one.differences for one in statistics.comparisons}
+    rows = []
+    for curve in statistics.curves:
+        for s, score_interval in enumerate(curve.scores):
+            row = {
+                "dataset": statistics.dataset,
+                "encoder": curve.encoder,
+                "predictor": statistics.predictor,
+                "size": statistics.sizes[s],
+                "n_train": statistics.labels[s],
+                "repeats": statistics.repeats,
+                "metric": statistics.metric.name,
+                **asdict(score_interval),
+                **dict.fromkeys(("difference", "difference_low", "difference_high")),
+            }
+            if curve.encoder in differences:
+                row |= differences[curve.encoder][s].columns("difference")
+            rows.append(row)
+    return rows
+
+
 def area(labels: Floats, scores: Floats) -> Floats:
-    """Mean score along log(labels), by trapezoids: (..., sizes) to (...)."""
+    """Return the mean score along log(labels), by trapezoids: (..., sizes) to (...)."""
     if len(labels) == 1:
         return np.asarray(scores[..., 0])
     x = np.log(labels)
     return np.asarray(np.trapezoid(scores, x, axis=-1) / (x[-1] - x[0]))
 
 
+def _with_area(
+    labels: Floats, point: Floats, drawn: Floats, groups: int
+) -> tuple[tuple[Interval, ...], Interval]:
+    """Return the intervals of scores (sizes,), and of their area."""
+    each = tuple(interval(value, drawn[..., s], groups) for s, value in enumerate(point))
+    return each, interval(float(area(labels, point)), area(labels, drawn), groups)
+
+
 def _compare(
     result: Predictions, point: Floats, drawn: Floats, e: int, b: int, groups: int
 ) -> Comparison:
-    labels = result.labels
-    difference, drawn_difference = point[e] - point[b], drawn[..., e, :] - drawn[..., b, :]
-    whole = interval(float(area(labels, difference)), area(labels, drawn_difference), groups)
-    higher = result.metric.higher_is_better
+    """Compare encoder `e` with the baseline `b`."""
+    labels, higher = result.labels, result.metric.higher_is_better
+    differences, whole = _with_area(
+        labels, point[e] - point[b], drawn[..., e, :] - drawn[..., b, :], groups
+    )
     efficiency = []
     for s, n in enumerate(labels):
         needed = percentiles(
@@ -171,34 +234,32 @@ def _compare(
             groups,
         )
         efficiency.append(efficiency_of(float(n), needed, labels))
-    unclear = whole.low <= 0 <= whole.high or groups < 2  # one patient says nothing about others
-    clear = 0 if unclear else int(np.sign(whole.value))
+    unclear = whole.low <= 0 <= whole.high or groups < 2  # one patient does not generalise
+    sign = 0 if unclear else int(np.sign(whole.value))
     return Comparison(
         encoder=result.encoders[e],
         baseline=result.encoders[b],
-        differences=tuple(
-            interval(difference[s], drawn_difference[..., s], groups) for s in range(len(labels))
-        ),
+        differences=differences,
         area=whole,
         efficiency=tuple(efficiency),
-        verdict=clear if higher else -clear,
+        verdict=sign if higher else -sign,
     )
 
 
 def _cautions(groups: int, result: Predictions) -> tuple[str, ...]:
-    found = []
+    cautions = []
     if groups == 1:
-        found.append(
-            "One test group only: the intervals cover the draw of the labelled images, and say "
-            "nothing about other patients."
+        cautions.append(
+            "One test group only: the intervals cover the draw of the labelled images and do not "
+            "generalise to other patients."
         )
     elif groups < FEW_GROUPS:
-        found.append(
-            f"Only {groups} test groups: the intervals span what mixtures of these few patients "
-            "give; how other patients differ they can hardly tell."
+        cautions.append(
+            f"Only {groups} test groups: the intervals reflect mixtures of these few patients and "
+            "may not cover how other patients differ."
         )
-    if result.repeats < 5:
-        found.append(
+    if result.repeats < FEW_REPEATS:
+        cautions.append(
             f"Only {result.repeats} draws of the labelled images: the intervals may be too narrow."
         )
-    return (*found, *(text[0].upper() + text[1:] + "." for text in result.left_out))
+    return (*cautions, *(text[0].upper() + text[1:] + "." for text in result.left_out))

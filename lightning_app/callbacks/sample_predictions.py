@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import Callback
 
 from datamodules.core.records import TaskKind
@@ -19,28 +18,17 @@ from datamodules.stream.batch import MultiTaskBatch
 from datamodules.stream.loading import StoreView, StreamDataset
 from datamodules.stream.sampling import Draw
 from datamodules.stream.transforms import Transform
-from evaluation.figures.canvas import Words, save_picture
-from evaluation.figures.confusion import (
-    Tally,
-    confusion_figure,
-    describe_confusion,
-    describe_recall,
-    precision_recall_figure,
-    read_tallies,
-)
-from evaluation.figures.sample_figure import write_panel
-from evaluation.figures.sample_predictions import Panel, above
-from evaluation.run_files import CONFUSION, RECALL
-from lightning_app.loggers.wandb_media import log_panels, log_tallies
+from evaluation.figure_files import save_photograph
+from evaluation.figures.confusion import ConfusionCounts, count_drawings, read_counts
+from evaluation.figures.samples import Panel, above, panel_drawing
+from evaluation.run_files import PANELS
+from lightning_app.loggers.wandb_media import log_counts, log_panels
 from models.module import MultiTaskModule
 from models.network.detection_grid import Detections
 from models.network.heads import Prediction
 
-FOLDER = "panels"
 DENSE_IMAGES, IMAGES = 4, 9
 """Images per dataset: fewer where each one takes a row of its own."""
-
-_DPI = 130  # of confusion matrices and precision-recall curves
 
 
 class ShowPanels(Callback):
@@ -59,17 +47,17 @@ class ShowPanels(Callback):
     def __init__(
         self, folder: Path, datasets: Mapping[str, DatasetReader], every: int, seed: int
     ) -> None:
-        self.folder = folder / FOLDER
+        self.folder = folder / PANELS
         self.datasets = datasets
         self.every = every
         self.seed = seed
         self._drawn = 0
-        self._tallies: list[Tally] = []
+        self._counts: list[ConfusionCounts] = []
         self._batches: dict[str, MultiTaskBatch] = {}
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Read the confusion counts before the module computes its scores and resets them."""
-        self._tallies = read_tallies(pl_module.scores["val"])
+        self._counts = read_counts(pl_module.scores["val"])
         epoch = trainer.current_epoch + 1
         if self.every and self._drawn + self.every <= epoch < (trainer.max_epochs or 0):
             self._drawn = epoch
@@ -80,16 +68,17 @@ class ShowPanels(Callback):
         if not trainer.is_global_zero or trainer.interrupted:
             return
         self._show(trainer, pl_module)
-        for tally in self._tallies:
-            write_tally(tally, self.folder, self._synthetic(tally.spec.dataset))
-        log_tallies(trainer.loggers, self._tallies, trainer.global_step)
+        for counts in self._counts:
+            for drawing in count_drawings(counts, self._synthetic(counts.spec.dataset)):
+                save_photograph(drawing, self.folder)
+        log_counts(trainer.loggers, self._counts, trainer.global_step)
 
     def _show(self, trainer: pl.Trainer, module: MultiTaskModule) -> None:
         # All ranks predict, so that none waits for another; one draws.
         panels = [panel for name in self.datasets for panel in self._panels(name, module)]
         if trainer.is_global_zero:
             for panel in panels:
-                write_panel(panel, self.folder)
+                save_photograph(panel_drawing(panel), self.folder)
             log_panels(trainer.loggers, panels, trainer.global_step)
 
     def _panels(self, dataset: str, module: MultiTaskModule) -> list[Panel]:
@@ -100,7 +89,7 @@ class ShowPanels(Callback):
         if not len(batch.images):
             return []
         predictions = predict(module, batch)
-        best = {tally.spec.key: tuple(tally.best_thresholds()) for tally in self._tallies}
+        best = {counts.spec.key: tuple(counts.best_thresholds()) for counts in self._counts}
         panels = []
         for spec in module.model.tasks_of(batch.parts[0]):
             prediction = predictions[spec.key]
@@ -140,22 +129,6 @@ def predict(module: MultiTaskModule, batch: MultiTaskBatch) -> dict[str, Predict
         predictions = module.predict_step(moved)
     module.train(training)
     return {key: _on_cpu(value) for key, value in predictions.items()}
-
-
-def write_tally(tally: Tally, folder: Path, synthetic: bool) -> list[Path]:
-    """Draw confusion matrix and curves as `<folder>/<dataset>-<task>-*.png`."""
-    note = ", validation" + (" - SYNTHETIC TISSUE" if synthetic else "")
-    figures: dict[str, tuple[Figure, str]] = {}
-    if tally.confusion is not None:
-        figure = confusion_figure(tally, tally.confusion, note)
-        figures[CONFUSION] = figure, describe_confusion(tally, tally.confusion)
-    if tally.curves():
-        figures[RECALL] = precision_recall_figure(tally, note), describe_recall(tally)
-    name, title = f"{tally.spec.dataset}-{tally.spec.task.name}", tally.spec.key.replace("/", ": ")
-    return [
-        save_picture(figure, folder / f"{name}-{kind}.png", Words(title, text), _DPI)
-        for kind, (figure, text) in figures.items()
-    ]
 
 
 def _on_cpu(value: Prediction) -> Prediction:

@@ -20,8 +20,9 @@ from pathlib import Path
 from datamodules.core.atomic import write_table
 from datamodules.core.errors import ConfigError, TrainingError
 from datamodules.registry import build
+from evaluation.figure_files import save_drawing
 from evaluation.figures.ablation import ablation_figure
-from evaluation.figures.canvas import save
+from evaluation.figures.canvas import Drawing
 from evaluation.statistics.ablation import ALL, compare_variants, table_of
 from lightning_app.commands.ablation_runs import AblationRun, lock, train, write_config
 from lightning_app.commands.recipes import choose_config, print_banner
@@ -113,7 +114,8 @@ def compare(runs: list[AblationRun], config: Config, folder: Path) -> None:
     probe = config.probe
     ablation = compare_variants(complete, config.ablation.seeds, probe.bootstrap, probe.seed)
     write_table(folder / TABLE, table_of(ablation))
-    save(ablation_figure(ablation), folder / CHART)
+    title = "Difference to the training on all datasets"
+    save_drawing(Drawing(CHART, ablation_figure(ablation), title, title), folder)
     print_ablation(ablation)
     log.info("table: %s", folder / TABLE)
     log.info("chart: %s", folder / f"{CHART}.png")

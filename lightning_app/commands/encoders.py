@@ -16,7 +16,8 @@ from datamodules.checks.leakage import Card, check_overlap, trained_on
 from datamodules.core.errors import ConfigError
 from datamodules.reader import DatasetReader
 from datamodules.registry import build
-from evaluation.report.report import compare, write_report
+from evaluation.report.leaderboard import compare
+from evaluation.report.report import write_report
 from lightning_app.commands.results import print_result
 from lightning_app.config import Config, load_config, save_config
 from lightning_app.loggers.build import wandb_logger

@@ -1,4 +1,4 @@
-"""What a finished run says in the terminal."""
+"""Results of a finished run in the terminal."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from rich.console import Console
 from rich.table import Table
 
 from evaluation.config import FOREST
-from evaluation.figures.palette import display_names
-from evaluation.report.headlines import VERDICTS
+from evaluation.figures.palette import display_names, number
+from evaluation.report.headlines import VERDICTS, bracket
+from evaluation.report.numbers import read_statistics
+from evaluation.run_files import REPORT
 from evaluation.statistics.ablation import Ablation
 from evaluation.statistics.bootstrap import Interval
-from evaluation.statistics.predictions import read_predictions
-from evaluation.statistics.summary import DatasetStatistics, summarise
+from evaluation.statistics.metrics import Metric
+from evaluation.statistics.summary import DatasetStatistics
 
-WIDTH = 120  # columns that the tables need where no terminal says how many there are
-ARROWS = {True: "higher is better", False: "lower is better"}
+WIDTH = 120  # columns that the tables need if the terminal's width is unknown
 
 
 def print_result(folder: Path) -> None:
-    """Print the probe scores of a run and where its report lies."""
+    """Print the probe scores of a run, as in its report, and the path of the report."""
     console = _console()
-    predictions = folder / "probe_predictions.h5"
-    if predictions.is_file():
-        for result in read_predictions(predictions):
-            console.print(scores_table(summarise(result)))
+    for study in read_statistics(folder):
+        console.print(scores_table(study))
     origin = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     if origin["synthetic"]:
-        console.print("[yellow]The tissue was SYNTHETIC: these scores prove the chain only.[/]")
+        console.print("[yellow]The tissue was SYNTHETIC: these scores only test the pipeline.[/]")
     if origin.get("licence_line"):
         console.print(f"licence: {origin['licence_line']}", markup=False)
     if (folder / "encoder.safetensors").is_file():
@@ -39,33 +38,30 @@ def print_result(folder: Path) -> None:
         # One for each time the run was resumed, all with one id: W&B joins them in their order.
         paths = " ".join(map(str, offline))
         console.print(f"W&B:     offline; `wandb sync {paths}` sends it", markup=False)
-    console.print(f"report:  {folder / 'report.html'}", markup=False)
+    console.print(f"report:  {folder / REPORT}", markup=False)
 
 
 def scores_table(study: DatasetStatistics) -> Table:
-    """Scores of all encoders on one dataset, with 95 % intervals."""
-    direction = ARROWS[study.metric.higher_is_better]
+    """Return the scores of all encoders on one dataset, with 95 % intervals."""
     name = study.dataset if study.predictor == FOREST else f"{study.dataset}, {study.predictor}"
-    table = Table(
-        title=f"{name}: {study.metric.title} ({direction}), mean and 95 % interval",
-        title_justify="left",
-    )
+    table = Table(title=f"{name}: {_title(study.metric)}, 95 % interval", title_justify="left")
     table.add_column("labelled images")
     for size, labels in zip(study.sizes, study.labels, strict=True):
         table.add_column(f"{labels:.0f}" + ("" if size else " (all)"), justify="right")
     compared = {one.encoder: one for one in study.comparisons}
     for curve in study.curves:
-        table.add_row(curve.encoder, *(_text(study, score) for score in curve.scores))
+        table.add_row(curve.encoder, *(_text(study.metric, score) for score in curve.scores))
         if curve.encoder in compared:
             one = compared[curve.encoder]
-            differences = (_text(study, difference, "+") for difference in one.differences)
+            differences = (_text(study.metric, each, signed=True) for each in one.differences)
             table.add_row(f"  minus {one.baseline}", *differences)
-    table.add_row("best constant", *([f"{study.constant:{_digits(study)}}"] * len(study.sizes)))
+    constant = number(study.constant, study.metric.percent)
+    table.add_row("best constant", *[constant] * len(study.sizes))
     return table
 
 
 def print_ablation(ablation: Ablation) -> None:
-    """Print what every variant is worth against the training on all datasets."""
+    """Print the comparison of every variant with the training on all datasets."""
     console = _console()
     for study in ablation.studies:
         console.print(_ablation_table(study))
@@ -76,23 +72,21 @@ def print_ablation(ablation: Ablation) -> None:
 
 
 def _ablation_table(study: DatasetStatistics) -> Table:
-    """Area under the curve of every variant, and its paired difference."""
-    direction, digits = ARROWS[study.metric.higher_is_better], _digits(study)
-    table = Table(
-        title=f"{study.dataset}: {study.metric.title} ({direction}), mean over log(labels)",
-        title_justify="left",
-    )
+    """Return the area under the curve of every variant, and its paired difference."""
+    metric = study.metric
+    title = f"{study.dataset}: {_title(metric)}, mean over log(labels)"
+    table = Table(title=title, title_justify="left")
     table.add_column("trained on")
     table.add_column("score", justify="right")
     table.add_column("minus all, 95 % interval", justify="right")
     table.add_column("")
     compared = {one.encoder: one for one in study.comparisons}
-    names = display_names([curve.encoder for curve in study.curves])
+    names = display_names(study.encoders)
     for curve in study.curves:
-        row = [names[curve.encoder], f"{curve.area.value:{digits}}"]
+        row = [names[curve.encoder], number(curve.area.value, metric.percent)]
         if curve.encoder in compared:
             one = compared[curve.encoder]
-            row += [_text(study, one.area, "+"), VERDICTS[one.verdict]]
+            row += [_text(metric, one.area, signed=True), VERDICTS[one.verdict]]
         table.add_row(*row)
     return table
 
@@ -102,10 +96,11 @@ def _console() -> Console:
     return Console(width=max(terminal.width, WIDTH), soft_wrap=True, highlight=False)
 
 
-def _text(study: DatasetStatistics, found: Interval, sign: str = "") -> str:
-    form = sign + _digits(study)
-    return f"{found.value:{form}} ({found.low:{form}} to {found.high:{form}})"
+def _title(metric: Metric) -> str:
+    unit = " (%)" if metric.percent else ""
+    return f"{metric.title}{unit}, {'higher' if metric.higher_is_better else 'lower'} is better"
 
 
-def _digits(study: DatasetStatistics) -> str:
-    return ".3f" if study.metric.percent else ".4f"
+def _text(metric: Metric, score: Interval, signed: bool = False) -> str:
+    value = number(score.value, metric.percent, signed)
+    return f"{value} ({bracket(score, metric.percent, signed)})"

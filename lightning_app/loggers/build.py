@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from datamodules.core.atomic import write_text
 from datamodules.core.errors import ConfigError
-from evaluation.figures.training_log import LOWER_IS_BETTER
+from evaluation.statistics.training_log import LOWER_IS_BETTER
 from lightning_app.config import Config, to_dict
 from lightning_app.loggers.csv_logger import CsvLog
 from lightning_app.run.processes import is_first_process

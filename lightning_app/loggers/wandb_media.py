@@ -1,4 +1,4 @@
-"""Panels and tallies in W&B's own terms: masks and boxes to switch on and off, charts to hover."""
+"""Panels and counts as W&B's own media: masks and boxes as layers, interactive charts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import wandb
 from pytorch_lightning.loggers import Logger
 
 from datamodules.core.records import TaskKind
-from evaluation.figures.confusion import Tally
-from evaluation.figures.sample_predictions import Objects, Panel, Verdict, objects_of, verdicts
+from evaluation.figures.confusion import ConfusionCounts, PrecisionRecall
+from evaluation.figures.samples import Boxes, Panel, Verdict, objects_of, verdicts
 from lightning_app.loggers.wandb_results import wandb_loggers
 
 _POINTS = 200  # of a curve at most: W&B's charts slow down with more
@@ -21,7 +21,7 @@ def log_panels(loggers: Iterable[Logger], panels: Sequence[Panel], step: int) ->
     """Log each panel's images, with masks and boxes of truth and prediction as layers.
 
     Args:
-        loggers: of the run; those that are not W&B's are passed over.
+        loggers: of the run; only those of W&B are used.
         panels: what to show.
         step: optimizer steps so far.
     """
@@ -30,52 +30,57 @@ def log_panels(loggers: Iterable[Logger], panels: Sequence[Panel], step: int) ->
         logger.experiment.log({**media, "trainer/global_step": step})
 
 
-def log_tallies(loggers: Iterable[Logger], tallies: Sequence[Tally], step: int) -> None:
+def log_counts(loggers: Iterable[Logger], counts: Sequence[ConfusionCounts], step: int) -> None:
     """Log confusion matrices and curves of precision and recall as charts."""
     for logger in wandb_loggers(loggers):
         charts: dict[str, Any] = {}
-        for tally in tallies:
-            if tally.confusion is not None:
-                charts[f"confusion/{tally.spec.key}"] = confusion_chart(tally, tally.confusion)
-            if tally.curves():
-                charts[f"precision_recall/{tally.spec.key}"] = recall_chart(tally)
+        for one in counts:
+            key, classes = one.spec.key, one.spec.task.classes
+            if one.confusion is not None:
+                charts[f"confusion/{key}"] = confusion_chart(key, classes, one.confusion)
+            if curves := one.curves():
+                charts[f"precision_recall/{key}"] = recall_chart(key, curves)
         logger.experiment.log({**charts, "trainer/global_step": step})
 
 
 def panel_images(panel: Panel) -> list[Any]:
-    """One wandb.Image per image of a panel."""
-    said = verdicts(panel)
-    layers: list[dict[str, Any]] = [{} for _ in said]
-    kind = panel.spec.task.kind
+    """Return one wandb.Image per image of a panel."""
+    layers: list[dict[str, Any]] = [{} for _ in range(len(panel))]
+    kind, classes = panel.spec.task.kind, panel.spec.task.classes
     if kind is TaskKind.SEGMENTATION:
         layers = [{"masks": _masks(panel, row)} for row in range(len(panel))]
     elif kind is TaskKind.DETECTION:
-        layers = [{"boxes": _boxes(panel, one)} for one in objects_of(panel)]
+        layers = [
+            {
+                "boxes": {
+                    "truth": _boxes(truth, classes, ("", ", not found")),
+                    "prediction": _boxes(predicted, classes, (", hit", ", false alarm")),
+                }
+            }
+            for truth, predicted in objects_of(panel)
+        ]
     return [
         wandb.Image(image, caption=_caption(verdict), **layer)
-        for image, verdict, layer in zip(panel.images, said, layers, strict=True)
+        for image, verdict, layer in zip(panel.images, verdicts(panel), layers, strict=True)
     ]
 
 
-def confusion_chart(tally: Tally, matrix: Any) -> Any:
-    """W&B's confusion matrix, from counts."""
-    classes = tally.spec.task.classes
-    rows = [
-        [classes[true], classes[said], int(count)] for (true, said), count in np.ndenumerate(matrix)
-    ]
+def confusion_chart(title: str, classes: Sequence[str], matrix: Any) -> Any:
+    """Return W&B's confusion matrix, from counts."""
+    rows = [[classes[t], classes[p], int(count)] for (t, p), count in np.ndenumerate(matrix)]
     columns: list[str | int] = ["Actual", "Predicted", "nPredictions"]
     return wandb.plot_table(
         "wandb/confusion_matrix/v1",
         wandb.Table(columns=columns, data=rows),
         {str(name): str(name) for name in columns},
-        {"title": tally.spec.key},
+        {"title": title},
     )
 
 
-def recall_chart(tally: Tally) -> Any:
-    """W&B's chart of precision against recall, a line per class."""
+def recall_chart(title: str, curves: Sequence[PrecisionRecall]) -> Any:
+    """Return W&B's chart of precision against recall, a line per class."""
     rows = []
-    for curve in tally.curves():
+    for curve in curves:
         points = np.linspace(0, len(curve.recall) - 1, min(_POINTS, len(curve.recall)))
         rows += [
             [curve.name, float(curve.recall[i]), float(curve.precision[i])]
@@ -85,7 +90,7 @@ def recall_chart(tally: Tally) -> Any:
         "wandb/area-under-curve/v0",
         wandb.Table(columns=["class", "recall", "precision"], data=rows),
         {"x": "recall", "y": "precision", "class": "class"},
-        {"title": tally.spec.key, "x-axis-title": "Recall", "y-axis-title": "Precision"},
+        {"title": title, "x-axis-title": "Recall", "y-axis-title": "Precision"},
     )
 
 
@@ -99,40 +104,24 @@ def _masks(panel: Panel, row: int) -> dict[str, Any]:
     }
 
 
-def _boxes(panel: Panel, one: Objects) -> dict[str, Any]:
-    classes = panel.spec.task.classes
-    labels = dict(enumerate(classes))
-    truth = [
-        _box(box, int(label), f"{classes[label]}{'' if found else ', not found'}")
-        for box, label, found in zip(one.truth, one.truth_labels, one.found, strict=True)
-    ]
-    said = [
-        {
-            **_box(box, int(label), f"{classes[label]}, {'hit' if hit else 'false alarm'}"),
-            "scores": {"score": float(score)},
+def _boxes(boxes: Boxes, classes: Sequence[str], suffixes: tuple[str, str]) -> dict[str, Any]:
+    """Return a layer of boxes, with the suffixes for matched and other ones in their captions."""
+    entries = []
+    for i, (left, top, right, bottom) in enumerate(boxes.xyxy.tolist()):
+        entry: dict[str, Any] = {
+            "position": {"minX": left, "minY": top, "maxX": right, "maxY": bottom},
+            "domain": "pixel",
+            "class_id": int(boxes.labels[i]),
+            "box_caption": classes[boxes.labels[i]] + suffixes[0 if boxes.matched[i] else 1],
         }
-        for box, label, score, hit in zip(
-            one.said, one.said_labels, one.scores, one.hit, strict=True
-        )
-    ]
-    return {
-        "truth": {"box_data": truth, "class_labels": labels},
-        "prediction": {"box_data": said, "class_labels": labels},
-    }
-
-
-def _box(xyxy: Any, label: int, caption: str) -> dict[str, Any]:
-    left, top, right, bottom = (float(value) for value in xyxy)
-    return {
-        "position": {"minX": left, "minY": top, "maxX": right, "maxY": bottom},
-        "domain": "pixel",
-        "class_id": label,
-        "box_caption": caption,
-    }
+        if boxes.scores is not None:
+            entry["scores"] = {"score": float(boxes.scores[i])}
+        entries.append(entry)
+    return {"box_data": entries, "class_labels": dict(enumerate(classes))}
 
 
 def _caption(verdict: Verdict) -> str:
     if not verdict.truth:
-        return verdict.said
+        return verdict.predicted
     mark = "" if verdict.right is None else (", right" if verdict.right else ", wrong")
-    return f"truth {verdict.truth}; predicted {verdict.said}{mark}"
+    return f"truth {verdict.truth}; predicted {verdict.predicted}{mark}"

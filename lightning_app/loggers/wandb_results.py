@@ -1,9 +1,8 @@
-"""What W&B gets beside the numbers of training: probes, curves, encoder and report."""
+"""Results in W&B beside the numbers of training: probes, curves, encoder and report."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,95 +11,72 @@ import wandb
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from evaluation.config import FOREST
-from evaluation.report.report import NUMBERS, REPORT
-from evaluation.report.sections import OVERVIEW
-from evaluation.run_files import NEIGHBOURS, PROBES
+from evaluation.report.numbers import read_statistics
+from evaluation.run_files import FIGURES, NEIGHBOURS, NUMBERS, OVERVIEW, PROBES, REPORT
+from evaluation.statistics.summary import DatasetStatistics, score_rows
 from lightning_app.publish.model_card import CARD_FILE
 from models.inference.export import FACTS_FILE, WEIGHTS_FILE
-
-_INTERVAL = ("value", "low", "high")
-SCORES = (
-    "dataset",
-    "encoder",
-    "predictor",
-    "labels",
-    *_INTERVAL,
-    "gain",
-    "gain_low",
-    "gain_high",
-    "metric",
-)
-"""Columns of the table of scores; a gain is the difference to the baseline."""
 
 
 def log_probes(loggers: Iterable[Logger], folder: Path) -> None:
     """Log a finished probe study: tables, charts, pictures, and the scores as the summary.
 
     Args:
-        loggers: of the run; those that are not W&B's are passed over.
+        loggers: of the run; only those of W&B are used.
         folder: of the run, with probes.csv, its report and pictures.
     """
-    studies = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["probes"]
+    studies = read_statistics(folder)
     for logger in wandb_loggers(loggers):
         run = logger.experiment
-        scores = wandb.Table(columns=list(SCORES), data=[r for s in studies for r in _rows(s)])
         media: dict[str, Any] = {
             "probes": wandb.Table(dataframe=pd.read_csv(folder / PROBES)),
-            "probe_scores": scores,
+            "probe_scores": scores_table(studies),
         }
         media |= {f"learning_curves/{_name(study)}": _chart(study) for study in studies}
         media |= _pictures(folder)
         run.log(media)
         for study in studies:
-            for row in _rows(study):
-                _, encoder, _, labels, value, *_ = row
-                run.summary[f"probe/{_name(study)}/{encoder}/{labels:g}"] = value
+            for row in score_rows(study):
+                key = f"probe/{_name(study)}/{row['encoder']}/{row['n_train']:g}"
+                run.summary[key] = row["value"]
 
 
-def _name(study: Mapping[str, Any]) -> str:
-    """A study's name in the dashboard; the headline's is the dataset's."""
-    dataset, predictor = str(study["dataset"]), str(study["predictor"])
-    return dataset if predictor == FOREST else f"{dataset}-{predictor}"
+def scores_table(studies: Iterable[DatasetStatistics]) -> wandb.Table:
+    """Return the scores of all encoders and sizes with their intervals."""
+    rows = [row for study in studies for row in score_rows(study)]
+    return wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
 
 
-def _rows(study: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """One row per encoder and size, as `SCORES` names its columns."""
-    gains = {one["encoder"]: one["differences"] for one in study["comparisons"]}
-    rows: list[tuple[Any, ...]] = []
-    for curve in study["curves"]:
-        encoder = curve["encoder"]
-        for s, (labels, score) in enumerate(zip(study["labels"], curve["scores"], strict=True)):
-            gain = gains[encoder][s] if encoder in gains else dict.fromkeys(_INTERVAL)
-            numbers = [part[key] for part in (score, gain) for key in _INTERVAL]
-            names = (study["dataset"], encoder, study["predictor"], labels)
-            rows.append((*names, *numbers, study["metric"]["name"]))
-    return rows
+def _name(study: DatasetStatistics) -> str:
+    """Return a study's name in the dashboard; for forests that of the dataset."""
+    is_forest = study.predictor == FOREST
+    return study.dataset if is_forest else f"{study.dataset}-{study.predictor}"
 
 
-def _chart(study: Mapping[str, Any]) -> Any:
-    """The learning curves of a study as a chart to hover over."""
+def _chart(study: DatasetStatistics) -> Any:
+    """Return the learning curves of a study as an interactive chart."""
     return wandb.plot.line_series(
-        xs=study["labels"],
-        ys=[[score["value"] for score in curve["scores"]] for curve in study["curves"]],
-        keys=[curve["encoder"] for curve in study["curves"]],
-        title=f"{_name(study)}: {study['metric']['title']}",
+        xs=study.labels,
+        ys=[[score.value for score in curve.scores] for curve in study.curves],
+        keys=study.encoders,
+        title=f"{_name(study)}: {study.metric.title}",
         xname="labelled images",
     )
 
 
 def _pictures(folder: Path) -> dict[str, Any]:
-    """Learning curves with intervals, maps and nearest neighbours."""
-    found = {"curves/all": folder / f"{OVERVIEW}.png"}
-    for path in sorted((folder / "figures").glob("*.png")):
+    """Return learning curves with intervals, maps and nearest neighbours."""
+    paths = {"curves/all": folder / f"{OVERVIEW}.png"}
+    for path in sorted((folder / FIGURES).glob("*.png")):
         for start, part in (("learning-curve-", "curves"), ("map-", "maps")):
             if path.stem.startswith(start):
-                found[f"{part}/{path.stem.removeprefix(start)}"] = path
-    found |= {f"neighbours/{p.stem}": p for p in sorted((folder / NEIGHBOURS).glob("*.png"))}
-    return {name: wandb.Image(str(path)) for name, path in found.items()}
+                paths[f"{part}/{path.stem.removeprefix(start)}"] = path
+    paths |= {f"neighbours/{p.stem}": p for p in sorted((folder / NEIGHBOURS).glob("*.png"))}
+    return {name: wandb.Image(str(path)) for name, path in paths.items()}
 
 
 def log_files(loggers: Iterable[Logger], folder: Path) -> None:
-    """Log encoder with its model card, and report with its numbers, as artifacts."""
+    """Log the encoder with its model card, and the report with its numbers, as artifacts."""
     files = {
         ("encoder", "model"): (WEIGHTS_FILE, FACTS_FILE, CARD_FILE),
         ("report", "report"): (REPORT, NUMBERS, PROBES, f"{OVERVIEW}.png", f"{OVERVIEW}.svg"),
@@ -116,11 +92,11 @@ def log_files(loggers: Iterable[Logger], folder: Path) -> None:
 
 
 def finish(loggers: Iterable[Logger]) -> None:
-    """Close the W&B runs, so that their files are complete when the program says so."""
+    """Close the W&B runs, so that their files are complete before the program ends."""
     for logger in wandb_loggers(loggers):
         logger.experiment.finish()
 
 
 def wandb_loggers(loggers: Iterable[Logger]) -> list[WandbLogger]:
-    """The loggers that are W&B's."""
+    """Return the loggers of W&B."""
     return [logger for logger in loggers if isinstance(logger, WandbLogger)]

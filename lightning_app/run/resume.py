@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.core.errors import ConfigError
-from evaluation.report.report import REPORT
+from evaluation.run_files import REPORT
 from lightning_app.config import Config, load_config, to_dict
 from lightning_app.run.checkpoint_io import newest_readable
 from lightning_app.run.folder import claim, create_run_folder, is_claimed

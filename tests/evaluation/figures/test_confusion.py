@@ -1,4 +1,4 @@
-"""Confusions and curves of what validation counted agree with scikit-learn and with the metrics."""
+"""Confusion matrices and curves agree with scikit-learn and with the validation metrics."""
 
 from __future__ import annotations
 
@@ -9,13 +9,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix
 
 from datamodules.core.records import Task, TaskKind
 from datamodules.stream.batch import DetectionTarget
-from evaluation.figures.confusion import (
-    confusion_figure,
-    describe_confusion,
-    describe_recall,
-    precision_recall_figure,
-    read_tallies,
-)
+from evaluation.figures.confusion import count_drawings, read_counts
 from models.metrics.detection import match_detections
 from models.metrics.task_metrics import TaskMetrics
 from models.network.detection_grid import Detections
@@ -37,26 +31,26 @@ def test_the_confusion_matrix_and_the_curve_of_two_classes_are_those_of_scikit_l
     probabilities = torch.tensor(np.stack([share, 1 - share], 1), dtype=torch.float32)
     for rows in (slice(0, 100), slice(100, 300)):
         board.update(spec, probabilities[rows], torch.from_numpy(truth[rows]), len(truth[rows]))
-    (tally,) = read_tallies(board)
+    (counts,) = read_counts(board)
     np.testing.assert_array_equal(
-        tally.confusion, confusion_matrix(truth, probabilities.argmax(1).numpy())
+        counts.confusion, confusion_matrix(truth, probabilities.argmax(1).numpy())
     )
-    (curve,) = tally.curves()
+    (curve,) = counts.curves()
     assert curve.name == "tumour"
     # The metric counts in bins of the logit, so close scores are ties.
     assert curve.average == pytest.approx(average_precision_score(truth == 0, share), abs=2e-3)
     assert curve.recall[-1] == 1
     board.collect()
-    assert read_tallies(board) == [], "what was forgotten is not shown"
+    assert read_counts(board) == [], "counts that were reset are not shown"
 
 
 def test_every_label_of_a_multilabel_task_has_a_curve_and_no_confusion() -> None:
     spec, board = board_of(Task("t", TaskKind.MULTILABEL, ("a", "b", "never")))
     truth = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]])
     board.update(spec, 0.1 + 0.8 * truth, truth, 3)
-    (tally,) = read_tallies(board)
-    assert tally.confusion is None
-    assert [(curve.name, curve.average) for curve in tally.curves()] == [("a", 1.0), ("b", 1.0)]
+    (counts,) = read_counts(board)
+    assert counts.confusion is None
+    assert [(curve.name, curve.average) for curve in counts.curves()] == [("a", 1.0), ("b", 1.0)]
 
 
 def test_each_of_several_classes_has_a_curve_against_all_others() -> None:
@@ -66,13 +60,15 @@ def test_each_of_several_classes_has_a_curve_against_all_others() -> None:
     probabilities = torch.tensor(np.eye(3)[truth] + rng.random((200, 3)), dtype=torch.float32)
     probabilities /= probabilities.sum(1, keepdim=True)
     board.update(spec, probabilities, torch.from_numpy(truth), 200)
-    (tally,) = read_tallies(board)
-    for i, curve in enumerate(tally.curves()):
+    (counts,) = read_counts(board)
+    for i, curve in enumerate(counts.curves()):
         expected = average_precision_score(truth == i, probabilities[:, i].numpy())
         assert curve.name == "abc"[i]
         assert curve.average == pytest.approx(expected, abs=2e-3)
-    assert "a: " in describe_confusion(tally, tally.confusion)
-    assert describe_recall(tally).count(",") == 2
+    confusion, recall = count_drawings(counts, synthetic=True)
+    assert (confusion.name, recall.name) == ("data-t-confusion", "data-t-precision_recall")
+    assert "a: " in confusion.description
+    assert recall.description.count(",") == 2
 
 
 def test_tasks_without_classes_or_images_have_nothing_to_show() -> None:
@@ -85,7 +81,7 @@ def test_tasks_without_classes_or_images_have_nothing_to_show() -> None:
     board.update(specs[0], torch.rand(4), torch.rand(4), 4)
     mask = torch.zeros(1, 8, 8, dtype=torch.int64)
     board.update(specs[1], mask, mask, 1)
-    assert read_tallies(board) == []
+    assert read_counts(board) == []
 
 
 def test_the_best_threshold_is_where_the_metric_finds_its_best_f1() -> None:
@@ -97,8 +93,8 @@ def test_the_best_threshold_is_where_the_metric_finds_its_best_f1() -> None:
     scores = (1 - shift[:, 0] / 60 + 0.2 * torch.rand(len(shift), generator=rng)).clamp(0.06, 1)
     found = Detections(target.boxes + shift, scores, target.labels, target.image)
     board.update(spec, found, target, 20)
-    (tally,) = read_tallies(board)
-    thresholds = torch.tensor(tally.best_thresholds())
+    (counts,) = read_counts(board)
+    thresholds = torch.tensor(counts.best_thresholds())
     keep = scores >= thresholds[target.labels]
     kept = Detections(*(t[keep] for t in (found.boxes, scores, found.labels, found.image)))
     hits = match_detections(kept, target, 15) >= 0
@@ -112,7 +108,7 @@ def test_the_best_threshold_is_where_the_metric_finds_its_best_f1() -> None:
     assert len(set(np.round(f1, 6))) == 2 and 0.3 < np.mean(f1) < 1, "neither trivial nor equal"
 
 
-def test_a_prediction_knows_the_object_that_it_hits() -> None:
+def test_predictions_are_matched_to_the_objects_that_they_hit() -> None:
     target = DetectionTarget(
         torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30], [0, 0, 10, 10]]),
         torch.tensor([0, 0, 0]),
@@ -131,14 +127,15 @@ def test_figures_can_be_drawn_of_many_classes() -> None:
     names = tuple(f"class_{i}$" for i in range(14))
     spec, board = board_of(Task("t", TaskKind.CLASSIFICATION, names))
     board.update(spec, torch.eye(14), torch.arange(14), 14)
-    (tally,) = read_tallies(board)
-    figure = confusion_figure(tally, tally.confusion)
-    figure.canvas.draw()
-    written = [text.get_text() for text in figure.axes[0].texts]
+    (counts,) = read_counts(board)
+    drawing = count_drawings(counts, synthetic=False)[0]
+    drawing.figure.canvas.draw()
+    written = [text.get_text() for text in drawing.figure.axes[0].texts]
     assert written == ["1"] * 14
     labels = Task("t", TaskKind.MULTILABEL, names)
     spec, board = board_of(labels)
     board.update(spec, 0.1 + 0.8 * torch.eye(14), torch.eye(14), 14)
-    (tally,) = read_tallies(board)
-    lines = precision_recall_figure(tally).axes[0].lines
+    (counts,) = read_counts(board)
+    (drawing,) = count_drawings(counts, synthetic=False)
+    lines = drawing.figure.axes[0].lines
     assert len(lines) == 14

@@ -1,4 +1,4 @@
-"""Frozen features: in the store's order, cached by what decides them, mapped read-only."""
+"""Frozen features are in store order, cached by what determines them and mapped read-only."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ class Data:
             yield MultiTaskBatch(torch.from_numpy(images.copy()), [part])
 
 
-def test_features_stand_in_the_order_of_the_store_and_padding_does_not_count(
+def test_features_are_in_store_order_without_padding(
     tmp_path: Path,
 ) -> None:
     encoder, data = Colours(), Data()
-    found = extract(encoder, data, TASK, tmp_path, batch_size=4)
+    found = extract(encoder, data, tmp_path, batch_size=4)
     np.testing.assert_allclose(found.features, data.store.colours.reshape(25, 3))
     assert encoder.seen == 25
     assert (found.positive, found.folds, found.classes) == (1, 5, ("no", "yes"))
@@ -92,43 +92,47 @@ def test_features_stand_in_the_order_of_the_store_and_padding_does_not_count(
         found.features[0, 0] = 1
 
 
-def test_what_was_embedded_once_is_read_again(tmp_path: Path) -> None:
+def test_features_are_read_from_the_cache_the_second_time(tmp_path: Path) -> None:
     encoder = Colours()
-    first = extract(encoder, Data(), TASK, tmp_path, batch_size=4)
-    again = extract(encoder, Data(), TASK, tmp_path, batch_size=10)
+    first = extract(encoder, Data(), tmp_path, batch_size=4)
+    again = extract(encoder, Data(), tmp_path, batch_size=10)
     assert encoder.seen == 25
     np.testing.assert_array_equal(first.features, again.features)
     assert first.key == again.key
 
 
 @pytest.mark.parametrize("change", ["weights", "store", "size", "precision", "task"])
-def test_whatever_decides_the_features_makes_a_new_cache_file(tmp_path: Path, change: str) -> None:
-    extract(Colours(), Data(), TASK, tmp_path)
+def test_everything_that_determines_the_features_changes_the_cache_file(
+    tmp_path: Path, change: str
+) -> None:
+    extract(Colours(), Data(), tmp_path)
     encoder = Colours(shift=1.0) if change == "weights" else Colours()
     data = Data(
         store=Memory("b" if change == "store" else "a"),
         config=DatasetConfig(folds=5, input_size=4 if change == "size" else None),
     )
     precision = "bf16" if change == "precision" else "fp32"
-    extract(encoder, data, SCORE if change == "task" else TASK, tmp_path, precision=precision)
+    if change == "task":
+        data.store.tasks = (SCORE,)
+    extract(encoder, data, tmp_path, precision=precision)
     assert encoder.seen == 25
     assert len(list(tmp_path.glob("*.h5"))) == 2
 
 
 def test_an_incomplete_pass_leaves_no_cache_file(tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match="gave 22 of 25 images"):
-        extract(Colours(), Data(short=3), TASK, tmp_path)
+        extract(Colours(), Data(short=3), tmp_path)
     with pytest.raises(ProbeError, match="not finite"):
-        extract(Colours(shift=float("nan")), Data(), TASK, tmp_path)
+        extract(Colours(shift=float("nan")), Data(), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_cache_file_is_named(tmp_path: Path) -> None:
-    extract(Colours(), Data(), TASK, tmp_path)
+    extract(Colours(), Data(), tmp_path)
     (path,) = tmp_path.glob("*.h5")
     path.write_bytes(b"not HDF5")
     with pytest.raises(ProbeError, match="delete it"):
-        extract(Colours(), Data(), TASK, tmp_path)
+        extract(Colours(), Data(), tmp_path)
 
 
 def test_the_first_classification_or_regression_task_is_probed() -> None:
@@ -137,7 +141,7 @@ def test_the_first_classification_or_regression_task_is_probed() -> None:
         probe_task("d", Memory().tasks[:1])
 
 
-def test_a_study_writes_its_files_and_embeds_and_fits_nothing_twice(tmp_path: Path) -> None:
+def test_a_study_writes_its_files_and_computes_nothing_twice(tmp_path: Path) -> None:
     settings = ProbeConfig(sizes=[4, 0], repeats=2, trees=3, jobs=1, backend="threading")
     encoders = [Colours("ours"), Colours("imagenet:x", shift=2.0)]
     (result,) = run_study(encoders, [Data()], settings, tmp_path)

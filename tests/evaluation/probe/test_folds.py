@@ -1,4 +1,4 @@
-"""Subsets are nested, paired, stratified and grouped; test groups never train."""
+"""Subsets are nested, paired, stratified and grouped; test groups are never trained on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pools(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(pools(), st.integers(0, 2**32 - 1))
-def test_an_order_is_a_permutation_and_its_beginnings_are_nested(
+def test_an_order_is_a_permutation_with_nested_prefixes(
     pool: tuple[np.ndarray, np.ndarray], seed: int
 ) -> None:
     order = nested_order(*pool, seed)
@@ -45,7 +45,7 @@ def test_an_order_is_a_permutation_and_its_beginnings_are_nested(
 
 
 @given(pools(), st.integers(0, 2**32 - 1))
-def test_every_class_is_there_once_there_are_as_many_labels_as_classes(
+def test_every_class_is_included_once_there_are_as_many_labels_as_classes(
     pool: tuple[np.ndarray, np.ndarray], seed: int
 ) -> None:
     strata = pool[0]
@@ -56,9 +56,7 @@ def test_every_class_is_there_once_there_are_as_many_labels_as_classes(
 
 
 @given(pools(), st.integers(0, 2**32 - 1))
-def test_a_group_gives_again_only_when_the_others_have_given_as_often(
-    pool: tuple[np.ndarray, np.ndarray], seed: int
-) -> None:
+def test_groups_take_turns_within_a_stratum(pool: tuple[np.ndarray, np.ndarray], seed: int) -> None:
     strata, groups = pool
     order = nested_order(strata, groups, seed)
     for stratum in set(strata):
@@ -136,13 +134,13 @@ def test_the_official_split_trains_on_train_and_val_and_tests_on_test() -> None:
     [
         ([0, 0, 0], [0, 1, 2], 0, "no test images; set data.unseen.d.folds"),
         ([2, 2, 2], [0, 1, 2], 0, "none can carry labels"),
-        ([0, 2, 2], [0, 0, 1], 0, "1 groups lie on both sides"),
+        ([0, 2, 2], [0, 0, 1], 0, "1 groups are on both sides"),
         ([0, 0, 0], [4, 4, 4], 3, "one group"),
-        ([0, 0, 0], [0, 1, 2], 1, "take folds 2 or more"),
+        ([0, 0, 0], [0, 1, 2], 1, "use 2 folds or more"),
         ([0, 0, 0], [0, 1, 2], -1, "folds is -1"),
     ],
 )
-def test_without_a_test_set_disjoint_by_group_the_error_says_what_to_do(
+def test_without_a_group_disjoint_test_set_the_error_names_a_remedy(
     split: list[int], groups: list[int], folds: int, message: str
 ) -> None:
     with pytest.raises(ProbeError, match=message):
@@ -168,7 +166,7 @@ def test_sizes_beyond_the_smallest_pool_become_all_of_it_once() -> None:
     assert subset_sizes([30, 10, 10], folds) == [10, 30]
 
 
-def test_a_seed_depends_on_its_words_alone() -> None:
+def test_a_seed_depends_only_on_its_parts() -> None:
     assert seed_from(0, "idc", 1, 2) == seed_from(0, "idc", 1, 2)
     others = {seed_from(*parts) for parts in [(0, "idc", 1, 2), (0, "idc", 12), (1, "idc", 1, 2)]}
     assert len(others) == 3

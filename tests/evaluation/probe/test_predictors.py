@@ -1,4 +1,4 @@
-"""Predictors beside the forest: what scikit-learn gives, on the same subsets, in the same files."""
+"""Predictors beside the forest agree with scikit-learn on the same subsets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ALL = ProbeConfig(
 
 
 def plain(predictor: str, kind: TaskKind, known: np.ndarray, targets: np.ndarray):
-    """The same predictor in scikit-learn's own words, and what it does to features first."""
+    """The same predictor in plain scikit-learn, and its transformation of the features."""
     if predictor == "linear":
         centre, spread = known.mean(0), np.sqrt(known.var(0).mean())
         model = Ridge() if kind is TaskKind.REGRESSION else LogisticRegression(max_iter=1000)
@@ -49,7 +49,7 @@ def plain(predictor: str, kind: TaskKind, known: np.ndarray, targets: np.ndarray
 
 @pytest.mark.parametrize("predictor", ["linear", "knn"])
 @pytest.mark.parametrize("kind", [TaskKind.CLASSIFICATION, TaskKind.REGRESSION])
-def test_further_predictors_give_what_scikit_learn_gives_on_the_same_subsets(
+def test_further_predictors_agree_with_scikit_learn_on_the_same_subsets(
     predictor: str, kind: TaskKind, tmp_path: Path
 ) -> None:
     data = table("ours", kind, 3, 2)
@@ -65,35 +65,35 @@ def test_further_predictors_give_what_scikit_learn_gives_on_the_same_subsets(
                 model, prepare = plain(
                     predictor, kind, data.features[rows].astype(float), data.targets[rows]
                 )
-                said = model.predict(prepare(data.features[fold.test].astype(float)))
+                predicted = model.predict(prepare(data.features[fold.test].astype(float)))
                 truth = data.targets[fold.test]
                 if kind is TaskKind.REGRESSION:
-                    value = mean_squared_error(truth, said)
+                    value = mean_squared_error(truth, predicted)
                 else:
-                    value = f1_score(truth, said, average="macro", zero_division=0)
+                    value = f1_score(truth, predicted, average="macro", zero_division=0)
                 expected.append((fold.number, size, repeat, value))
-    mine = found[found.predictor == predictor][["fold", "size", "repeat", "value"]].to_numpy()
-    np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-6)
+    values = found[found.predictor == predictor][["fold", "size", "repeat", "value"]].to_numpy()
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_linear_model_survives_a_feature_that_hardly_varies_among_the_labelled_images() -> None:
+def test_a_linear_model_tolerates_a_feature_that_hardly_varies_among_the_labelled_images() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(60, 5)).astype(np.float32)
     targets = features[:, 0]
     features[:10, 4] *= 1e-4  # as a filter that fires on none of the ten
     model = new_predictor("linear", TaskKind.REGRESSION, targets[:10])
-    said = model.fit(features[:10], targets[:10]).predict(features[10:])
-    assert mean_squared_error(targets[10:], said) < 0.2 * targets[10:].var()
+    predicted = model.fit(features[:10], targets[:10]).predict(features[10:])
+    assert mean_squared_error(targets[10:], predicted) < 0.2 * targets[10:].var()
 
 
 @pytest.mark.parametrize("name", ["forest", "linear", "knn"])
-def test_who_saw_one_class_only_says_that_class(name: str) -> None:
+def test_a_predictor_trained_on_one_class_predicts_that_class(name: str) -> None:
     features, targets = np.eye(3, dtype=np.float32), np.array([2, 2, 2])
     model = new_predictor(name, TaskKind.CLASSIFICATION, targets, trees=3)
     assert model.fit(features, targets).predict(features).tolist() == [2, 2, 2]
 
 
-def test_further_predictors_leave_the_forests_and_their_journal_as_they_were(
+def test_further_predictors_do_not_change_the_forests_or_their_journal(
     tmp_path: Path,
 ) -> None:
     tables = [table("ours"), table("imagenet:x")]
@@ -107,7 +107,7 @@ def test_further_predictors_leave_the_forests_and_their_journal_as_they_were(
     assert len(found[found.predictor == "constant"]) == len(tidy(alone).query("encoder == ''"))
 
 
-def test_a_budget_that_ends_before_a_further_predictor_says_so(tmp_path: Path) -> None:
+def test_a_budget_that_ends_before_a_further_predictor_is_noted(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     sweep([table()], replace(ALL, predictors=["forest"]), journal)
     (forest,) = sweep([table()], replace(ALL, budget=1e-9), journal)
@@ -119,7 +119,7 @@ def test_a_budget_that_ends_before_a_further_predictor_says_so(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("names", [[], ["tree"], ["knn", "knn"]])
-def test_predictors_that_cannot_be_are_refused_by_name(names: list[str], tmp_path: Path) -> None:
+def test_invalid_lists_of_predictors_are_an_error(names: list[str], tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match="forest, linear, knn"):
         sweep([table()], replace(ALL, predictors=names), tmp_path / "journal")
 

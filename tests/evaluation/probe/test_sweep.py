@@ -1,4 +1,4 @@
-"""The sweep gives what a plain loop gives, in parallel, interrupted or under a budget."""
+"""The sweep agrees with a plain loop, in parallel, interrupted or under a budget."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_a_sweep_is_identical_to_a_plain_loop(
                     forest = RandomForestClassifier(5)
                 forest.set_params(random_state=seed_from(seed, "forest", size))
                 forest.fit(data.features[rows], data.targets[rows])
-                said, truth = forest.predict(data.features[fold.test]), data.targets[fold.test]
+                predicted, truth = forest.predict(data.features[fold.test]), data.targets[fold.test]
                 if kind is TaskKind.REGRESSION:
-                    value = mean_squared_error(truth, said)
+                    value = mean_squared_error(truth, predicted)
                 else:
                     average = "binary" if classes == 2 else "macro"
-                    value = f1_score(truth, said, average=average, zero_division=0)
+                    value = f1_score(truth, predicted, average=average, zero_division=0)
                 expected.append((fold.number, size, len(rows), repeat, value))
     forests = found[found.predictor == "forest"]
     columns = forests[["fold", "size", "n_train", "repeat", "value"]].to_numpy()
@@ -72,7 +72,7 @@ def test_a_sweep_is_identical_to_a_plain_loop(
         (TaskKind.REGRESSION, 0),
     ],
 )
-def test_whoever_has_the_table_gets_its_scores_with_scikit_learn_alone(
+def test_scores_in_the_table_are_reproducible_with_scikit_learn_alone(
     kind: TaskKind, classes: int, tmp_path: Path
 ) -> None:
     data = table("ours", kind, classes, folds=0)
@@ -88,12 +88,14 @@ def test_whoever_has_the_table_gets_its_scores_with_scikit_learn_alone(
             else RandomForestClassifier(**options)
         )
         forest.fit(data.features[known], data.targets[known])
-        said = forest.predict(data.features[tested])
-        np.testing.assert_array_equal(result.predicted[0, -1, row.repeat], said)
+        predicted = forest.predict(data.features[tested])
+        np.testing.assert_array_equal(result.predicted[0, -1, row.repeat], predicted)
         value = (
-            mean_squared_error(data.targets[tested], said)
+            mean_squared_error(data.targets[tested], predicted)
             if regression
-            else f1_score(data.targets[tested], said, average="macro" if classes > 2 else "binary")
+            else f1_score(
+                data.targets[tested], predicted, average="macro" if classes > 2 else "binary"
+            )
         )
         assert row.value == pytest.approx(value, rel=1e-14)
         assert row.n_train == known.sum()
@@ -111,12 +113,14 @@ def test_processes_threads_and_the_order_of_the_encoders_change_nothing(tmp_path
 
 
 class Cluster(ThreadingBackend):  # type: ignore[misc]
-    """A backend of somebody else's, which can only hand out results together."""
+    """A registered backend that can only return results together."""
 
     supports_return_generator = False
 
 
-def test_a_registered_backend_gives_the_same_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
+def test_a_registered_backend_gives_equal_results_and_an_unknown_one_an_error(
+    tmp_path: Path,
+) -> None:
     register_parallel_backend("cluster", Cluster)
     here = tidy(sweep([table()], SETTINGS, tmp_path / "a"))
     there = tidy(sweep([table()], replace(SETTINGS, backend="cluster", jobs=2), tmp_path / "b"))
@@ -125,7 +129,7 @@ def test_a_registered_backend_gives_the_same_and_an_unknown_one_is_refused(tmp_p
         sweep([table()], replace(SETTINGS, backend="lokki"), tmp_path / "c")
 
 
-def test_every_encoder_sees_the_same_subsets(tmp_path: Path) -> None:
+def test_every_encoder_gets_the_same_subsets(tmp_path: Path) -> None:
     same = table("ours")
     twin = replace(same, encoder="twin", key="twin")
     (result,) = sweep([same, twin], SETTINGS, tmp_path / "journal")
@@ -149,7 +153,7 @@ def test_an_interrupted_sweep_continues_to_the_same_result(tmp_path: Path) -> No
     assert len(torn.read_bytes().splitlines()) == 25, "nothing is left to run"
 
 
-def test_a_journal_passes_over_a_line_whose_content_changed(tmp_path: Path) -> None:
+def test_a_journal_ignores_a_line_with_a_wrong_checksum(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     journal.add("a", np.arange(3.0))
     journal.add("b", np.arange(4, dtype=np.uint8))
@@ -174,7 +178,7 @@ def test_more_repeats_leave_the_first_ones_as_they_were(tmp_path: Path) -> None:
     assert more[more["repeat"] < 2].reset_index(drop=True).equals(few)
 
 
-def test_a_spent_budget_leaves_a_complete_smaller_study_that_says_what_is_missing(
+def test_a_spent_budget_leaves_a_complete_smaller_study_that_lists_what_is_missing(
     tmp_path: Path,
 ) -> None:
     tables = [table("ours", folds=2), table("imagenet:x", folds=2)]
@@ -189,7 +193,7 @@ def test_a_spent_budget_leaves_a_complete_smaller_study_that_says_what_is_missin
         sweep(tables, ended, tmp_path / "empty")
 
     def partial(count: int) -> Path:
-        """A journal as a budget leaves it: whole repeats first, small sizes before large."""
+        """The journal after a budget: whole repeats first, small sizes before large."""
         path = tmp_path / f"first-{count}"
         path.write_bytes(b"".join(list(in_order.values())[:count]))
         return path
@@ -207,7 +211,7 @@ def test_a_spent_budget_leaves_a_complete_smaller_study_that_says_what_is_missin
     assert one.left_out[0] == "sizes all did not fit into the budget"
 
 
-def test_the_constant_predictor_is_the_best_one_that_knows_no_image(tmp_path: Path) -> None:
+def test_the_constant_prediction_is_the_best_one_without_an_image(tmp_path: Path) -> None:
     binary = tidy(sweep([table(folds=0)], SETTINGS, tmp_path / "a"))
     data = table(folds=0)
     truth = data.targets[data.groups >= 8]
@@ -221,7 +225,7 @@ def test_the_constant_predictor_is_the_best_one_that_knows_no_image(tmp_path: Pa
     assert value == pytest.approx(expected, rel=1e-12)
 
 
-def test_predictions_come_back_from_their_file(tmp_path: Path) -> None:
+def test_predictions_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     tables = [table("ours"), table("imagenet:x")]
     tables += [table(t, TaskKind.REGRESSION, dataset="bpq") for t in ("ours", "imagenet:x")]
     results = sweep(tables, SETTINGS, tmp_path / "journal")
@@ -245,7 +249,7 @@ def test_no_test_image_is_of_a_training_patient(tmp_path: Path) -> None:
         assert set(data.groups[tested]).isdisjoint(data.groups[fold.pool])
 
 
-def test_tables_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+def test_tables_that_do_not_fit_together_are_an_error(tmp_path: Path) -> None:
     ours = table("ours")
     shuffled = replace(table("imagenet:x"), targets=ours.targets[::-1])
     with pytest.raises(ProbeError, match="different images"):
@@ -258,7 +262,7 @@ def test_tables_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
         sweep([ours], replace(SETTINGS, sizes=[-1]), tmp_path / "journal")
 
 
-def test_imagenet_weights_are_the_baseline_before_random_ones() -> None:
+def test_imagenet_weights_are_preferred_to_random_ones_as_baseline() -> None:
     assert find_baseline(["runs/a", "random:r", "imagenet:r"]) == "imagenet:r"
     assert find_baseline(["runs/a", "random:r"]) == "random:r"
     assert find_baseline(["runs/a"]) is None

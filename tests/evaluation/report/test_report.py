@@ -1,4 +1,4 @@
-"""The report: self-contained, honest, readable on a phone; complete where parts are missing."""
+"""The report is self-contained, readable on a phone, and complete where parts are missing."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from PIL import Image
 
 from datamodules.core.errors import ProbeError
 from datamodules.core.records import TaskKind
-from evaluation.figures.canvas import Words, new_figure, save_picture
-from evaluation.figures.palette import display_names, looks, number
-from evaluation.figures.training_log import read_training_log
+from evaluation.figure_files import read_photograph, save_photograph
+from evaluation.figures.canvas import Drawing, new_figure
+from evaluation.figures.learning_curves import learning_curve
+from evaluation.figures.palette import SLOTS, display_names, looks, number
 from evaluation.probe.features import Features
 from evaluation.probe.projections import project, project_together, write_projections
-from evaluation.report.headlines import findings, headline
-from evaluation.report.report import compare, write_report
-from evaluation.report.run import Study
-from evaluation.report.sections import images
+from evaluation.report.headlines import bracket, findings, headline
+from evaluation.report.leaderboard import compare
+from evaluation.report.numbers import read_statistics
+from evaluation.report.report import write_report
 from evaluation.statistics.metrics import F1
 from evaluation.statistics.predictions import Predictions, write_predictions
 from evaluation.statistics.summary import summarise
+from evaluation.statistics.training_log import read_training_log
+from lightning_app.commands.results import print_result
+from lightning_app.loggers.wandb_results import scores_table
 
 METRICS = """step,epoch,train/glas/glands/loss,val/glas/glands/dice,val/glas/glands/miou,val/summary
 4,0,1.01,,,
@@ -100,7 +104,7 @@ def probes_only(folder: Path, result: Predictions | None = None) -> Path:
 
 
 def whole_run(folder: Path) -> Path:
-    """A run's folder with every part that a report can show."""
+    """A run's folder with every part that a report shows."""
     probes_only(folder)
     (folder / "config.yaml").write_text("name: demo\nprobe:\n  bootstrap: 200\n")
     (folder / "metrics.csv").write_text(METRICS)
@@ -120,7 +124,7 @@ def whole_run(folder: Path) -> Path:
         folds=3,
         key="k",
     )
-    other = replace(table, encoder="imagenet:resnet18")
+    other = replace(table, encoder="imagenet:resnet18", features=table.features**2)
     maps = [project(t, 0) for t in (table, other)]
     beside = replace(table, dataset="breakhis", features=table.features[:20])
     beside = replace(beside, targets=table.targets[:20], groups=table.groups[:20])
@@ -155,7 +159,7 @@ class Page(HTMLParser):
         self.words += f" {data}"  # cells and lines are words apart
 
 
-def test_the_page_asks_nothing_of_the_outside_and_escapes_what_it_shows(tmp_path: Path) -> None:
+def test_the_page_makes_no_requests_and_escapes_its_texts(tmp_path: Path) -> None:
     path = write_report(whole_run(tmp_path / "run"))
     page = Page(path.read_text())
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
@@ -164,12 +168,12 @@ def test_the_page_asks_nothing_of_the_outside_and_escapes_what_it_shows(tmp_path
     assert not re.search(r"url\((?!#)", path.read_text())
     assert "http" not in re.sub(r"http-equiv", "", path.read_text())
     assert "a run <b>" in page.words
-    assert len(page.ids) == len(set(page.ids)), "ids of different figures never clash"
+    assert len(page.ids) == len(set(page.ids)), "ids of different figures are different"
     assert page.images_without_text == 0
     assert page.tags.count("svg") == 4, "learning curve, two maps, training"
 
 
-def test_the_page_says_what_was_gained_on_which_tissue_and_from_where(tmp_path: Path) -> None:
+def test_the_page_names_the_result_the_tissue_and_the_origin(tmp_path: Path) -> None:
     words = " ".join(Page(write_report(whole_run(tmp_path / "run")).read_text()).words.split())
     for text in (
         "SYNTHETIC tissue.",
@@ -190,7 +194,7 @@ def test_the_page_says_what_was_gained_on_which_tissue_and_from_where(tmp_path: 
         assert text in words, text
 
 
-def test_the_numbers_stand_beside_the_page_and_as_figures(tmp_path: Path) -> None:
+def test_numbers_and_figures_are_written_beside_the_page(tmp_path: Path) -> None:
     folder = whole_run(tmp_path / "run")
     write_report(folder)
     numbers = json.loads((folder / "report.json").read_text(), parse_constant=pytest.fail)
@@ -212,6 +216,40 @@ def test_the_numbers_stand_beside_the_page_and_as_figures(tmp_path: Path) -> Non
     assert not list(folder.glob(".*partial"))
 
 
+def test_terminal_page_json_wandb_and_figure_show_the_same_intervals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = whole_run(tmp_path / "run")
+    words = " ".join(Page(write_report(folder).read_text()).words.split())
+    print_result(folder)
+    printed = capsys.readouterr().out
+    (study,) = read_statistics(folder)
+    assert study == summarise(predictions(), 200), "computed once, and read back as it was"
+    numbers = json.loads((folder / "report.json").read_text())["probes"][0]
+    table = scores_table([study])
+    logged = {
+        (row["encoder"], row["size"]): row
+        for row in (dict(zip(table.columns, row, strict=True)) for row in table.data)
+    }
+    bands = learning_curve(study).axes[0].collections
+    for c, (curve, drawn) in enumerate(zip(study.curves, bands, strict=True)):
+        for s, size in enumerate(study.sizes):
+            score, written = curve.scores[s], numbers["curves"][c]["scores"][s]
+            assert written == {"value": score.value, "low": score.low, "high": score.high}
+            row = logged[curve.encoder, size]
+            assert written == {name: row[name] for name in ("value", "low", "high")}
+            value = number(score.value, True)
+            assert f"{value} ({bracket(score, True)})" in printed
+            assert f"{value} {bracket(score, True)}" in words
+            heights = drawn.get_paths()[0].vertices[:, 1]
+            assert {100 * score.low, 100 * score.high} <= set(heights)
+    for comparison in study.comparisons:
+        for s, difference in enumerate(comparison.differences):
+            assert bracket(difference, True, signed=True) in printed
+            assert bracket(difference, True, signed=True) in words
+            assert logged[comparison.encoder, study.sizes[s]]["difference_low"] == difference.low
+
+
 def test_a_report_is_the_same_when_it_is_written_again(tmp_path: Path) -> None:
     folder = whole_run(tmp_path / "run")
     first = write_report(folder).read_bytes()
@@ -227,7 +265,7 @@ def test_a_run_with_one_part_only_still_has_a_report(tmp_path: Path, kept: str |
         if path.name != kept:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     words = Page(write_report(folder).read_text()).words
-    assert ("Nobody recorded" in words) == (kept != "provenance.json")
+    assert ("It was not recorded" in words) == (kept != "provenance.json")
     assert ("Every score" in words) == (kept == "probe_predictions.h5")
     assert ("Losses are scaled" in words) == (kept == "metrics.csv")
 
@@ -241,30 +279,28 @@ def test_a_missing_or_damaged_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_the_headline_follows_the_intervals_and_not_the_mean() -> None:
-    def said(*gains: float) -> str:
-        results = [predictions(gain) for gain in gains]
-        studies = [Study(summarise(r, 300), r.baseline, "p", []) for r in results]
-        return headline(studies, "run-1")
+    def text(*gains: float) -> str:
+        return headline([summarise(predictions(gain), 300) for gain in gains])
 
-    assert "beat ImageNet features on 2 of 2" in said(0.25, 0.25)
-    assert said(0.001) == (
+    assert "beat ImageNet features on 2 of 2" in text(0.25, 0.25)
+    assert text(0.001) == (
         "No clear difference between this encoder and ImageNet features on 1 unseen dataset."
     )
-    assert said(0.25, 0.001, -0.2).endswith(
+    assert text(0.25, 0.001, -0.2).endswith(
         "on 1 of 3 unseen datasets; there is no clear difference on 1 and they are worse on 1."
     )
-    assert said(-0.2).endswith("on none of 1 unseen dataset; they are worse on 1.")
-    assert headline([], None) == "This run holds no probes yet."
+    assert text(-0.2).endswith("on none of 1 unseen dataset; they are worse on 1.")
+    assert headline([]) == "This run has no probes yet."
 
 
 def test_without_a_baseline_a_finding_gives_the_score_alone() -> None:
     alone = replace(predictions(), baseline=None)
-    (finding,) = findings([Study(summarise(alone, 100), None, "p", [])], "run-1")
+    (finding,) = findings([summarise(alone, 100)])
     assert finding.verdict is None
     assert finding.change.endswith(" %")
 
 
-def test_a_leaderboard_ranks_only_what_did_the_same_test(tmp_path: Path) -> None:
+def test_a_leaderboard_ranks_only_runs_that_were_tested_alike(tmp_path: Path) -> None:
     good = probes_only(tmp_path / "good")
     weak = predictions(0.1)
     weak = replace(weak, encoders=("run-2", *weak.encoders[1:]))
@@ -297,19 +333,18 @@ def test_a_training_log_is_read_by_task(tmp_path: Path) -> None:
         read_training_log(tmp_path / "metrics.csv")
 
 
-def test_a_picture_brings_its_words_onto_the_page(tmp_path: Path) -> None:
+def test_a_photograph_is_shown_with_its_texts(tmp_path: Path) -> None:
     folder = probes_only(tmp_path / "run")
-    figure = new_figure(2, 1)
-    words = Words("gl<as", 'truth "a"; predicted ➜ b', "4 of 5 found")
-    save_picture(figure, folder / "panels" / "x.png", words, 100)
-    (shown,) = images([folder / "panels" / "x.png"])
-    assert (shown.heading, shown.caption) == ("gl<as", "4 of 5 found")
-    assert 'alt="truth &quot;a&quot;; predicted ➜ b"' in shown.figure
-    assert "data:image/webp;base64," in shown.figure
+    texts = ("gl<as", 'truth "a"; predicted ➜ b', "4 of 5 found")
+    path = save_photograph(Drawing("x", new_figure(2, 1), *texts), folder / "panels")
+    picture = read_photograph(path)
+    assert (picture.title, picture.caption) == ("gl<as", "4 of 5 found")
+    assert 'alt="truth &quot;a&quot;; predicted ➜ b"' in picture.markup
+    assert "data:image/webp;base64," in picture.markup
     assert "gl&lt;as" in write_report(folder).read_text()
 
 
-def test_tasks_that_pull_apart_are_shown_where_gradients_were_compared(tmp_path: Path) -> None:
+def test_opposed_tasks_are_shown_where_gradients_were_compared(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "metrics.csv").write_text(
@@ -318,9 +353,9 @@ def test_tasks_that_pull_apart_are_shown_where_gradients_were_compared(tmp_path:
         "0,0,1,1,1,0.1,-0.6,0.2,0.9\n1,0,1,1,1,0.3,0.2,0.4,0.7\n"
     )
     words = " ".join(Page(write_report(folder).read_text()).words.split())
-    assert "1 of 3 pairs of tasks pull apart on average." in words
+    assert "The gradients of 1 of 3 pairs of tasks are opposed on average." in words
     assert "Most opposed: a/t and b/t, \N{MINUS SIGN}0.20, opposed in 50 % of the rows." in words
-    assert "Most alike: b/t and c/t, +0.80" in words
+    assert "Most similar: b/t and c/t, +0.80" in words
     assert "20 % of the time waiting for data" in words
     numbers = json.loads((folder / "report.json").read_text())["training"]
     assert [one["cosine"] for one in numbers["agreements"]] == pytest.approx([-0.2, 0.3, 0.8])
@@ -333,10 +368,10 @@ def test_encoders_keep_their_colours_and_have_readable_names() -> None:
     two = ["a", "b", "imagenet:resnet18", "imagenet:resnet50"]
     names = list(display_names(two).values())
     assert names == ["a", "b", "ImageNet resnet18", "ImageNet resnet50"]
-    slots = [look.slot for look in looks(encoders, "imagenet:resnet18").values()]
-    assert slots == ["--series-1", "--series-2", "--series-3"]
+    colours = [look.colour for look in looks(encoders, "imagenet:resnet18").values()]
+    assert colours == [colour for _, colour, *_ in SLOTS[:3]]
     many = looks([f"run-{i}" for i in range(4)] + ["imagenet:x"], "imagenet:x")
-    assert len({look.slot for look in many.values()}) == 5
+    assert len({look.colour for look in many.values()}) == 5
     assert [number(0.7522, True), number(-0.006, False, True)] == ["75.2", "\u22120.0060"]
     assert number(-0.00001, True, True) == "0.0"
 
@@ -345,7 +380,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def opened(folder: Path, page: Path, width: int) -> tuple[dict[str, str], list[str]]:
-    """What a browser measures of a page in a frame so wide, and what its console says."""
+    """A browser's measurements of a page in a frame of a width, and its console messages."""
     # The page forbids scripts, so the measuring frame around it is a page of its own.
     frame = folder / "frame.html"
     frame.write_text(
@@ -381,8 +416,8 @@ def opened(folder: Path, page: Path, width: int) -> tuple[dict[str, str], list[s
         timeout=120,
         check=True,
     )
-    said = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
-    return dict(re.findall(r'data-(\w+)="(\d+)"', run.stdout)), said
+    messages = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
+    return dict(re.findall(r'data-(\w+)="(\d+)"', run.stdout)), messages
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine to open the report with")
@@ -390,15 +425,15 @@ def opened(folder: Path, page: Path, width: int) -> tuple[dict[str, str], list[s
 def test_a_browser_opens_it_without_errors_requests_or_sideways_scrolling(
     tmp_path: Path, width: int
 ) -> None:
-    measured, said = opened(tmp_path, write_report(whole_run(tmp_path / "run")), width)
-    assert said == []
+    measured, messages = opened(tmp_path, write_report(whole_run(tmp_path / "run")), width)
+    assert messages == []
     assert measured == {"wide": "0", "svg": "4", "img": "40"}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine to open the report with")
-def test_the_page_itself_forbids_every_request_to_the_outside(tmp_path: Path) -> None:
+def test_the_page_itself_forbids_every_external_request(tmp_path: Path) -> None:
     path = write_report(whole_run(tmp_path / "run"))
     outside = '<img alt="x" src="http://192.0.2.1/x.png">'
     path.write_text(path.read_text().replace("<footer>", f"{outside}<footer>"))
-    _, said = opened(tmp_path, path, 1100)
-    assert any("Content Security Policy" in line for line in said)
+    _, messages = opened(tmp_path, path, 1100)
+    assert any("Content Security Policy" in line for line in messages)

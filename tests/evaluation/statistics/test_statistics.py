@@ -1,4 +1,4 @@
-"""Intervals cover what they claim; differences are paired; nothing is read off out of range."""
+"""Intervals have nominal coverage, differences are paired, and nothing is extrapolated."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from tests.support.probe_tables import patients, predictions
 labels_of = hnp.arrays(np.int64, 24, elements=st.integers(0, 3))
 
 
-@settings(deadline=None)  # a busy machine is no defect
+@settings(deadline=None)  # the machine may be busy
 @given(labels_of, labels_of, hnp.arrays(np.int64, 24, elements=st.integers(0, 5)))
-def test_scores_are_those_of_scikit_learn_however_the_groups_lie(
-    truth: np.ndarray, said: np.ndarray, group: np.ndarray
+def test_scores_agree_with_scikit_learn_for_any_grouping(
+    truth: np.ndarray, predicted: np.ndarray, group: np.ndarray
 ) -> None:
     expected = {
-        F1: f1_score(truth == 1, said == 1, zero_division=0),
-        MACRO_F1: f1_score(truth, said, average="macro", zero_division=0),
-        MSE: mean_squared_error(truth, said),
+        F1: f1_score(truth == 1, predicted == 1, zero_division=0),
+        MACRO_F1: f1_score(truth, predicted, average="macro", zero_division=0),
+        MSE: mean_squared_error(truth, predicted),
     }
     for metric, value in expected.items():
         positive = 1 if metric is F1 else None
-        assert score(metric, truth, said, positive) == pytest.approx(value, abs=1e-12)
-        parts = parts_by_group(metric, truth, said[None], group, 6, positive)
+        assert score(metric, truth, predicted, positive) == pytest.approx(value, abs=1e-12)
+        parts = parts_by_group(metric, truth, predicted[None], group, 6, positive)
         assert score_of_parts(metric, parts.sum(axis=1))[0] == pytest.approx(value, abs=1e-12)
 
 
-def test_a_resample_is_what_repeating_the_rows_of_its_groups_gives() -> None:
+def test_a_resample_equals_repeating_the_rows_of_its_groups() -> None:
     result = predictions()
     parts = parts_by_group(F1, result.truth, result.predicted, result.group, 12, 1)
     both, of_groups_alone, of_repeats_alone = resampled_scores(F1, parts, 4, seed=3)
@@ -71,7 +71,10 @@ def test_scores_and_differences_are_means_over_repeats_of_all_test_images() -> N
     found = summarise(result, resamples=200)
     expected = np.array(
         [
-            [np.mean([f1_score(result.truth, said) for said in repeats]) for repeats in sizes]
+            [
+                np.mean([f1_score(result.truth, predicted) for predicted in repeats])
+                for repeats in sizes
+            ]
             for sizes in result.predicted
         ]
     )
@@ -115,7 +118,7 @@ def test_the_area_is_the_mean_score_along_the_logarithm_of_the_labels() -> None:
     assert area(labels[:1], np.array([0.4])) == 0.4
 
 
-def test_labels_needed_are_read_between_the_sizes_and_never_outside() -> None:
+def test_labels_needed_are_interpolated_and_never_extrapolated() -> None:
     labels = np.array([10.0, 100.0, 1000.0])
     curve = np.array([0.5, 0.7, 0.6])
     wanted = np.array([0.4, 0.5, 0.6, 0.7, 0.71])
@@ -127,7 +130,7 @@ def test_labels_needed_are_read_between_the_sizes_and_never_outside() -> None:
     np.testing.assert_allclose(one, [0, np.inf])
 
 
-def test_sample_efficiency_says_when_it_is_out_of_range() -> None:
+def test_sample_efficiency_out_of_range_is_a_bound() -> None:
     result = predictions(groups=40, repeats=8)
     texts = [e.text for e in summarise(result, 200).comparisons[0].efficiency]
     assert texts[-1] == "more than 90"
@@ -147,7 +150,7 @@ def test_sample_efficiency_says_when_it_is_out_of_range() -> None:
         (10, (0, 0, 20), "not known: the baseline reaches it with its fewest labels"),
     ],
 )
-def test_labels_saved_are_told_as_a_factor_with_its_interval(
+def test_labels_saved_are_a_factor_with_its_interval(
     n: float, needed: tuple[float, float, float], text: str
 ) -> None:
     labels = np.array([10.0, 30.0, 90.0])
@@ -160,7 +163,7 @@ def test_one_patient_is_never_enough_for_a_verdict() -> None:
     assert comparison.verdict == 0
 
 
-def test_few_patients_and_few_repeats_are_said() -> None:
+def test_few_patients_and_few_repeats_add_a_caution() -> None:
     assert summarise(predictions(groups=12), 50).cautions == ()
     assert "Only 3 test groups" in summarise(predictions(groups=3), 50).cautions[0]
     assert "One test group only" in summarise(predictions(groups=1), 50).cautions[0]
@@ -179,7 +182,7 @@ def test_intervals_from_few_groups_cut_off_less() -> None:
 
 
 @pytest.mark.parametrize("groups", [6, 20])
-def test_intervals_cover_the_truth_as_often_as_they_say_when_patients_are_correlated(
+def test_intervals_have_nominal_coverage_when_patients_are_correlated(
     groups: int,
 ) -> None:
     rng = np.random.default_rng(7)
