@@ -60,6 +60,7 @@ class DatasetReader:
         tasks: its supervised tasks.
         layout: files and folders that must exist, as glob patterns below its folder.
         grouping: what a group is: "patient", "slide", "image", ...
+        published_splits: splits that its records belong to; empty if the data decide.
         split_overlap: why groups lie on both sides of the *published* split; empty if they
             must not.
         options_type: dataclass of the reader's own options. Options named `mpp`, `view` and
@@ -86,6 +87,7 @@ class DatasetReader:
     tasks: ClassVar[tuple[Task, ...]]
     layout: ClassVar[tuple[str, ...]] = ()
     grouping: ClassVar[str] = "patient"
+    published_splits: ClassVar[tuple[str, ...]] = ("train",)
     split_overlap: ClassVar[str] = ""
     options_type: ClassVar[type[Any]] = NoOptions
 

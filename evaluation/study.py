@@ -65,6 +65,23 @@ def run_study(
     return results
 
 
+def check_recipe(unseen: Sequence[DatasetReader], settings: ProbeConfig) -> None:
+    """Check without any data that datasets can be probed with their settings.
+
+    Raises:
+        ProbeError: the settings make no study, or a dataset has neither published test images nor
+            configured folds.
+    """
+    check_settings(settings)
+    for data in unseen:
+        known = data.published_splits
+        if known and not data.config.folds and not {"test", "val"} & set(known):
+            raise ProbeError(
+                f"data.unseen.{data.name}.folds=0: its publisher names no test images; set it, for "
+                "example to 5, for grouped folds"
+            )
+
+
 def check_probe(data: DatasetReader, settings: ProbeConfig) -> None:
     """Check before a long training run that a dataset can be probed.
 

@@ -22,7 +22,7 @@ from datamodules.prepare import prepare
 from datamodules.reader import DatasetReader
 from datamodules.registry import build
 from datamodules.synthetic.forge import forge
-from evaluation.study import check_probe
+from evaluation.study import check_probe, check_recipe
 from lightning_app.callbacks.checkpoints import Checkpoints
 from lightning_app.callbacks.epoch_probes import ProbeEpochs
 from lightning_app.callbacks.final_scores import FinalScores
@@ -42,6 +42,7 @@ from lightning_app.run.resume import CHECKPOINTS, open_run
 from lightning_app.training.error_messages import explain
 from lightning_app.training.trainer import build_trainer, check_sharding
 from models.module import MultiTaskModule, TaskSpec
+from models.network.encoder import Encoder
 from models.sharded_module import Gather, ShardedModule
 from models.training.optimizer import scaled
 
@@ -175,15 +176,18 @@ def build_callbacks(stream: MultiTaskDataModule, probe: ProbeAtEnd) -> list[Call
 def prepare_data(
     train: Sequence[DatasetReader], unseen: Sequence[DatasetReader], config: Config
 ) -> None:
-    """Check that training and unseen data do not overlap, write missing stores, check the probes.
+    """Check all that needs no data, write missing stores, and check the probes on them.
 
     Raises:
         UserError: data, splits or baselines do not fit.
     """
     check_overlap(train, unseen, config.probe.allow_overlap)
-    make_ready([*train, *unseen], config)
     if unseen:
+        check_recipe(unseen, config.probe)
         check_baselines(config)
+    with torch.random.fork_rng(devices=[]):
+        Encoder(config.model, config.data.image_size)  # raises where weights or size do not fit
+    make_ready([*train, *unseen], config)
     for dataset in unseen:
         check_probe(dataset, config.probe)
 

@@ -18,6 +18,7 @@ class Convention(DatasetReader):
     organs = ()
     licence = "yours"
     grouping = "see option group"
+    published_splits = ()
 
     def splits(self, root: Path) -> list[tuple[str, Path]]:
         """The folders `train`, `val` and `test`; without these all of `root` is "train"."""

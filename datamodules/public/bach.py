@@ -84,6 +84,7 @@ class BACH(DatasetReader):
     tasks = (Task("invasive", TaskKind.CLASSIFICATION, ("Other", "Invasive"), positive="Invasive"),)
     layout = ("**/Photos/Invasive/iv*.tif",)
     options_type = BACHOptions
+    published_splits = ("train", "test")
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:

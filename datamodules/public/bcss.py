@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules.core.records import Record, Task, TaskKind
+from datamodules.core.records import SPLITS, Record, Task, TaskKind
 from datamodules.formats.annotations import Codes
 from datamodules.formats.images import list_images, write_image
 from datamodules.formats.layout import folder_with, image_record, named, paired
@@ -103,6 +103,7 @@ class BCSS(DatasetReader):
     tasks = (Task("tissue", TaskKind.SEGMENTATION, GROUPS),)
     layout = ("**/rgbs_colorNormalized/*.png", "**/masks/*.png")
     options_type = BCSSOptions
+    published_splits = SPLITS
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:

@@ -75,6 +75,7 @@ class BreastPathQ(DatasetReader):
     layout = tuple(f"{_TOP}/{table}" for table in _TABLES.values())
     grouping = "slide"
     options_type = BreastPathQOptions
+    published_splits = ("train", "val")
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:

@@ -57,6 +57,7 @@ class GlaS(DatasetReader):
         "the challenge drew its test images from patients who are also in training: the test score "
         "is that of the challenge, not of new patients"
     )
+    published_splits = ("train", "test")
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from datamodules.core.errors import DatasetNotFoundError
-from datamodules.core.records import Record, Task, TaskKind
+from datamodules.core.records import SPLITS, Record, Task, TaskKind
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import (
     folder_with,
@@ -81,6 +81,7 @@ class GleasonTMA(DatasetReader):
     mpp = 0.23
     view = View.WHOLE
     grouping = "core"
+    published_splits = SPLITS
     tasks = (Task("gleason", TaskKind.CLASSIFICATION, CLASSES),)
     layout = (f"**/{_TRAIN}/*/*", f"**/{_TEST}/*/*/*")
     options_type = GleasonOptions

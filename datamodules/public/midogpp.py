@@ -79,6 +79,7 @@ class MIDOGpp(DatasetReader):
     layout = ("images/*.tiff", "**/MIDOG++.json", "**/datasets_xvalidation.csv")
     grouping = "case"
     options_type = RareObjectOptions
+    published_splits = ("train", "test")
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:

@@ -61,6 +61,7 @@ class MoNuSeg(DatasetReader):
     mpp = 0.25
     tasks = nucleus_tasks(("nucleus",))
     layout = (f"{_TRAIN}/Tissue Images", f"{_TRAIN}/Annotations")
+    published_splits = ("train", "test")
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:

@@ -81,6 +81,7 @@ class NCTCRC(DatasetReader):
     tasks = (Task("tissue", TaskKind.CLASSIFICATION, CLASSES),)
     layout = ("*CRC*-HE-*",)
     grouping = "image"
+    published_splits = ("train", "val")
     options_type = NCTCRCOptions
 
     @classmethod

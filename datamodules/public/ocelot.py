@@ -87,6 +87,7 @@ class OCELOT(DatasetReader):
     tasks = (_CELLS, _TISSUE)
     layout = ("**/metadata.json", "**/images/train", "**/annotations/train")
     options_type = OCELOTOptions
+    published_splits = SPLITS
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:

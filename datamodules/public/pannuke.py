@@ -87,6 +87,7 @@ class PanNuke(DatasetReader):
     tasks = (*nucleus_tasks(NUCLEI), Task("tissue", TaskKind.CLASSIFICATION, TISSUES))
     layout = tuple(f"**/images/fold{fold}/images.npy" for fold in (1, 2, 3))
     options_type = PanNukeOptions
+    published_splits = SPLITS
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from datamodules.core.errors import LayoutError
-from datamodules.core.records import Archive, Record, Task, TaskKind
+from datamodules.core.records import SPLITS, Archive, Record, Task, TaskKind
 from datamodules.formats.arrays import hdf5_image, hdf5_rows, hdf5_shape
 from datamodules.formats.layout import check_rows
 from datamodules.formats.tables import read_table
@@ -74,6 +74,7 @@ class PCam(DatasetReader):
     patch_size = 96
     view = View.WHOLE
     grouping = "slide"
+    published_splits = SPLITS
     tasks = (Task("tumor", TaskKind.CLASSIFICATION, ("no_tumor", "tumor"), positive="tumor"),)
     # A compressed file matches too: `records` then asks to unpack it.
     layout = tuple(f"{_STEM}{part}_{what}.h5*" for part in _SPLITS for what in ("x", "y"))

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from datamodules.core.errors import DatasetNotFoundError
-from datamodules.core.records import Mask, Record, Targets, Task, TaskKind
+from datamodules.core.records import SPLITS, Mask, Record, Targets, Task, TaskKind
 from datamodules.formats.annotations import Codes
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import folder_with, image_record, layout_error
@@ -89,6 +89,7 @@ class SICAPv2(DatasetReader):
     )
     layout = ("**/partition/Test/Test.xlsx", "**/images/*.jpg")
     options_type = SICAPv2Options
+    published_splits = SPLITS
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:

@@ -18,6 +18,7 @@ from datamodules.reader import DatasetReader
 from datamodules.registry import build
 from evaluation.report.leaderboard import compare
 from evaluation.report.report import write_report
+from evaluation.study import check_recipe
 from lightning_app.commands.results import print_result
 from lightning_app.config import Config, load_config, save_config
 from lightning_app.loggers.build import wandb_logger
@@ -45,6 +46,7 @@ def run_probe(options: argparse.Namespace) -> int:
     if not config.data.unseen:
         raise ConfigError("data.unseen: names no dataset to probe on")
     unseen = {name: build(name, entry, config.data) for name, entry in config.data.unseen.items()}
+    check_recipe(list(unseen.values()), config.probe)
     encoders, baseline = load_all(specs, config)
     trained = _training_data(encoders, config)
     check_overlap(trained, list(unseen.values()), config.probe.allow_overlap)

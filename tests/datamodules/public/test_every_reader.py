@@ -23,6 +23,7 @@ def test_a_forged_copy_is_read_checked_and_stored(name, forged):
     store = prepared(module)
 
     assert store.synthetic
+    assert set(module.published_splits) in ({record.split for record in records}, set())
     assert {record.source for record in records} >= {store.source(i) for i in range(len(store))}
     assert set(store.group_names) == {record.group for record in records}
     assert [task.name for task in store.tasks] == [
