@@ -96,7 +96,7 @@ class Slide:
                 chance in a mixed field and fills a NORMAL or TUMOUR one.
             mitoses: how many; None draws a number that grows with tumour area and malignancy.
             lookalikes: the same for dark bodies that are not mitoses.
-            beside: tissues that are sure to lie in a mixed field.
+            beside: tissues that a mixed field is to hold in any case.
         """
         grade, share = (
             self.rng.uniform(*value) if isinstance(value, tuple) else value
