@@ -109,16 +109,24 @@ class Canvas:
         cos, sin = np.cos(np.reshape(angle, (-1, 1))), np.sin(np.reshape(angle, (-1, 1)))
         return np.stack([x * cos - y * sin, x * sin + y * cos], axis=-1) + centres[:, None]
 
+    def pixels(self, outlines: Points) -> Ids:
+        """Outlines (n, k, 2) in the fixed-point coordinates that `fill_polygon` takes."""
+        return np.round((outlines / self.mpp - 0.5) * (1 << _SHIFT)).astype(np.int32)
+
     def fill(
         self, image: NDArray[Any], outlines: Points, value: float, margin_um: float = 0.0
     ) -> None:
         """Fill outlines (n, k, 2), and their surroundings up to `margin_um`."""
-        pixels = np.round((outlines / self.mpp - 0.5) * (1 << _SHIFT)).astype(np.int32)
         thickness = round(2.0 * margin_um / self.mpp)
-        for corners in pixels:
-            cv2.fillPoly(image, [corners], value, cv2.LINE_8, _SHIFT)
+        for corners in self.pixels(outlines):
+            fill_polygon(image, corners, value)
             if thickness:
                 cv2.polylines(image, [corners], True, value, thickness, cv2.LINE_8, _SHIFT)
+
+
+def fill_polygon(image: NDArray[Any], corners: Ids, value: float) -> None:
+    """Fill one outline of `Canvas.pixels`."""
+    cv2.fillPoly(image, [corners], value, cv2.LINE_8, _SHIFT)
 
 
 def edges(ids: Ids) -> NDArray[np.bool_]:
