@@ -17,7 +17,7 @@ from datamodules.core.records import Image, Record, Task, TaskKind
 from datamodules.formats.images import list_images, read_image, write_image
 from datamodules.formats.layout import layout_error, named, relative, subfolders
 from datamodules.reader import DatasetReader
-from datamodules.store.tiling import View
+from datamodules.store.tiling import View, resize_image
 from datamodules.synthetic.scene import slides
 from datamodules.synthetic.tissues import Tissue
 
@@ -66,15 +66,15 @@ class IDC(DatasetReader):
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
         """Patients with both classes, an edge patch each; the first patient lies there twice."""
-        for index, number, slide in slides(rng, images, ["breast"], 4.0, each=10):
+        for index, number, slide in slides(rng, images, ["breast"], 1.0, each=10):
             label, height = number % 2, 32 if number == index % 2 else SIDE
             plain = (None, Tissue.STROMA, Tissue.ADIPOSE, None)[rng.integers(4)]
             grade, share = ((0.5, 1.0), (0.5, 1.0)) if label else (0.0, None)
-            drawn = slide.field(height, SIDE, None if label else plain, grade, share)
+            drawn = slide.field(4 * height, 4 * SIDE, None if label else plain, grade, share)
             patient, x, y = 8800 + 17 * index, 51 + 50 * (number % 20), 1 + 50 * (number // 20)
             name = f"{patient}/{label}/{patient}_idx5_x{x}_y{y}_class{label}.png"
             for top in (root, root / _NESTED) if index == 0 else (root,):
-                write_image(top / name, drawn.image)
+                write_image(top / name, resize_image(drawn.image, (height, SIDE)))
 
     def records(self, root: Path) -> Iterator[Record]:
         """Patient by patient, each file name once, sorted by file name."""

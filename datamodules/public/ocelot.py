@@ -166,7 +166,8 @@ def _cells(table: Path, image: Path, mpp: float) -> Boxes:
 
 def _points(drawn: Scene) -> list[list[int]]:
     """Rows of a label file: the middle of each nucleus, and 2 where it is a tumour cell."""
-    middles = (drawn.boxes()[:, :2] + drawn.boxes()[:, 2:]) // 2
+    boxes = drawn.boxes()
+    middles = (boxes[:, :2] + boxes[:, 2:]) // 2
     tumour = (drawn.nucleus_types == NucleusType.NEOPLASTIC) + 1
     rows: list[list[int]] = np.column_stack([middles, tumour]).astype(int).tolist()
     return rows

@@ -109,16 +109,24 @@ class Canvas:
         cos, sin = np.cos(np.reshape(angle, (-1, 1))), np.sin(np.reshape(angle, (-1, 1)))
         return np.stack([x * cos - y * sin, x * sin + y * cos], axis=-1) + centres[:, None]
 
+    def pixels(self, outlines: Points) -> Ids:
+        """Outlines (n, k, 2) in the fixed-point coordinates that `fill_polygon` takes."""
+        return np.round((outlines / self.mpp - 0.5) * (1 << _SHIFT)).astype(np.int32)
+
     def fill(
         self, image: NDArray[Any], outlines: Points, value: float, margin_um: float = 0.0
     ) -> None:
         """Fill outlines (n, k, 2), and their surroundings up to `margin_um`."""
-        pixels = np.round((outlines / self.mpp - 0.5) * (1 << _SHIFT)).astype(np.int32)
         thickness = round(2.0 * margin_um / self.mpp)
-        for corners in pixels:
-            cv2.fillPoly(image, [corners], value, cv2.LINE_8, _SHIFT)
+        for corners in self.pixels(outlines):
+            fill_polygon(image, corners, value)
             if thickness:
                 cv2.polylines(image, [corners], True, value, thickness, cv2.LINE_8, _SHIFT)
+
+
+def fill_polygon(image: NDArray[Any], corners: Ids, value: float) -> None:
+    """Fill one outline of `Canvas.pixels`."""
+    cv2.fillPoly(image, [corners], value, cv2.LINE_8, _SHIFT)
 
 
 def edges(ids: Ids) -> NDArray[np.bool_]:
@@ -127,10 +135,13 @@ def edges(ids: Ids) -> NDArray[np.bool_]:
     return np.asarray(cv2.dilate(plain, kernel) != cv2.erode(plain, kernel), np.bool_)
 
 
-def separate(ids: Ids, least_px: int) -> Ids:
+def separate(ids: Ids, least_px: int) -> tuple[Ids, NDArray[np.intp]]:
     """Make every instance one 4-connected piece of at least `least_px` that touches no other.
 
     One-pixel lines are cut between touching instances; of what falls apart the largest stays.
+
+    Returns:
+        Instances numbered from 1 without a gap, and for each the number that it had before.
     """
     apart = ids.copy()
     right, below = apart[:, 1:], apart[1:]
@@ -140,17 +151,10 @@ def separate(ids: Ids, least_px: int) -> Ids:
         (apart > 0).astype(np.uint8), connectivity=4
     )
     area = statistics[:, cv2.CC_STAT_AREA]
-    owner = np.zeros(len(area), np.int32)
+    owner = np.zeros(len(area), np.intp)
     owner[pieces.ravel()] = apart.ravel()
     by_size = np.argsort(area, kind="stable")
     largest = np.zeros(owner.max() + 1, np.intp)
     largest[owner[by_size]] = by_size  # of several pieces the last one stays
-    kept = (largest[owner] == np.arange(len(area))) & (area >= least_px)
-    return np.asarray(np.where(kept, owner, 0)[pieces], np.int32)
-
-
-def renumbered(ids: Ids) -> tuple[Ids, NDArray[np.intp]]:
-    """Instances numbered from 1 without a gap, and the number that each had before."""
-    present = np.bincount(ids.ravel()) > 0
-    present[0] = False
-    return (np.cumsum(present) * present).astype(np.int32)[ids], np.flatnonzero(present)
+    kept = (largest[owner] == np.arange(len(area))) & (area >= least_px) & (owner > 0)
+    return (np.cumsum(kept) * kept).astype(np.int32)[pieces], owner[kept]

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datamodules.synthetic.canvas import Ids, Points
+from datamodules.synthetic.canvas import Ids, Points, fill_polygon
 from datamodules.synthetic.plan import LUMEN, Gland, Plan
 from datamodules.synthetic.tissues import NucleusType, Tissue
 
@@ -29,7 +29,6 @@ NUCLEUS = np.dtype(
 )
 Nuclei = NDArray[np.void]
 """Nuclei of a field, one row of `NUCLEUS` each."""
-_NONE = np.zeros((0, 2))
 
 
 # Radius in µm, length to width, spread (of size, shape and chromatin), and then as in NUCLEUS
@@ -41,7 +40,7 @@ _SPINDLE = np.array([2.95, 4.2, 0.20, 0.05, 0.58, 0.08, 0.10, 0.0])
 _DEAD = np.array([1.8, 1.15, 0.26, 0.10, 0.75, 0.04, 0.0, 0.0])
 _PLATE = np.array([3.08, 2.6, 0.08, 0.15, 1.60, 0.18, -0.35, 0.0])
 _CLUMP = np.array([4.0, 1.2, 0.08, 0.15, 1.60, 0.18, -0.35, 0.0])
-_PYKNOTIC = np.array([3.1, 1.2, 0.11, 0.05, 1.25, 0.03, 0.05, 0.0])
+_PYKNOTIC = np.array([3.1, 1.2, 0.09, 0.05, 1.38, 0.03, 0.05, 0.0])
 
 
 def _nuclei(
@@ -102,14 +101,16 @@ def _others(plan: Plan) -> list[Nuclei]:
         (Tissue.MUSCLE, 9.0, 0.13, spindle, plan.fibres[1]),
         (Tissue.ADIPOSE, 5.0, 0.07, spindle, plan.walls_um),
     ):
-        points = plan.within(tissue, canvas.scatter(pitch, 0.7) if present[tissue] else _NONE)
+        if not present[tissue]:
+            continue
+        points = plan.within(tissue, canvas.scatter(pitch, 0.7))
         if tissue is Tissue.ADIPOSE:
             points = points[plan.walls_um[canvas.indices(points)] < 1.0]
         if share < 1.0:
             chance = share * np.exp(0.8 * clusters[canvas.indices(points)]) / 1.38
             points = points[rng.random(len(points)) < chance]
         angle = None
-        if follows is not None and len(points):
+        if follows is not None:
             x, y = (cv2.Sobel(follows, cv2.CV_32F, *way) for way in ((1, 0), (0, 1)))
             where = canvas.indices(points)
             angle = np.arctan2(-x[where], y[where]) + rng.normal(0.0, 0.14, len(points))
@@ -167,10 +168,10 @@ def draw_nuclei(plan: Plan, nuclei: Nuclei, foremost: int) -> Ids:
     probes = np.concatenate([nuclei["centre"][:, None], outlines[:, ::4]], axis=1)
     rows, columns = canvas.indices(probes.reshape(-1, 2))
     spots = (rows * canvas.width + columns).reshape(len(nuclei), 5)
-    taken = ids.reshape(-1)
-    for row, spot in enumerate(spots):
+    taken, polygons = ids.reshape(-1), canvas.pixels(outlines)
+    for number, (polygon, spot) in enumerate(zip(polygons, spots, strict=True), start=1):
         if not taken[spot].any():
-            canvas.fill(ids, outlines[row : row + 1], row + 1)
-    for row in range(foremost):
-        canvas.fill(ids, outlines[row : row + 1], row + 1)
+            fill_polygon(ids, polygon, number)
+    for number, polygon in enumerate(polygons[:foremost], start=1):
+        fill_polygon(ids, polygon, number)
     return ids

@@ -21,7 +21,7 @@ from datamodules.synthetic.tissues import Organ, Tissue
 _CORNERS = 128
 LUMEN, GOBLET = 1, 2
 """Values of `Plan.holes`."""
-_BESIDE = dict.fromkeys([t for t in Tissue if t not in (Tissue.NORMAL, Tissue.TUMOUR)], 0.15)
+_BESIDE = dict.fromkeys([t for t in Tissue if t not in (Tissue.NORMAL, Tissue.TUMOUR)], 0.1)
 """Probability of each tissue to lie in a mixed field."""
 
 
@@ -81,8 +81,9 @@ def lay_out(
     regions = np.full(canvas.shape, Tissue.STROMA if tissue is None else tissue, np.uint8)
     tumour_share = float(tissue is Tissue.TUMOUR)
     if tissue is None:
-        for other, chance in (_BESIDE | {Tissue.DEBRIS: 0.25 * malignancy}).items():
-            if rng.random() < chance or other in beside:
+        chances = _BESIDE | {Tissue.DEBRIS: 0.25 * malignancy} | dict.fromkeys(beside, 1.0)
+        for other in sorted(chances, key=chances.__getitem__):  # what is certain comes on top
+            if rng.random() < chances[other]:
                 patch = canvas.noise(rng.uniform(60.0, 140.0))
                 regions[patch > np.quantile(patch[::4, ::4], rng.uniform(0.70, 0.90))] = other
         tumour_share = min(max(4 * malignancy - 0.2, 0.0), 1.0)

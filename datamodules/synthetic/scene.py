@@ -9,17 +9,15 @@ The fields resemble tissue and are none: no result on them means anything for re
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from datamodules.formats.annotations import instance_boxes
-from datamodules.synthetic.canvas import Canvas, Points, renumbered, separate
+from datamodules.synthetic.canvas import Canvas, Points, separate
 from datamodules.synthetic.nuclei import draw_nuclei, populate
 from datamodules.synthetic.painting import paint
 from datamodules.synthetic.plan import LUMEN, Plan, lay_out
@@ -29,7 +27,6 @@ from datamodules.synthetic.tissues import ORGANS, Tissue
 Range = float | tuple[float, float]
 """A value, or the lowest and the highest value to draw it from."""
 
-_COARSEST_UM = 1.0  # coarser fields are painted at this pixel size or below and averaged down
 _EMPTY = (Tissue.ADIPOSE, Tissue.BACKGROUND, Tissue.MUCUS)
 
 
@@ -40,7 +37,7 @@ class Scene:
     Attributes:
         image: uint8 (height, width, 3), RGB.
         nuclei: int32 (height, width), 0 for background, instances from 1 without a gap; each is
-            one connected piece and no two share an edge, unless pixels are larger than 1 µm.
+            one connected piece and no two share an edge.
         nucleus_types: uint8 (n,), `NucleusType` of instance `i + 1`.
         glands: int32 (height, width), the same for glands and tumour nests, with their lumina.
         regions: uint8 (height, width), `Tissue`; glands are NORMAL or TUMOUR.
@@ -60,7 +57,9 @@ class Scene:
 
     def boxes(self) -> NDArray[np.float32]:
         """Bounding box of each nucleus, float32 (n, 4), x1, y1, x2, y2 in pixels."""
-        return instance_boxes(self.nuclei)[0]
+        slices = ndimage.find_objects(self.nuclei)
+        boxes = [(x.start, y.start, x.stop, y.stop) for y, x in slices]
+        return np.array(boxes, np.float32).reshape(-1, 4)
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Slide:
 
     rng: np.random.Generator  # the only source of randomness
     organ: str = "colon"  # a key of `ORGANS`
-    mpp: float = 0.5  # pixel size in µm
+    mpp: float = 0.5  # pixel size in µm, at most 1
     stain: Stain = Stain()  # noqa: RUF009 - it is frozen
 
     def field(
@@ -99,32 +98,25 @@ class Slide:
                 chance in a mixed field and fills a NORMAL or TUMOUR one.
             mitoses: how many; None draws a number that grows with tumour area and malignancy.
             lookalikes: the same for dark bodies that are not mitoses.
-            beside: tissues that are sure to lie in a mixed field.
+            beside: tissues that a mixed field is to hold in any case.
         """
-        rng, sides = self.rng, (height, height if width is None else width)
         grade, share = (
-            rng.uniform(*value) if isinstance(value, tuple) else value
+            self.rng.uniform(*value) if isinstance(value, tuple) else value
             for value in (malignancy, epithelium)
         )
-        factor = max(1, math.ceil(self.mpp / _COARSEST_UM))
-        canvas = Canvas(rng, sides[0] * factor, sides[1] * factor, self.mpp / factor)
+        canvas = Canvas(self.rng, height, height if width is None else width, self.mpp)
         plan = lay_out(canvas, ORGANS[self.organ], tissue, beside, grade or 0.0, share)
         bodies, dividing = _dark_bodies(plan, mitoses, lookalikes)
         nuclei = populate(plan, bodies[:dividing], bodies[dividing:])
         drawn = draw_nuclei(plan, nuclei, foremost=len(bodies))
-        drawn = separate(drawn, least_px=max(3, round(3.0 / canvas.mpp**2)))
-        image = self.stain.develop(rng, paint(plan, drawn, nuclei, bodies[:dividing]))
-        if factor > 1:
-            image = np.asarray(cv2.resize(image, sides[::-1], interpolation=cv2.INTER_AREA))
-        middle = slice(factor // 2, None, factor)
-        instances, present = renumbered(drawn[middle, middle])
-        points = (bodies / self.mpp).astype(np.float32)
+        drawn, rows = separate(drawn, least_px=max(3, round(3.0 / self.mpp**2)))
+        nuclei, points = nuclei[rows - 1], (bodies / self.mpp).astype(np.float32)
         return Scene(
-            image=image,
-            nuclei=instances,
-            nucleus_types=nuclei["type"][present - 1],
-            glands=renumbered(separate(plan.ids, least_px=1)[middle, middle])[0],
-            regions=np.ascontiguousarray(plan.regions[middle, middle]),
+            image=self.stain.develop(self.rng, paint(plan, drawn, nuclei, bodies[:dividing])),
+            nuclei=drawn,
+            nucleus_types=nuclei["type"],
+            glands=separate(plan.ids, least_px=1)[0],
+            regions=plan.regions,
             mitoses=points[:dividing],
             lookalikes=points[dividing:],
             cellularity=float(((plan.regions == Tissue.TUMOUR) & (plan.holes != LUMEN)).mean()),

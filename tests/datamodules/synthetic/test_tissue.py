@@ -175,15 +175,6 @@ def test_nuclei_have_the_same_size_in_um_at_every_magnification(mpp):
     assert 4.5 < np.median(diameters_um(field, NucleusType.INFLAMMATORY, mpp)) < 6.5
 
 
-@pytest.mark.parametrize("mpp", [2.0, 4.0])
-def test_coarse_fields_keep_their_size_and_truth(mpp):
-    field = draw(12, 50, 50, mpp=mpp, malignancy=0.8, mitoses=1)
-    assert field.image.shape == (50, 50, 3)
-    assert field.nuclei.shape == field.glands.shape == field.regions.shape == (50, 50)
-    assert len(np.unique(field.nuclei)) == len(field.nucleus_types) + 1 > 50
-    assert (field.mitoses < 50).all()
-
-
 def test_boxes_are_tight():
     field = draw(14)
     for number, (x1, y1, x2, y2) in enumerate(field.boxes().astype(int), start=1):
