@@ -11,7 +11,7 @@ from rich.table import Table
 
 from datamodules.core.errors import DownloadError
 from datamodules.display.cards import table
-from datamodules.download.disk_space import Room, room_for, size_text
+from datamodules.download.disk_space import SpaceNeeded, size_text, space_needed
 from datamodules.reader import DatasetReader
 
 WIDTH = 150  # columns of a table if the terminal reports fewer
@@ -40,8 +40,8 @@ def print_room(console: Console, datasets: Sequence[DatasetReader]) -> None:
     Raises:
         DownloadError: the downloads do not fit on the disk.
     """
-    rooms = [room_for(dataset) for dataset in datasets]
-    shown = Table("dataset", "download", "raw files need about", "store needs up to")
+    rooms = [space_needed(dataset) for dataset in datasets]
+    shown = Table("dataset", "to fetch", "raw files take about", "store takes up to")
     for room in rooms:
         sizes = (size_text(size) if size else "unknown" for size in (room.raw, room.store))
         shown.add_row(room.name, _download(room), *sizes)
@@ -65,7 +65,7 @@ def print_room(console: Console, datasets: Sequence[DatasetReader]) -> None:
         console.print("warning: raw files and stores together may not fit")
 
 
-def _download(room: Room) -> str:
+def _fetched(room: SpaceNeeded) -> str:
     if room.by_hand:
         return "by hand"
     if not room.files:

@@ -189,6 +189,21 @@ def test_a_file_that_only_calls_itself_an_archive_is_refused(tmp_path, target, n
         unpack(tmp_path / name, target)
 
 
+def test_a_compressed_file_without_a_suffix_is_copied(tmp_path, target):
+    body = gzip.compress(b"content")
+    (tmp_path / "labels").write_bytes(body)
+    unpack(tmp_path / "labels", target)
+    assert files_below(target) == {"labels": body}
+
+
+def test_a_tar_member_of_negative_size_is_refused(tmp_path, target):
+    info = tar_member("Thumbs.db")
+    info.pax_headers = {"size": "-1536"}
+    archive = write_tar(tmp_path / "a.tar", [(info, b"1")], "w")
+    with pytest.raises(DownloadError, match="damaged"):
+        unpack(archive, target)
+
+
 def test_a_format_that_is_not_unpacked_says_so(tmp_path, target):
     (tmp_path / "a.7z").write_bytes(b"7z\xbc\xaf\x27\x1c")
     with pytest.raises(DownloadError, match="by hand"):
