@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from datamodules.checks.findings import NAMED, Findings, Level, Report, is_verified, note_of
+from datamodules.checks.findings import MAX_LISTED, Findings, Level, Report, is_verified, stamp_of
 from datamodules.checks.verify import verify
 from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.records import SPLITS
@@ -66,7 +66,7 @@ def told(report: Report, level: Level) -> str:
 def test_an_untouched_dataset_is_sound(forged, name):
     dataset = dataset_in(forged, name)
     report = verify(dataset, workers=1)
-    assert report.ok, report.text()
+    assert report.ok, report.findings
     store = Store(dataset.store_path)
     assert report.patches == len(store)
     with h5py.File(store.path) as file:
@@ -76,7 +76,7 @@ def test_an_untouched_dataset_is_sound(forged, name):
 
 def test_a_store_counts_as_verified_until_it_is_written_anew_or_changed(copy):
     dataset = copy("breastpathq")
-    note_of(dataset.store_path).unlink(missing_ok=True)  # another test may have left one
+    stamp_of(dataset.store_path).unlink(missing_ok=True)  # another test may have left one
     assert not is_verified(dataset)
     verify(dataset, workers=1)
     assert is_verified(dataset)
@@ -89,7 +89,7 @@ def test_a_store_counts_as_verified_until_it_is_written_anew_or_changed(copy):
     assert not is_verified(dataset)
     assert not verify(dataset, workers=1).ok
     assert not is_verified(dataset)
-    assert not note_of(dataset.store_path).exists()
+    assert not stamp_of(dataset.store_path).exists()
 
 
 def test_a_published_overlap_of_patients_is_a_warning_with_the_cards_reason(forged):
@@ -225,7 +225,7 @@ def test_a_store_is_verified_without_its_raw_files(copy):
     dataset = copy("pannuke")
     shutil.rmtree(dataset.root)
     report = verify(dataset, workers=1)
-    assert report.ok, report.text()
+    assert report.ok, report.findings
     assert report.records == 0
     assert report.patches == len(Store(dataset.store_path))
     assert f"no folder {dataset.root}" in told(report, Level.INFO)
@@ -251,12 +251,12 @@ def test_several_processes_find_what_one_finds(tmp_path, monkeypatch):
 def test_many_offenders_of_one_kind_are_counted_and_the_first_are_named():
     found = Findings()
     found.add(Level.INFO, "fact", "store", "a fact")
-    for row in range(NAMED + 7):
+    for row in range(MAX_LISTED + 7):
         found.add(Level.ERROR, "out of range", f"row {row}", "value 2")
     findings = found.all()
-    assert found.errors() == NAMED + 7
-    assert len(findings) == NAMED + 2
-    assert (findings[NAMED].where, findings[NAMED].what) == ("7 more", "out of range")
+    assert found.errors() == MAX_LISTED + 7
+    assert len(findings) == MAX_LISTED + 2
+    assert (findings[MAX_LISTED].where, findings[MAX_LISTED].what) == ("7 more", "out of range")
     assert findings[-1].level is Level.INFO
 
 
@@ -287,6 +287,6 @@ def test_real_data_are_sound(real_samples, tmp_path, name):
     dataset = build(name, DatasetConfig(), data)
     prepare(dataset, workers=1)
     report = verify(dataset, workers=1)
-    assert report.ok, report.text()
+    assert report.ok, report.findings
     assert report.records > 0
     assert set(np.unique(Store(dataset.store_path).split)) <= set(range(len(SPLITS)))
