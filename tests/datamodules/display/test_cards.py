@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from datamodules.checks.leakage import check_overlap, licence_line, overlap
 from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.errors import LeakageError
-from datamodules.display.cards import README, card, readme, table, write_readme
+from datamodules.display.cards import README, card, readme, write_readme
 from datamodules.prepare import prepare
 from datamodules.reader import DatasetReader
 from datamodules.registry import CONVENTIONS, READERS, build, public_names, reader
 from datamodules.synthetic.forge import forge
+from lightning_app.commands.dataset_tables import print_list
 
 # Packages may add readers of their own; this repository's are what its README describes.
 PUBLIC = [name for name in READERS if name not in CONVENTIONS]
@@ -72,13 +75,15 @@ def test_the_table_says_what_is_there_and_what_is_prepared(tmp_path):
     forge(datasets[0], 0, 6)
     prepared = prepare(datasets[0], workers=1)
     forge(datasets[1], 0, 6)
-    first, second, third = table(datasets)
-    assert (first.name, first.images, first.present) == ("breastpathq", 2_579, True)
-    assert (first.patches, first.verified) == (prepared.count, False)
-    assert (first.tasks, first.organs, first.mpp) == ("cellularity: regression", "breast", 0.5)
-    assert (second.present, second.patches, second.verified) == (True, None, False)
-    assert second.tasks.startswith("nuclei: segmentation (6), ")
-    assert (third.present, third.patches, third.verified) == (False, None, False)
+    output = io.StringIO()
+    print_list(Console(file=output, width=300), datasets)
+    lines = [line for line in output.getvalue().splitlines() if "\u2502" in line]
+    first, second, third = ([cell.strip() for cell in row.split("\u2502")[1:-1]] for row in lines)
+    assert first[:5] == ["breastpathq", "cellularity: regression", "breast", "2,579", "0.5"]
+    assert first[6:] == ["yes", f"{prepared.count} patches", ""]
+    assert second[1].startswith("nuclei: segmentation (6), ")
+    assert second[6:] == ["yes", "", ""]
+    assert third[6:] == ["", "", ""]
 
 
 class First(DatasetReader):
