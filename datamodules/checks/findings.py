@@ -40,42 +40,20 @@ class Finding:
     what: str
 
 
-@dataclass(frozen=True)
 class Report:
-    """All findings of the verification of one dataset.
+    """Findings of the verification of one dataset.
+
+    Of each kind of finding, the first `MAX_LISTED` are listed and all are counted.
 
     Attributes:
         name: the dataset's name in the run.
-        findings: errors first.
         records: number of raw images read.
         patches: number of stored patches read.
     """
 
-    name: str
-    findings: tuple[Finding, ...]
-    records: int
-    patches: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is no error."""
-        return all(finding.level is not Level.ERROR for finding in self.findings)
-
-    @property
-    def summary(self) -> str:
-        """The verdict in one line."""
-        counts = Counter(finding.level for finding in self.findings)
-        verdict = "sound" if self.ok else "NOT SOUND"
-        return (
-            f"{verdict}; {self.records} images and {self.patches} stored patches read, "
-            f"{counts[Level.ERROR]} errors, {counts[Level.WARNING]} warnings"
-        )
-
-
-class Findings:
-    """Collects findings; of each kind, the first ones are listed and all are counted."""
-
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.records = self.patches = 0
         self._listed: list[Finding] = []
         self._counts: Counter[tuple[Level, str]] = Counter()
 
@@ -92,11 +70,17 @@ class Findings:
         if self._counts[level, kind] <= MAX_LISTED:
             self._listed.append(Finding(level, str(where), what))
 
-    def errors(self) -> int:
-        """Number of errors so far, including those not listed."""
-        return sum(count for (level, _), count in self._counts.items() if level is Level.ERROR)
+    def count(self, level: Level) -> int:
+        """Number of findings of a level."""
+        return sum(count for (other, _), count in self._counts.items() if other is level)
 
-    def all(self) -> tuple[Finding, ...]:
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error."""
+        return not self.count(Level.ERROR)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
         """Errors, warnings and infos, each in order of occurrence."""
         more = [
             Finding(level, f"{count - MAX_LISTED} more", kind)
@@ -105,6 +89,15 @@ class Findings:
         ]
         order = list(Level)
         return tuple(sorted([*self._listed, *more], key=lambda f: order.index(f.level)))
+
+    @property
+    def summary(self) -> str:
+        """The verdict in one line."""
+        return (
+            f"{'sound' if self.ok else 'NOT SOUND'}; {self.records} images and {self.patches} "
+            f"stored patches read, {self.count(Level.ERROR)} errors, "
+            f"{self.count(Level.WARNING)} warnings"
+        )
 
 
 def stamp_of(path: Path) -> Path:

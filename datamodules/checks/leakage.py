@@ -28,8 +28,8 @@ class Trained:
     folder: str
 
 
-Card = DatasetReader | type[DatasetReader] | Trained
-"""A dataset of a run, its class, or its entry in an encoder's facts."""
+Card = DatasetReader | Trained
+"""A dataset of a run, or its entry in an encoder's facts."""
 
 
 def trained_on(facts: Mapping[str, Any]) -> list[Trained]:
@@ -41,7 +41,7 @@ def trained_on(facts: Mapping[str, Any]) -> list[Trained]:
     ]
 
 
-def overlap(train: Sequence[Card], unseen: Sequence[Card]) -> list[str]:
+def overlap(train: Sequence[Card], unseen: Sequence[DatasetReader]) -> list[str]:
     """Find sources that training and probing datasets share.
 
     Two datasets made from the same slides or the same cohort are not independent: a probe on one
@@ -52,14 +52,14 @@ def overlap(train: Sequence[Card], unseen: Sequence[Card]) -> list[str]:
         One sentence for each pair of datasets that share a source or a folder.
     """
     return [
-        f"{_name(probe)} (unseen) and {_name(trained)} (training) share {shared}"
+        f"{probe.name} (unseen) and {trained.name} (training) share {shared}"
         for probe in unseen
         for trained in train
         if (shared := _shared(probe, trained))
     ]
 
 
-def check_overlap(train: Sequence[Card], unseen: Sequence[Card], allow: bool) -> None:
+def check_overlap(train: Sequence[Card], unseen: Sequence[DatasetReader], allow: bool) -> None:
     """Refuse probes on data that share a source with the training data.
 
     Args:
@@ -80,30 +80,23 @@ def check_overlap(train: Sequence[Card], unseen: Sequence[Card], allow: bool) ->
         log.warning("not unseen: %s; allowed by probe.allow_overlap=true", sentence)
 
 
-def licence_line(datasets: Sequence[DatasetReader | type[DatasetReader]]) -> str:
+def licence_line(datasets: Sequence[DatasetReader]) -> str:
     """State in one line whether weights trained on these datasets may be used commercially."""
-    closed = [_name(dataset) for dataset in datasets if dataset.commercial is False]
-    unclear = [_name(dataset) for dataset in datasets if dataset.commercial is None]
-    doubt = f"terms unclear, ask the publishers: {', '.join(unclear)}" if unclear else ""
-    if closed:
-        line = f"weights trained on non-commercial data: {', '.join(closed)}"
-        return f"{line}; {doubt}" if doubt else line
-    return doubt or "all training data allow commercial use"
+    closed = [dataset.name for dataset in datasets if dataset.commercial is False]
+    unclear = [dataset.name for dataset in datasets if dataset.commercial is None]
+    lines = [f"weights trained on non-commercial data: {', '.join(closed)}"] if closed else []
+    if unclear:
+        lines.append(f"terms unclear, ask the publishers: {', '.join(unclear)}")
+    return "; ".join(lines) or "all training data allow commercial use"
 
 
-def _name(dataset: Card) -> str:
-    return dataset.__name__ if isinstance(dataset, type) else dataset.name
-
-
-def _shared(one: Card, other: Card) -> str:
+def _shared(probe: DatasetReader, trained: Card) -> str:
     """Describe what two datasets share; empty where nothing is known."""
-    if isinstance(one, DatasetReader):
-        if isinstance(other, DatasetReader) and one.root.resolve() == other.root.resolve():
-            return f"the folder {one.root}"
-        if isinstance(other, Trained) and one.placed == other.folder:
-            return f"the folder {one.placed}"
-    elif one is other:
-        return "everything: they are the same dataset"
-    known = {source.casefold() for source in other.sources}
-    common = [source for source in one.sources if source.casefold() in known]
+    if isinstance(trained, Trained):
+        if probe.placed == trained.folder:
+            return f"the folder {probe.placed}"
+    elif probe.root.resolve() == trained.root.resolve():
+        return f"the folder {probe.root}"
+    known = {source.casefold() for source in trained.sources}
+    common = [source for source in probe.sources if source.casefold() in known]
     return f"the source {', '.join(common)}" if common else ""

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.checks.findings import Findings, Level, Report, write_stamp
+from datamodules.checks.findings import Level, Report, write_stamp
 from datamodules.core.errors import LayoutError, StoreError, UserError
 from datamodules.core.progress import Watch
 from datamodules.core.records import SPLITS, Record, Target, TaskKind
@@ -43,53 +43,49 @@ def verify(dataset: DatasetReader, workers: int = 0, watch: OnProgress | None = 
         workers: processes that read raw files; 0 uses one per core.
         watch: called for every raw record and every block of patches.
     """
-    findings = Findings()
+    report = Report(dataset.name)
     path = dataset.store_path
-    records, cut = _verify_raw(dataset, findings, workers or os.cpu_count() or 1, watch)
-    patches = 0
+    cut = _verify_raw(dataset, report, workers or os.cpu_count() or 1, watch)
     if path.exists():
         try:
             store = Store(path)
             if cut is not None:
-                _compare_with_raw(dataset, store, cut, findings)
-            patches = _verify_store(dataset, store, findings, watch)
+                _compare_with_raw(dataset, store, cut, report)
+            _verify_store(dataset, store, report, watch)
         except (StoreError, OSError, KeyError, RuntimeError) as error:
-            findings.add(Level.ERROR, "store", path, f"{error}; {_REWRITE}")
-    else:
-        findings.add(Level.INFO, "store", path, f"not prepared yet; {_PREPARE}")
-    report = Report(dataset.name, findings.all(), records, patches)
-    if path.exists():
+            report.add(Level.ERROR, "store", path, f"{error}; {_REWRITE}")
         write_stamp(dataset, report.ok)
+    else:
+        report.add(Level.INFO, "store", path, f"not prepared yet; {_PREPARE}")
     return report
 
 
 def _verify_raw(
-    dataset: DatasetReader, findings: Findings, workers: int, watch: Watch | None
-) -> tuple[int, int | None]:
-    """Read all raw images; return their number and that of their patches, None after an error."""
+    dataset: DatasetReader, report: Report, workers: int, watch: Watch | None
+) -> int | None:
+    """Read all raw images; return the number of their patches, None after an error."""
     root = dataset.root
     try:
         dataset.check_layout()
         tasks = dataset.tasks_in(root)
     except UserError as error:
         store_only = dataset.store_path.exists() and not root.is_dir()
-        findings.add(Level.INFO if store_only else Level.ERROR, "layout", root, str(error))
-        return 0, None
+        report.add(Level.INFO if store_only else Level.ERROR, "layout", root, str(error))
+        return None
     work = partial(_load_all, cutter=dataset.cutter(tasks), mpp=dataset.native_mpp())
-    count = patches = 0
-    before = findings.errors()
+    patches = 0
     results = in_order(work, dataset.records(root), workers)
     try:
         with closing(results):
             for record, (cut, problem) in results:
-                count, patches = count + 1, patches + cut
+                report.records, patches = report.records + 1, patches + cut
                 if problem:
-                    findings.add(Level.ERROR, "raw image does not fit", record.source, problem)
+                    report.add(Level.ERROR, "raw image does not fit", record.source, problem)
                 if watch:
                     watch("reading the images", 1, cut)
     except UserError as error:
-        findings.add(Level.ERROR, "reader", root, f"reading stops here: {error}")
-    return count, patches if findings.errors() == before else None
+        report.add(Level.ERROR, "reader", root, f"reading stops here: {error}")
+    return patches if report.ok else None
 
 
 def _load_all(records: list[Record], cutter: Cutter, mpp: float) -> list[tuple[int, str]]:
@@ -103,41 +99,38 @@ def _load_all(records: list[Record], cutter: Cutter, mpp: float) -> list[tuple[i
     return results
 
 
-def _compare_with_raw(
-    dataset: DatasetReader, store: Store, patches: int, findings: Findings
-) -> None:
+def _compare_with_raw(dataset: DatasetReader, store: Store, patches: int, report: Report) -> None:
     """Check that the store was made from the present raw files."""
     if store.attributes["fingerprint"] != fingerprint(dataset.root):
         what = f"the files in {dataset.root} changed since it was written; prepare it again"
-        findings.add(Level.WARNING, "fingerprint", store.path, what)
+        report.add(Level.WARNING, "fingerprint", store.path, what)
     elif patches != len(store):
         what = f"holds {len(store)} patches, the raw files give {patches}; {_REWRITE}"
-        findings.add(Level.ERROR, "count", store.path, what)
+        report.add(Level.ERROR, "count", store.path, what)
 
 
 def _verify_store(
-    dataset: DatasetReader, store: Store, findings: Findings, watch: Watch | None
-) -> int:
-    """Read the whole store; return its number of patches."""
+    dataset: DatasetReader, store: Store, report: Report, watch: Watch | None
+) -> None:
     path = store.path
     if store.synthetic:
-        findings.add(Level.INFO, "synthetic", path, "the tissue is synthetic")
+        report.add(Level.INFO, "synthetic", path, "the tissue is synthetic")
     if not _has_consistent_tables(store):
-        findings.add(Level.ERROR, "tables", path, f"its tables contradict each other; {_REWRITE}")
-        return 0
-    digest = ContentDigest(store.tasks)
+        report.add(Level.ERROR, "tables", path, f"its tables contradict each other; {_REWRITE}")
+        return
+    provenance, digest = Provenance(store), ContentDigest(store.tasks)
     for start in range(0, len(store), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(store)))
-        _check_block(store, provenance, rows, digest, findings)
+        _check_block(store, provenance, rows, digest, report)
         if watch:
             watch("reading the store", 0, len(rows))
     if digest.hexdigest() != store.digest:
         what = f"its content is not what was written (digest differs); {_REWRITE}"
-        findings.add(Level.ERROR, "digest", path, what)
-    elif not findings.errors():
-        _check_classes(store, findings)
-    _check_splits(dataset, store, findings)
-    return len(store)
+        report.add(Level.ERROR, "digest", path, what)
+    elif report.ok:
+        _check_classes(store, report)
+    _check_splits(dataset, store, report)
+    report.patches = len(store)
 
 
 def _has_consistent_tables(store: Store) -> bool:
@@ -163,7 +156,7 @@ def _check_block(
     store: Store,
     rows: NDArray[np.int64],
     digest: ContentDigest,
-    findings: Findings,
+    report: Report,
 ) -> None:
     """Add a block of patches to the digest; check their targets and images."""
     images = store.images(rows)
@@ -189,27 +182,27 @@ def _check_block(
         try:
             check_targets(where, targets, store.tasks, (store.side, store.side))
         except LayoutError as error:
-            findings.add(Level.ERROR, "target out of range", where, f"{error}; {_REWRITE}")
+            report.add(Level.ERROR, "target out of range", where, f"{error}; {_REWRITE}")
         if spread[position] <= _FLAT:
             colour = images[position, 0, 0].tolist()
             what = f"empty image: all of it is RGB {colour} within {_FLAT} grey levels"
-            findings.add(Level.WARNING, "empty image", where, what)
+            report.add(Level.WARNING, "empty image", where, what)
 
 
-def _check_classes(store: Store, findings: Findings) -> None:
+def _check_classes(store: Store, report: Report) -> None:
     balance = class_balance(store)
     for task in store.tasks:
         for label in task.classes:
             if not balance[task.name][label]:
                 what = f"class '{label}' of task '{task.name}' never occurs"
-                findings.add(Level.WARNING, "class without example", store.path, what)
+                report.add(Level.WARNING, "class without example", store.path, what)
 
 
-def _check_splits(dataset: DatasetReader, store: Store, findings: Findings) -> None:
+def _check_splits(dataset: DatasetReader, store: Store, report: Report) -> None:
     """Check that no group is in two splits; a published overlap is a warning with its reason."""
     groups = {split: set(store.group[dataset.rows(split)].tolist()) for split in SPLITS}
     if not groups["train"]:
-        findings.add(Level.INFO, "split", store.path, "no image is left for training")
+        report.add(Level.INFO, "split", store.path, "no image is left for training")
     level = Level.WARNING if dataset.split_overlap else Level.ERROR
     reason = dataset.split_overlap or "the split leaks; correct the reader or its options"
     for first, second in combinations(SPLITS, 2):
@@ -221,4 +214,4 @@ def _check_splits(dataset: DatasetReader, store: Store, findings: Findings) -> N
                 f"{len(shared)} groups ({dataset.grouping}) lie in {first} and in {second}: "
                 f"{names}{more}; {reason}"
             )
-            findings.add(level, "shared group", store.path, what)
+            report.add(level, "shared group", store.path, what)

@@ -4,10 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.checks.leakage import Trained, overlap, trained_on
+from datamodules.checks.leakage import (
+    Trained,
+    check_overlap,
+    licence_line,
+    overlap,
+    trained_on,
+)
 from datamodules.config import DataConfig, DatasetConfig
+from datamodules.core.errors import LeakageError
 from datamodules.prepare import prepare
-from datamodules.registry import build
+from datamodules.reader import DatasetReader
+from datamodules.registry import build, public_names
 from datamodules.synthetic.forge import forge
 from lightning_app.cli import main
 from lightning_app.config import Config
@@ -86,3 +94,69 @@ def test_the_report_is_told_of_what_is_shared_where_that_was_allowed(tmp_path):
     ]
     told = {"datasets": {"glands": {**describe(glands), "role": "train"}}}
     assert trained_on(told) == [Trained("glands", (), "own/glands")]
+
+
+class First(DatasetReader):
+    folder = "first"
+    commercial = True
+    sources = ("TCGA", "Own scanner")
+
+
+class Second(DatasetReader):
+    folder = "second"
+    commercial = False
+    sources = ("tcga",)
+
+
+class Third(DatasetReader):
+    folder = "third"
+    sources = ("Elsewhere",)
+
+
+def published(*names: str) -> list[DatasetReader]:
+    return [build(name, DatasetConfig(), DataConfig()) for name in names]
+
+
+def test_a_shared_source_is_found_whatever_its_case():
+    assert overlap([First(), Third()], [Second()]) == [
+        "second (unseen) and first (training) share the source tcga"
+    ]
+    assert overlap([Third()], [First(), Second()]) == []
+
+
+def test_the_same_folder_on_both_sides_is_found_for_own_data(tmp_path):
+    data = DataConfig(root=str(tmp_path))
+    own = DatasetConfig(reader="class_folders", folder="mine")
+    one, other = (build(name, own, data) for name in ("a", "b"))
+    (sentence,) = overlap([one], [other])
+    assert sentence == f"b (unseen) and a (training) share the folder {tmp_path / 'mine'}"
+    elsewhere = build("c", DatasetConfig(reader="class_folders", folder="yours"), data)
+    assert overlap([one], [elsewhere]) == []
+
+
+def test_shared_sources_are_refused_and_the_message_says_how_to_allow_them(caplog):
+    with pytest.raises(LeakageError, match=r"second .* first .*source tcga.*allow_overlap=true"):
+        check_overlap([First()], [Second()], allow=False)
+    check_overlap([First()], [Third()], allow=False)
+    assert not caplog.records
+    check_overlap([First()], [Second()], allow=True)
+    assert "not unseen: second" in caplog.text
+
+
+def test_the_recommended_choice_shares_no_source():
+    unseen = ("bach", "idc", "breastpathq")
+    assert overlap(published(*public_names()[:10]), published(*unseen)) == []
+
+
+def test_known_relatives_among_public_data_share_a_source():
+    for one, other in (("pannuke", "monuseg"), ("conic", "glas"), ("nct_crc", "kather2016")):
+        assert overlap(published(one), published(other)), (one, other)
+
+
+def test_the_licence_line_names_what_forbids_commercial_use_and_what_is_unclear():
+    assert licence_line([First()]) == "all training data allow commercial use"
+    assert licence_line([First(), Second()]) == "weights trained on non-commercial data: second"
+    assert licence_line([First(), Third()]) == "terms unclear, ask the publishers: third"
+    assert licence_line([Second(), Third()]) == (
+        "weights trained on non-commercial data: second; terms unclear, ask the publishers: third"
+    )

@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from datamodules.checks.findings import MAX_LISTED, Findings, Level, Report, is_verified, stamp_of
+from datamodules.checks.findings import MAX_LISTED, Level, Report, is_verified, stamp_of
 from datamodules.checks.verify import verify
 from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.records import SPLITS
@@ -249,12 +249,12 @@ def test_several_processes_find_what_one_finds(tmp_path, monkeypatch):
 
 
 def test_many_offenders_of_one_kind_are_counted_and_the_first_are_named():
-    found = Findings()
-    found.add(Level.INFO, "fact", "store", "a fact")
+    report = Report("data")
+    report.add(Level.INFO, "fact", "store", "a fact")
     for row in range(MAX_LISTED + 7):
-        found.add(Level.ERROR, "out of range", f"row {row}", "value 2")
-    findings = found.all()
-    assert found.errors() == MAX_LISTED + 7
+        report.add(Level.ERROR, "out of range", f"row {row}", "value 2")
+    findings = report.findings
+    assert f"{MAX_LISTED + 7} errors" in report.summary
     assert len(findings) == MAX_LISTED + 2
     assert (findings[MAX_LISTED].where, findings[MAX_LISTED].what) == ("7 more", "out of range")
     assert findings[-1].level is Level.INFO

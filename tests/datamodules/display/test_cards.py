@@ -7,12 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from datamodules.checks.leakage import check_overlap, licence_line, overlap
 from datamodules.config import DataConfig, DatasetConfig
-from datamodules.core.errors import LeakageError
 from datamodules.display.cards import README, card, readme, write_readme
 from datamodules.prepare import prepare
-from datamodules.reader import DatasetReader
 from datamodules.registry import CONVENTIONS, READERS, build, public_names, reader
 from datamodules.synthetic.forge import forge
 from lightning_app.commands.dataset_tables import print_list
@@ -84,74 +81,6 @@ def test_the_table_says_what_is_there_and_what_is_prepared(tmp_path):
     assert second[1].startswith("nuclei: segmentation (6), ")
     assert second[6:] == ["yes", "", ""]
     assert third[6:] == ["", "", ""]
-
-
-class First(DatasetReader):
-    folder = "first"
-    commercial = True
-    sources = ("TCGA", "Own scanner")
-
-
-class Second(DatasetReader):
-    folder = "second"
-    commercial = False
-    sources = ("tcga",)
-
-
-class Third(DatasetReader):
-    folder = "third"
-    sources = ("Elsewhere",)
-
-
-def test_a_shared_source_is_found_whatever_its_case():
-    assert overlap([First, Third], [Second]) == [
-        "Second (unseen) and First (training) share the source tcga"
-    ]
-    assert overlap([Third], [First, Second]) == []
-
-
-def test_the_same_dataset_on_both_sides_is_found():
-    assert overlap([Third], [Third]) == [
-        "Third (unseen) and Third (training) share everything: they are the same dataset"
-    ]
-
-
-def test_the_same_folder_on_both_sides_is_found_for_own_data(tmp_path):
-    data = DataConfig(root=str(tmp_path))
-    own = DatasetConfig(reader="class_folders", folder="mine")
-    one, other = (build(name, own, data) for name in ("a", "b"))
-    (sentence,) = overlap([one], [other])
-    assert sentence == f"b (unseen) and a (training) share the folder {tmp_path / 'mine'}"
-    elsewhere = build("c", DatasetConfig(reader="class_folders", folder="yours"), data)
-    assert overlap([one], [elsewhere]) == []
-
-
-def test_shared_sources_are_refused_and_the_message_says_how_to_allow_them(caplog):
-    with pytest.raises(LeakageError, match=r"Second .* First .*source tcga.*allow_overlap=true"):
-        check_overlap([First], [Second], allow=False)
-    check_overlap([First], [Third], allow=False)
-    assert not caplog.records
-    check_overlap([First], [Second], allow=True)
-    assert "not unseen: Second" in caplog.text
-
-
-def test_the_recommended_choice_shares_no_source():
-    train, unseen = PUBLIC[:10], ("bach", "idc", "breastpathq")
-    assert overlap([reader(n) for n in train], [reader(n) for n in unseen]) == []
-
-
-def test_known_relatives_among_public_data_share_a_source():
-    for one, other in (("pannuke", "monuseg"), ("conic", "glas"), ("nct_crc", "kather2016")):
-        assert overlap([reader(one)], [reader(other)]), (one, other)
-
-
-def test_the_licence_line_names_what_forbids_commercial_use_and_what_is_unclear():
-    assert licence_line([First]) == "all training data allow commercial use"
-    assert licence_line([First, Second]) == "weights trained on non-commercial data: Second"
-    assert licence_line([First, Third]) == "terms unclear, ask the publishers: Third"
-    assert licence_line([Second, Third]) == (
-        "weights trained on non-commercial data: Second; terms unclear, ask the publishers: Third"
-    )
 
 
 def test_public_readers_are_those_that_are_no_convention():
