@@ -33,15 +33,7 @@ Pairs = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Place:
-    """Position and origin of a patch.
-
-    Attributes:
-        dataset: name of the store.
-        row: row in the store.
-        source: file that it comes from.
-        split: published split.
-        group: patient, slide or case.
-    """
+    """A patch of a store: its row, source file, published split, and patient, slide or case."""
 
     dataset: str
     row: int

@@ -66,14 +66,8 @@ class _Origin:
     """The file that a partial file belongs to, from the headers of the first response."""
 
     url: str
-    etag: str
-    modified: str
+    validator: str  # value of If-Range; empty where the server sends none
     total: int  # bytes; 0 where unknown
-
-    @property
-    def validator(self) -> str:
-        """Value of If-Range; a weak ETag must not be used there (RFC 9110, 13.1.5)."""
-        return self.modified if self.etag.startswith("W/") else self.etag or self.modified
 
 
 def part_of(path: Path) -> Path:
@@ -91,8 +85,7 @@ def fetch(archive: Archive, path: Path, report: Report, policy: RetryPolicy) -> 
     """
     transfer = _Transfer(archive, path, report)
     for last in (False, True):
-        resumed = transfer.received() > 0
-        resumed |= _retry(transfer, policy)
+        resumed = _retry(transfer, policy)
         try:
             check(transfer.part, archive)
         except ChecksumError:
@@ -108,8 +101,9 @@ def fetch(archive: Archive, path: Path, report: Report, policy: RetryPolicy) -> 
 
 
 def _retry(transfer: _Transfer, policy: RetryPolicy) -> bool:
-    """Connect until the file is complete; return whether that took more than one connection."""
-    failures, resumed, furthest = 0, False, transfer.received()
+    """Connect until the file is complete; return whether its parts are of several connections."""
+    failures, furthest = 0, transfer.received()
+    resumed = furthest > 0
     while True:
         try:
             transfer.connect(policy.timeout)
@@ -194,8 +188,10 @@ class _Transfer:
                 "the publisher replaced the file, and the dataset's card must be updated"
             )
         self.discard()  # first, so that no old part ever lies beside the new note
-        etag, modified = (response.headers.get(name, "") for name in ("ETag", "Last-Modified"))
-        write_json(self.note, asdict(_Origin(self.archive.url, etag, modified, total)))
+        validator = response.headers.get("ETag", "")
+        if not validator or validator.startswith("W/"):  # If-Range forbids it (RFC 9110, 13.1.5)
+            validator = response.headers.get("Last-Modified", "")
+        write_json(self.note, asdict(_Origin(self.archive.url, validator, total)))
         return total
 
     def _append(self, response: requests.Response, start: int, total: int) -> int:

@@ -65,8 +65,8 @@ def unrelated(count: int, start: int = 0) -> dict[str, np.ndarray]:
     return {f"train-p{i}-{i:03d}": tissue(start + i) for i in range(count)}
 
 
-def sources(found: Duplicates) -> list[tuple[str, str]]:
-    return [(pair.first.source, pair.second.source) for pair in found.pairs]
+def sources(duplicates: Duplicates) -> list[tuple[str, str]]:
+    return [(pair.first.source, pair.second.source) for pair in duplicates.pairs]
 
 
 def test_planted_duplicates_are_found_and_nothing_else(tmp_path):
@@ -74,13 +74,13 @@ def test_planted_duplicates_are_found_and_nothing_else(tmp_path):
     images["test-q1-exact"] = images["train-p3-003"]
     images["train-q2-turned"] = turned(images["train-p7-007"], 1, True)
     store = store_of(tmp_path, images)
-    found = find_duplicates({"own": store})
-    assert sources(found) == [
+    duplicates = find_duplicates({"main": store})
+    assert sources(duplicates) == [
         ("test-q1-exact.png", "train-p3-003.png"),
         ("train-p7-007.png", "train-q2-turned.png"),
     ]
-    assert (found.exact, found.near, found.patches) == (1, 1, 62)
-    first, second = found.pairs
+    assert (duplicates.exact, duplicates.near, duplicates.patches) == (1, 1, 62)
+    first, second = duplicates.pairs
     assert (first.exact, first.first.split, first.second.split) == (True, "test", "train")
     assert (first.first.row, first.second.group) == (0, "p3")
     assert not second.exact
@@ -90,10 +90,10 @@ def test_planted_duplicates_are_found_and_nothing_else(tmp_path):
 def test_every_flip_and_rotation_is_found(tmp_path, name):
     images = unrelated(12)
     images["train-q-copy"] = turned(images["train-p5-005"], *TURNS[name])
-    found = find_duplicates({"own": store_of(tmp_path, images)})
-    assert sources(found) == [("train-p5-005.png", "train-q-copy.png")]
-    assert found.pairs[0].similarity == pytest.approx(1, abs=1e-3)
-    assert found.pairs[0].exact == (name == "0 degrees")
+    duplicates = find_duplicates({"main": store_of(tmp_path, images)})
+    assert sources(duplicates) == [("train-p5-005.png", "train-q-copy.png")]
+    assert duplicates.pairs[0].similarity == pytest.approx(1, abs=1e-3)
+    assert duplicates.pairs[0].exact == (name == "0 degrees")
 
 
 @pytest.mark.parametrize("change", ["jpeg", "brightness", "noise", "resized"])
@@ -111,9 +111,9 @@ def test_a_copy_that_was_processed_is_found(tmp_path, change):
         small = cv2.resize(copy, (77, 77), interpolation=cv2.INTER_AREA)
         copy = cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     images["train-q-copy"] = copy
-    found = find_duplicates({"own": store_of(tmp_path, images)})
-    assert sources(found) == [("train-p5-005.png", "train-q-copy.png")]
-    assert not found.pairs[0].exact
+    duplicates = find_duplicates({"main": store_of(tmp_path, images)})
+    assert sources(duplicates) == [("train-p5-005.png", "train-q-copy.png")]
+    assert not duplicates.pairs[0].exact
 
 
 def test_duplicates_across_stores_of_any_patch_size_are_found(tmp_path):
@@ -125,9 +125,9 @@ def test_duplicates_across_stores_of_any_patch_size_are_found(tmp_path):
         other = store_of(tmp_path / "other", images)
     finally:
         Named.patch_size = SIDE
-    found = find_duplicates({"one": one, "other": other})
-    assert [(p.first.dataset, p.second.dataset) for p in found.pairs] == [("one", "other")]
-    assert sources(found) == [("train-p4-004.png", "train-x-copy.png")]
+    duplicates = find_duplicates({"one": one, "other": other})
+    assert [(p.first.dataset, p.second.dataset) for p in duplicates.pairs] == [("one", "other")]
+    assert sources(duplicates) == [("train-p4-004.png", "train-x-copy.png")]
 
 
 def test_the_worst_duplicates_come_first(tmp_path):
@@ -136,38 +136,38 @@ def test_the_worst_duplicates_come_first(tmp_path):
     images["train-z-group"] = images["train-p2-002"]  # other group
     images["test-z-split"] = turned(images["train-p3-003"], 1, False)  # other split, only near
     other = store_of(tmp_path / "other", {"train-p0-000": images["train-p0-000"]})
-    found = find_duplicates({"own": store_of(tmp_path / "own", images), "other": other})
-    assert sources(found) == [
+    duplicates = find_duplicates({"main": store_of(tmp_path / "own", images), "other": other})
+    assert sources(duplicates) == [
         ("test-z-split.png", "train-p3-003.png"),
         ("train-p0-000.png", "train-p0-000.png"),
         ("train-p2-002.png", "train-z-group.png"),
         ("train-p1-001.png", "train-p1-same.png"),
     ]
-    short = find_duplicates({"own": Store(found_path(tmp_path / "own"))}, limit=1)
+    short = find_duplicates({"main": Store(store_path(tmp_path / "own"))}, limit=1)
     assert sources(short) == [("test-z-split.png", "train-p3-003.png")]
     assert (short.exact, short.near) == (2, 1)
     assert "the worst 1" in short.text()
 
 
-def found_path(folder: Path) -> Path:
+def store_path(folder: Path) -> Path:
     return next(folder.glob("*.h5"))
 
 
 def test_empty_patches_are_no_duplicates(tmp_path):
     blank = {f"train-b-{i}": np.full((SIDE, SIDE, 3), 240, np.uint8) for i in range(5)}
-    found = find_duplicates({"own": store_of(tmp_path, {**unrelated(4), **blank})})
-    assert (found.exact, found.near, found.patches) == (0, 0, 9)
-    only = find_duplicates({"own": store_of(tmp_path / "only", blank)})
+    duplicates = find_duplicates({"main": store_of(tmp_path, {**unrelated(4), **blank})})
+    assert (duplicates.exact, duplicates.near, duplicates.patches) == (0, 0, 9)
+    only = find_duplicates({"main": store_of(tmp_path / "only", blank)})
     assert (only.exact, only.near, only.patches) == (0, 0, 5)
 
 
-def test_many_equal_patches_are_one_pair_less_than_patches(tmp_path):
+def test_n_equal_patches_count_as_n_minus_1_pairs(tmp_path):
     images = unrelated(3) | {f"train-c-{i}": tissue(0) for i in range(5)}
-    found = find_duplicates({"own": store_of(tmp_path, images)})
-    assert (found.exact, found.near) == (5, 0)
+    duplicates = find_duplicates({"main": store_of(tmp_path, images)})
+    assert (duplicates.exact, duplicates.near) == (5, 0)
 
 
-def test_close_hashes_are_those_that_comparing_all_pairs_finds():
+def test_close_hashes_equal_those_of_a_full_comparison():
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 1 << 63, (8, 300), np.uint64)
     for row in range(0, 300, 3):  # copies with up to eight flipped bits, in a random variant
@@ -180,7 +180,7 @@ def test_close_hashes_are_those_that_comparing_all_pairs_finds():
     assert len(expected) >= 50
 
 
-def test_the_hashes_of_an_image_and_its_turned_copy_are_the_same_set():
+def test_an_image_and_its_rotated_copy_have_the_same_set_of_hashes():
     image = tissue(1)
     one = orbit(thumbnails(image[None]))
     for turns, mirrored in TURNS.values():
@@ -189,7 +189,7 @@ def test_the_hashes_of_an_image_and_its_turned_copy_are_the_same_set():
     assert len(set(one.ravel().tolist())) == 8
 
 
-def test_similarity_does_not_depend_on_brightness_and_tells_fields_apart():
+def test_similarity_is_independent_of_brightness_and_low_for_different_fields():
     one, other = thumbnails(np.stack([tissue(1), tissue(2)]))[:, None]
     assert similarity(one, one * 0.5 + 40)[0] == pytest.approx(1, abs=1e-5)
     assert similarity(one, other)[0] < 0.8
@@ -202,6 +202,6 @@ def test_real_unrelated_patches_are_no_duplicates(real_samples, tmp_path):
         dataset = build(name, DatasetConfig(), data)
         prepare(dataset, workers=1)
         stores[name] = dataset.store
-    found = find_duplicates(stores)
-    assert found.patches > 1000
-    assert found.pairs == ()
+    duplicates = find_duplicates(stores)
+    assert duplicates.patches > 1000
+    assert duplicates.pairs == ()

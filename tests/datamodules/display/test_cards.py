@@ -14,22 +14,22 @@ from datamodules.registry import CONVENTIONS, READERS, build, public_names, read
 from datamodules.synthetic.forge import forge
 from lightning_app.commands.dataset_tables import print_list
 
-# Packages may add readers of their own; this repository's are what its README describes.
+# Other packages may add readers; the README only describes those of this repository.
 PUBLIC = [name for name in READERS if name not in CONVENTIONS]
 
 
-def test_the_readme_says_what_the_readers_say():
+def test_the_readme_is_up_to_date():
     assert README.read_text(encoding="utf-8") == readme(), (
         "datamodules/README.md is outdated: run `python -m lightning_app datasets readme`"
     )
 
 
-def test_the_readme_is_written_where_it_is_told(tmp_path):
+def test_the_readme_can_be_written_to_any_path(tmp_path):
     assert write_readme(tmp_path / "README.md").read_text(encoding="utf-8") == readme()
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_the_readme_has_a_section_and_public_data_a_line(name):
+def test_the_readme_has_a_section_for_each_reader_and_a_row_for_public_ones(name):
     text = readme()
     assert text.count(f"\n## {name}\n") == 1
     assert text.count(f"| [{name}](#{name}) |") == (name in PUBLIC)
@@ -65,7 +65,7 @@ def test_a_card_names_the_options_of_its_reader():
     assert "Options:" not in card(reader("idc"))
 
 
-def test_the_table_says_what_is_there_and_what_is_prepared(tmp_path):
+def test_the_list_shows_what_exists_and_what_is_prepared(tmp_path):
     data = DataConfig(root=str(tmp_path / "data"), stores=str(tmp_path / "stores"))
     names = ("breastpathq", "pannuke", "glas")
     datasets = [build(name, DatasetConfig(), data) for name in names]
@@ -83,7 +83,7 @@ def test_the_table_says_what_is_there_and_what_is_prepared(tmp_path):
     assert third[6:] == ["", "", ""]
 
 
-def test_public_readers_are_those_that_are_no_convention():
+def test_public_readers_are_all_but_the_conventions():
     assert [name for name in public_names() if name in READERS] == PUBLIC
     assert all(importlib.util.find_spec(READERS[name].split(":")[0]) for name in READERS)
     assert Path(README).name == "README.md"

@@ -91,7 +91,7 @@ def announced(url: str, body: bytes) -> Archive:
     return Archive(url, md5(body), len(body))
 
 
-def test_archives_are_fetched_checked_unpacked_and_marked_complete_last(publisher, tmp_path):
+def test_archives_are_downloaded_verified_unpacked_and_marked(publisher, tmp_path):
     second = gzip.compress(b"plain content")
     dataset = dataset_of(
         tmp_path,
@@ -113,7 +113,7 @@ def test_archives_are_fetched_checked_unpacked_and_marked_complete_last(publishe
     }  # neither archives nor staging folders stay
 
 
-def test_a_second_call_fetches_nothing(publisher, tmp_path):
+def test_a_second_call_downloads_nothing(publisher, tmp_path):
     dataset = dataset_of(tmp_path, announced(publisher.offer("images.zip", PACKED), PACKED))
     download(dataset, policy=QUICK)
     before = fingerprint(dataset.root)
@@ -122,7 +122,7 @@ def test_a_second_call_fetches_nothing(publisher, tmp_path):
     assert fingerprint(dataset.root) == before
 
 
-def test_only_what_was_removed_is_fetched_again(publisher, tmp_path):
+def test_only_removed_files_are_downloaded_again(publisher, tmp_path):
     other = zipped(**{"labels/a.txt": b"1"})
     dataset = dataset_of(
         tmp_path,
@@ -146,9 +146,7 @@ def test_dropped_connections_are_resumed_where_they_stopped(publisher, tmp_path)
     assert 2_000_000 <= starts[2] <= 2_200_000
 
 
-def test_a_server_that_never_gets_further_is_given_up_and_the_partial_file_kept(
-    publisher, tmp_path
-):
+def test_without_progress_the_download_gives_up_and_keeps_the_partial_file(publisher, tmp_path):
     url = publisher.offer("images.zip", PACKED, drop_after=[500_000, 0, 0, 0, 0])
     dataset = dataset_of(tmp_path, announced(url, PACKED))
     with pytest.raises(
@@ -164,16 +162,16 @@ def test_a_server_that_never_gets_further_is_given_up_and_the_partial_file_kept(
     assert (dataset.root / "slides/b.png").read_bytes() == b"b"
 
 
-def test_a_promised_length_that_never_comes_is_an_error(publisher, tmp_path):
+def test_a_body_shorter_than_its_content_length_is_an_error(publisher, tmp_path):
     url = publisher.offer("images.zip", PACKED, extra_length=10)
     with pytest.raises(DownloadError, match="gave up"):
         download(dataset_of(tmp_path, Archive(url)), policy=QUICK)
     with pytest.raises(ChecksumError, match=f"offers {len(PACKED) + 10} bytes"):
-        download(dataset_of(tmp_path / "told", announced(url, PACKED)), policy=QUICK)
+        download(dataset_of(tmp_path / "announced", announced(url, PACKED)), policy=QUICK)
 
 
 @pytest.mark.parametrize("etag", ["same", ""], ids=["with If-Range", "without ETag"])
-def test_a_file_that_changed_on_the_server_is_fetched_from_the_start(publisher, tmp_path, etag):
+def test_a_file_that_changed_on_the_server_is_downloaded_from_the_start(publisher, tmp_path, etag):
     old = zipped(**{"slides/a.png": noise(2_000_000)[::-1]})
     tag = {"etag": ""} if not etag else {}
     url = publisher.offer("images.zip", old, drop_after=[1_500_000, 0, 0, 0], **tag)
@@ -185,7 +183,7 @@ def test_a_file_that_changed_on_the_server_is_fetched_from_the_start(publisher, 
     assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
 
 
-def test_pieces_of_two_versions_never_pass_for_the_file(publisher, tmp_path):
+def test_joined_parts_of_two_versions_are_rejected(publisher, tmp_path):
     twin = bytes(reversed(PACKED))  # same length and no ETag: only the checksum can tell
     url = publisher.offer("images.zip", twin, drop_after=[1_500_000, 0, 0, 0], etag="")
     dataset = dataset_of(tmp_path, announced(url, PACKED))
@@ -211,7 +209,7 @@ def test_a_range_that_starts_elsewhere_is_not_appended(publisher, tmp_path):
     assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
 
 
-def test_a_busy_server_is_asked_again_and_a_refusal_is_not(publisher, tmp_path):
+def test_a_busy_server_is_retried_and_a_refusal_is_not(publisher, tmp_path):
     url = publisher.offer("images.zip", PACKED, failures=[503, 429])
     download(dataset_of(tmp_path / "busy", announced(url, PACKED)), policy=QUICK)
     assert len(publisher.asked) == 3
@@ -222,17 +220,17 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_not(publisher, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "manners", [{"kind": "text/html; charset=utf-8"}, {}], ids=["content type", "content"]
+    "behaviour", [{"kind": "text/html; charset=utf-8"}, {}], ids=["content type", "content"]
 )
-def test_a_web_page_in_the_place_of_an_archive_is_refused(publisher, tmp_path, manners):
-    url = publisher.offer("images.zip", b"\n <!DOCTYPE html><html>log in</html>", **manners)
+def test_a_web_page_instead_of_an_archive_is_refused(publisher, tmp_path, behaviour):
+    url = publisher.offer("images.zip", b"\n <!DOCTYPE html><html>log in</html>", **behaviour)
     dataset = dataset_of(tmp_path, Archive(url))
     with pytest.raises(DownloadError, match="web page"):
         download(dataset, policy=QUICK)
     assert not (dataset.root / DOWNLOADS / "images.zip").exists()
 
 
-def test_another_content_than_the_published_one_is_refused_and_removed(publisher, tmp_path):
+def test_a_file_with_a_wrong_checksum_is_refused_and_removed(publisher, tmp_path):
     url = publisher.offer("images.zip", PACKED)
     wrong = Archive(url, md5(b"something else"), len(PACKED))
     dataset = dataset_of(tmp_path, wrong)
@@ -242,7 +240,7 @@ def test_another_content_than_the_published_one_is_refused_and_removed(publisher
     assert not (dataset.root / "slides").exists()
 
 
-def test_too_small_a_disk_is_said_before_anything_is_fetched(publisher, tmp_path, caplog):
+def test_too_small_a_disk_is_reported_before_any_download(publisher, tmp_path, caplog):
     url = publisher.offer("images.zip", PACKED)
     huge = Archive(url, bytes=10**18)
     with (
@@ -254,29 +252,29 @@ def test_too_small_a_disk_is_said_before_anything_is_fetched(publisher, tmp_path
     assert "1 files to download, 1000000000.0 GB" in caplog.text
 
 
-def test_the_disk_space_of_all_is_told_before_any_is_fetched(publisher, tmp_path):
+def test_the_disk_space_of_all_datasets_is_printed_before_any_download(publisher, tmp_path):
     images = {"images": 1_000, "extent": (64, 64), "patch_size": 32, "view": View.WHOLE}
     task = (Task("area", TaskKind.SEGMENTATION, ("a", "b")),)
     url = publisher.offer("images.zip", PACKED)
     fetched = dataset_of(tmp_path / "data", Archive(url), tasks=task, **images)
     by_hand = dataset_of(tmp_path / "data", folder="other", obtain="fill in a form", disk_gb=2)
-    told = io.StringIO()
-    print_room(Console(file=told, soft_wrap=True), [fetched, by_hand])
-    mine, other = (line for line in told.getvalue().splitlines() if "\u2502" in line)
-    assert [cell.strip() for cell in mine.split("\u2502")[2:5]] == ["3.0 MB", "6.0 MB", "4.1 MB"]
-    assert [cell.strip() for cell in other.split("\u2502")[2:4]] == ["by hand", "2.0 GB"]
-    assert f"about 2.0 GB of raw files in {tmp_path}" in told.getvalue()
+    output = io.StringIO()
+    print_room(Console(file=output, soft_wrap=True), [fetched, by_hand])
+    first, second = (line for line in output.getvalue().splitlines() if "\u2502" in line)
+    assert [cell.strip() for cell in first.split("\u2502")[2:5]] == ["3.0 MB", "6.0 MB", "4.1 MB"]
+    assert [cell.strip() for cell in second.split("\u2502")[2:4]] == ["by hand", "2.0 GB"]
+    assert f"about 2.0 GB of raw files in {tmp_path}" in output.getvalue()
     assert not publisher.asked
 
     download(fetched, policy=QUICK)
     assert space_needed(fetched).raw == space_needed(fetched).files == 0
     huge = dataset_of(tmp_path / "data", Archive(url, bytes=10**18), folder="huge")
     with pytest.raises(DownloadError, match="name fewer datasets"):
-        print_room(Console(file=told), [fetched, huge])
+        print_room(Console(file=output), [fetched, huge])
 
 
 @pytest.mark.parametrize("name", ["glas", "monuseg", "tnbc", "nct_crc", "bach"])
-def test_the_estimate_of_a_store_is_what_images_of_the_usual_size_take(name, tmp_path):
+def test_the_estimated_store_size_equals_that_of_images_of_the_usual_size(name, tmp_path):
     dataset = build(name, DatasetConfig(), DataConfig(root=str(tmp_path), stores=str(tmp_path)))
     width, height = dataset.extent
     targets = {
@@ -318,15 +316,15 @@ def test_data_behind_a_form_are_explained_step_by_step(tmp_path):
     assert not dataset.root.exists()
 
 
-def test_data_that_lie_there_already_are_not_fetched(publisher, tmp_path):
+def test_existing_data_are_not_downloaded(publisher, tmp_path):
     dataset = dataset_of(tmp_path, Archive(publisher.offer("images.zip", PACKED)))
     (dataset.root / "slides").mkdir(parents=True)
-    (dataset.root / "slides/mine.png").write_bytes(b"mine")
+    (dataset.root / "slides/local.png").write_bytes(b"local")
     assert [path.name for path in download(dataset)] == ["slides"]
     assert not publisher.asked
 
 
-def test_an_empty_folder_is_no_data_even_where_the_layout_demands_no_file(publisher, tmp_path):
+def test_an_empty_folder_does_not_count_as_data_without_a_required_layout(publisher, tmp_path):
     archive = Archive(publisher.offer("images.zip", PACKED))
     dataset = dataset_of(tmp_path, archive, layout=())
     dataset.root.mkdir()
@@ -341,16 +339,16 @@ def test_real_data_never_mix_with_synthetic_ones(publisher, tmp_path):
         download(dataset)
 
 
-def test_another_file_of_the_same_name_is_left_alone(publisher, tmp_path):
+def test_another_file_of_the_same_name_is_not_overwritten(publisher, tmp_path):
     dataset = dataset_of(tmp_path, Archive(publisher.offer("images.zip", PACKED)))
     dataset.root.mkdir()
-    (dataset.root / "README.md").write_text("mine")
+    (dataset.root / "README.md").write_text("local")
     with pytest.raises(DownloadError, match=r"README\.md: lies there already"):
         download(dataset, policy=QUICK)
-    assert (dataset.root / "README.md").read_text() == "mine"
+    assert (dataset.root / "README.md").read_text() == "local"
 
 
-def test_an_archive_of_another_layout_is_no_success(publisher, tmp_path):
+def test_an_archive_of_another_layout_is_an_error(publisher, tmp_path):
     other = zipped(**{"pictures/a.png": b"a"})
     dataset = dataset_of(tmp_path, announced(publisher.offer("images.zip", other), other))
     with pytest.raises(DatasetNotFoundError, match="slides"):
@@ -369,7 +367,7 @@ download(dataset_of(Path({root!r}), Archive({url!r})))
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
-def test_a_killed_download_goes_on_where_it_stopped(publisher, tmp_path, repository, how):
+def test_a_killed_download_is_resumed(publisher, tmp_path, repository, how):
     url = publisher.offer("images.zip", PACKED, pause=0.05)
     code = KILLED.format(repository=str(repository), root=str(tmp_path), url=url)
     child = subprocess.Popen(
@@ -390,7 +388,7 @@ def test_a_killed_download_goes_on_where_it_stopped(publisher, tmp_path, reposit
     assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
 
 
-def test_a_file_that_is_no_archive_is_taken_as_it_is(publisher, tmp_path):
+def test_a_file_that_is_not_an_archive_is_copied(publisher, tmp_path):
     table = zipped(**{"xl/sheet.xml": b"<x/>"})
     images = zipped(**{"slides/a.png": b"a"})
     dataset = dataset_of(
@@ -402,7 +400,7 @@ def test_a_file_that_is_no_archive_is_taken_as_it_is(publisher, tmp_path):
     assert (dataset.root / "labels.xlsx").read_bytes() == table
 
 
-def test_a_record_with_checksums_is_asked_where_the_card_names_none(publisher, tmp_path):
+def test_a_missing_checksum_is_read_from_the_repositorys_record(publisher, tmp_path):
     listed = [{"key": "images.zip", "checksum": md5(PACKED), "size": len(PACKED)}]
     publisher.offer("api/records/12", json.dumps({"files": listed}).encode())
     url = publisher.offer("records/12/files/images.zip", PACKED)
@@ -415,7 +413,7 @@ def test_a_record_with_checksums_is_asked_where_the_card_names_none(publisher, t
     assert not publisher.asked
 
 
-def test_content_that_differs_from_its_record_is_refused(publisher, tmp_path):
+def test_a_file_that_differs_from_its_record_is_refused(publisher, tmp_path):
     listed = [{"key": "images.zip", "checksum": md5(b"else"), "size": len(PACKED)}]
     publisher.offer("api/records/12", json.dumps({"files": listed}).encode())
     url = publisher.offer("records/12/files/images.zip", PACKED)
@@ -424,7 +422,7 @@ def test_content_that_differs_from_its_record_is_refused(publisher, tmp_path):
 
 
 @pytest.mark.parametrize("record", [b"no json", b'{"files": []}', b'{"files": 3}', b"[]", None])
-def test_a_record_that_cannot_be_read_is_reported_and_the_file_fetched(
+def test_an_unreadable_record_is_logged_and_the_file_downloaded(
     publisher, tmp_path, record, caplog
 ):
     if record is not None:
@@ -435,7 +433,7 @@ def test_a_record_that_cannot_be_read_is_reported_and_the_file_fetched(
     assert f"sha256:{hashlib.sha256(PACKED).hexdigest()}" in caplog.text
 
 
-def test_a_server_that_is_not_there_is_named_with_the_cause(tmp_path, publisher):
+def test_an_unreachable_server_is_reported_with_the_cause(tmp_path, publisher):
     url = publisher.offer("images.zip", PACKED)
     publisher.close()
     with pytest.raises(
@@ -454,7 +452,7 @@ def test_a_server_that_is_not_there_is_named_with_the_cause(tmp_path, publisher)
         ("https://a.org/..%2F..%2Fetc", "_.._etc"),
     ],
 )
-def test_a_file_is_named_by_its_address(url, name):
+def test_a_file_name_is_derived_from_its_address(url, name):
     assert file_name(url) == name
 
 
