@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from itertools import combinations
@@ -160,23 +161,19 @@ def _check_block(
 ) -> None:
     """Add a block of patches to the digest; check their targets and images."""
     images = store.images(rows)
-    masks = {
-        task.name: store.masks(task.name, rows)
-        for task in store.tasks
-        if task.kind is TaskKind.SEGMENTATION
-    }
-    names = store.sources(rows)
+    columns: dict[str, Sequence[Target]] = {}
+    for task in store.tasks:
+        if task.kind is TaskKind.SEGMENTATION:
+            columns[task.name] = list(store.masks(task.name, rows))
+        elif task.kind is TaskKind.DETECTION:
+            columns[task.name] = [store.boxes(task.name, row) for row in rows.tolist()]
+        else:
+            columns[task.name] = list(store.target(task.name)[rows])
+    names = provenance.sources(rows)
     spread = np.ptp(images.reshape(len(rows), -1, 3), axis=1).max(axis=1)
     for position, (row, name) in enumerate(zip(rows.tolist(), names, strict=True)):
-        targets: dict[str, Target] = {}
-        for task in store.tasks:
-            if task.kind is TaskKind.SEGMENTATION:
-                targets[task.name] = masks[task.name][position]
-            elif task.kind is TaskKind.DETECTION:
-                targets[task.name] = store.boxes(task.name, row)
-            else:
-                targets[task.name] = store.target(task.name)[row]
-        group, split = store.group_name(row), store.split_name(row)
+        targets = {task: column[position] for task, column in columns.items()}
+        group, split = provenance.group(row), provenance.split(row)
         digest.add(split, group, name, images[position], targets)
         where = f"{name} (row {row})"
         try:

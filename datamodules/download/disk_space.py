@@ -42,15 +42,15 @@ class SpaceNeeded:
 
 def space_needed(dataset: DatasetReader) -> SpaceNeeded:
     """Estimate what a dataset still needs; servers are asked for sizes missing in its card."""
-    by_hand = is_placed_by_hand(dataset)
-    missing = [] if by_hand else list(pending(dataset))
+    placed = is_placed_by_hand(dataset)
+    missing = [] if placed else list(pending(dataset))
     sizes = [announced_bytes(archive) for archive in missing]
     paths = [dataset.root / DOWNLOADS / file_name(archive.url) for archive in missing]
     received = sum(
         file.stat().st_size for path in paths for file in (path, part_of(path)) if file.exists()
     )
     # Images hardly compress, so content is as large as archives; the card may know better.
-    all_missing = not by_hand and len(missing) == len(dataset.archives)
+    all_missing = not placed and len(missing) == len(dataset.archives)
     content = max(sum(sizes), round(dataset.disk_gb * 1e9) if all_missing else 0)
     return SpaceNeeded(
         name=dataset.name,
@@ -59,7 +59,7 @@ def space_needed(dataset: DatasetReader) -> SpaceNeeded:
         fetch=max(0, sum(sizes) - received),
         raw=max(0, sum(sizes) + content - received),  # both exist while an archive is unpacked
         store=0 if is_prepared(dataset) else store_bytes(dataset),
-        by_hand=not by_hand and not dataset.archives,
+        by_hand=not placed and not dataset.archives,
     )
 
 
