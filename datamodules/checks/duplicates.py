@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.checks.perceptual_hash import close_pairs, orbit, similarity, thumbnails
-from datamodules.store.reader import Provenance, Store
+from datamodules.store.reader import Store
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,6 @@ class _Catalogue:
 
     def place(self, number: int) -> Place:
         """Describe a patch."""
-        store, row = self._locate(number)
-        provenance = self.provenances[store]
-        (source,) = provenance.sources([row])
-        return Place(self.names[store], row, source, provenance.split(row), provenance.group(row))
+        index, row = self._locate(number)
+        name, store = self.names[index], self.stores[index]
+        return Place(name, row, store.source(row), store.split_name(row), store.group_name(row))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from datamodules.checks.findings import Level, Report, write_stamp
 from datamodules.core.errors import LayoutError, StoreError, UserError
-from datamodules.core.progress import Watch
+from datamodules.core.progress import OnProgress
 from datamodules.core.records import SPLITS, Record, Target, TaskKind
 from datamodules.prepare import fingerprint, load
 from datamodules.reader import DatasetReader
@@ -31,7 +31,7 @@ _PREPARE = "run `python -m lightning_app datasets prepare`"
 _REWRITE = f"delete the store and {_PREPARE}"
 
 
-def verify(dataset: DatasetReader, workers: int = 0, watch: OnProgress | None = None) -> Report:
+def verify(dataset: DatasetReader, workers: int = 0, progress: OnProgress | None = None) -> Report:
     """Read a dataset's raw files and its store from end to end.
 
     Raw files: the layout, every image and every target. Store: content digest, range of targets,
@@ -42,17 +42,17 @@ def verify(dataset: DatasetReader, workers: int = 0, watch: OnProgress | None = 
     Args:
         dataset: the dataset with its settings.
         workers: processes that read raw files; 0 uses one per core.
-        watch: called for every raw record and every block of patches.
+        progress: called for every raw record and every block of patches.
     """
     report = Report(dataset.name)
     path = dataset.store_path
-    cut = _verify_raw(dataset, report, workers or os.cpu_count() or 1, watch)
+    cut = _verify_raw(dataset, report, workers or os.cpu_count() or 1, progress)
     if path.exists():
         try:
             store = Store(path)
             if cut is not None:
                 _compare_with_raw(dataset, store, cut, report)
-            _verify_store(dataset, store, report, watch)
+            _verify_store(dataset, store, report, progress)
         except (StoreError, OSError, KeyError, RuntimeError) as error:
             report.add(Level.ERROR, "store", path, f"{error}; {_REWRITE}")
         write_stamp(dataset, report.ok)
@@ -62,7 +62,7 @@ def verify(dataset: DatasetReader, workers: int = 0, watch: OnProgress | None = 
 
 
 def _verify_raw(
-    dataset: DatasetReader, report: Report, workers: int, watch: Watch | None
+    dataset: DatasetReader, report: Report, workers: int, progress: OnProgress | None
 ) -> int | None:
     """Read all raw images; return the number of their patches, None after an error."""
     root = dataset.root
@@ -73,7 +73,7 @@ def _verify_raw(
         store_only = dataset.store_path.exists() and not root.is_dir()
         report.add(Level.INFO if store_only else Level.ERROR, "layout", root, str(error))
         return None
-    work = partial(_load_all, cutter=dataset.cutter(tasks), mpp=dataset.native_mpp())
+    work = partial(_load_all, tiler=dataset.tiler(tasks), mpp=dataset.native_mpp())
     patches = 0
     results = in_order(work, dataset.records(root), workers)
     try:
@@ -82,14 +82,14 @@ def _verify_raw(
                 report.records, patches = report.records + 1, patches + cut
                 if problem:
                     report.add(Level.ERROR, "raw image does not fit", record.source, problem)
-                if watch:
-                    watch("reading the images", 1, cut)
+                if progress:
+                    progress("reading the images", 1, cut)
     except UserError as error:
         report.add(Level.ERROR, "reader", root, f"reading stops here: {error}")
     return patches if report.ok else None
 
 
-def _load_all(records: list[Record], cutter: Cutter, mpp: float) -> list[tuple[int, str]]:
+def _load_all(records: list[Record], tiler: Tiler, mpp: float) -> list[tuple[int, str]]:
     """Return the number of patches of each record, and its problem."""
     results = []
     for record in records:
@@ -111,7 +111,7 @@ def _compare_with_raw(dataset: DatasetReader, store: Store, patches: int, report
 
 
 def _verify_store(
-    dataset: DatasetReader, store: Store, report: Report, watch: Watch | None
+    dataset: DatasetReader, store: Store, report: Report, progress: OnProgress | None
 ) -> None:
     path = store.path
     if store.synthetic:
@@ -119,12 +119,12 @@ def _verify_store(
     if not _has_consistent_tables(store):
         report.add(Level.ERROR, "tables", path, f"its tables contradict each other; {_REWRITE}")
         return
-    provenance, digest = Provenance(store), ContentDigest(store.tasks)
+    digest = ContentDigest(store.tasks)
     for start in range(0, len(store), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(store)))
-        _check_block(store, provenance, rows, digest, report)
-        if watch:
-            watch("reading the store", 0, len(rows))
+        _check_block(store, rows, digest, report)
+        if progress:
+            progress("reading the store", 0, len(rows))
     if digest.hexdigest() != store.digest:
         what = f"its content is not what was written (digest differs); {_REWRITE}"
         report.add(Level.ERROR, "digest", path, what)
@@ -169,11 +169,11 @@ def _check_block(
             columns[task.name] = [store.boxes(task.name, row) for row in rows.tolist()]
         else:
             columns[task.name] = list(store.target(task.name)[rows])
-    names = provenance.sources(rows)
+    names = store.sources(rows)
     spread = np.ptp(images.reshape(len(rows), -1, 3), axis=1).max(axis=1)
     for position, (row, name) in enumerate(zip(rows.tolist(), names, strict=True)):
         targets = {task: column[position] for task, column in columns.items()}
-        group, split = provenance.group(row), provenance.split(row)
+        group, split = store.group_name(row), store.split_name(row)
         digest.add(split, group, name, images[position], targets)
         where = f"{name} (row {row})"
         try:

@@ -51,10 +51,9 @@ def contact_sheet(dataset: DatasetReader, path: Path, images: int = 24) -> Path:
     figure.subplots_adjust(0.01, (0.4 + key) / height, 0.99, 1 - 0.5 / height, 0.06, 0.26)
     for axes in grid:
         axes.set_axis_off()
-    sources = Provenance(store).sources(rows)
-    for axes, row, source in zip(grid, rows.tolist(), sources, strict=False):
+    for axes, row in zip(grid, rows.tolist(), strict=False):
         _panel(axes, store, row, colours)
-        _caption(axes, store, row, source, columns)
+        _caption(axes, store, row, columns)
     _title(figure, dataset, store)
     if colours:
         marks: list[Any] = [Line2D([], [], color=c, lw=4) for c in colours.values()]
@@ -119,10 +118,11 @@ def _panel(axes: Axes, store: Store, row: int, colours: dict[str, str]) -> None:
         draw_boxes(axes, boxes.xyxy, [colours[task.classes[int(i)]] for i in boxes.labels])
 
 
-def _caption(axes: Axes, store: Store, row: int, source: str, columns: int) -> None:
+def _caption(axes: Axes, store: Store, row: int, columns: int) -> None:
     """Write the labels of the whole patch and its source below its panel."""
     labels = [label_text(store, task, row) for task in store.tasks]
     label = textwrap.shorten(", ".join(filter(None, labels)), 42, placeholder="...")
+    source = store.source(row)
     name = source if len(source) <= 40 else f"...{source[-37:]}"
     axes.text(
         *(0.5, -0.03, f"{label}\n{name}" if label else name),
