@@ -20,7 +20,7 @@ WIDTH = 150  # columns of a table if the terminal reports fewer
 
 
 def print_list(console: Console, datasets: Sequence[DatasetReader]) -> None:
-    """One line for each dataset."""
+    """Print one row per dataset."""
     headings = ("name", "tasks", "organs", "images", "µm/px", "licence")
     shown = Table(*headings, "present?", "prepared?", "verified?")
     for dataset in datasets:
@@ -47,7 +47,7 @@ def print_room(console: Console, datasets: Sequence[DatasetReader]) -> None:
         DownloadError: the downloads do not fit on the disk.
     """
     rooms = [space_needed(dataset) for dataset in datasets]
-    shown = Table("dataset", "to fetch", "raw files take about", "store takes up to")
+    shown = Table("dataset", "download", "raw files need about", "store needs up to")
     for room in rooms:
         sizes = (size_text(size) if size else "unknown" for size in (room.raw, room.store))
         shown.add_row(room.name, _download(room), *sizes)
@@ -71,7 +71,7 @@ def print_room(console: Console, datasets: Sequence[DatasetReader]) -> None:
         console.print("warning: raw files and stores together may not fit")
 
 
-def _fetched(room: SpaceNeeded) -> str:
+def _download(room: SpaceNeeded) -> str:
     if room.by_hand:
         return "by hand"
     if not room.files:
