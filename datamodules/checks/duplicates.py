@@ -1,44 +1,39 @@
-"""Patches that occur twice, within a store or across stores: the leak that splits do not show.
+"""Search for duplicate patches within and across stores, which splits do not reveal.
 
-Exact: the same decoded pixels. Near: the same field turned, mirrored, recompressed, resized or
-with other colours. Patches of an (almost) even colour are left out: they are all alike.
+Exact duplicates have the same decoded pixels. Near duplicates show the same field rotated,
+mirrored, recompressed, resized or with other colours. Patches of an almost uniform colour are
+ignored: they all look alike.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.checks.near_hashes import close_pairs
-from datamodules.checks.perceptual_hash import orbit, similarity, thumbnails
+from datamodules.checks.perceptual_hash import close_pairs, orbit, similarity, thumbnails
 from datamodules.store.reader import Store
 
 log = logging.getLogger(__name__)
 
+THRESHOLD = 0.9
+"""Smallest correlation of the thumbnails of near duplicates."""
+
 _BLOCK = 128  # patches read at a time
-_FLAT = 1.0  # standard deviation of a thumbnail in grey levels; below lies no tissue
-_MOST_PAIRS = 2_000_000  # near pairs kept before their pixels are compared
+_FLAT = 1.0  # standard deviation of a thumbnail in grey levels; below it, there is no tissue
+_MAX_PAIRS = 2_000_000  # candidates kept before their pixels are compared
 
 Pairs = NDArray[np.int64]
-"""Catalogue numbers of two patches a row, int64 (n, 2)."""
+"""Catalogue numbers of two patches per row, (n, 2) int64."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A patch of a store.
-
-    Attributes:
-        dataset: name of the store.
-        row: its row there.
-        source: file it comes from.
-        split: published split.
-        group: patient, slide or case.
-    """
+    """A patch of a store: its row, source file, published split, and patient, slide or case."""
 
     dataset: str
     row: int
@@ -52,29 +47,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two patches that show the same.
+    """Two patches with the same content.
 
     Attributes:
-        first: where one lies.
-        second: where the other lies.
+        first, second: the patches.
         exact: whether all pixels are the same.
-        similarity: correlation of their thumbnails, best over flips and rotations.
+        similarity: correlation of their thumbnails, maximum over flips and rotations.
     """
 
     first: Place
     second: Place
     exact: bool
     similarity: float
-
-    @property
-    def across_splits(self) -> bool:
-        """Whether they lie on two sides of a published split."""
-        return self.first.split != self.second.split
-
-    @property
-    def across_datasets(self) -> bool:
-        """Whether they lie in two stores."""
-        return self.first.dataset != self.second.dataset
 
     def __str__(self) -> str:
         kind = "exact" if self.exact else f"near ({self.similarity:.2f})"
@@ -83,13 +67,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What was found.
+    """Result of a search.
 
     Attributes:
-        pairs: the worst ones first: across splits, across datasets, across groups.
-        exact, near: how many of each kind there are; of n equal patches n - 1 pairs count.
-        patches: how many were compared.
-        complete: False when near pairs were so many that the search stopped early.
+        pairs: the most harmful ones first: across splits, across datasets, across groups.
+        exact, near: number of pairs of each kind; n equal patches count as n - 1 pairs.
+        patches: number of patches compared.
+        complete: False when the search stopped early at too many near pairs.
     """
 
     pairs: tuple[Pair, ...]
@@ -98,115 +82,92 @@ class Duplicates:
     patches: int
     complete: bool = True
 
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __iter__(self) -> Iterator[Pair]:
-        return iter(self.pairs)
-
     def text(self) -> str:
-        """A line of numbers and one for each pair."""
+        """A line of counts and one for each pair."""
         more = "" if self.complete else " or more"
         shown = f", the worst {len(self.pairs)}" if len(self.pairs) < self.exact + self.near else ""
         head = f"{self.patches} patches: {self.exact} exact and {self.near}{more} near duplicates"
         return "\n".join([head + shown, *(f"  {pair}" for pair in self.pairs)])
 
 
-def find_duplicates(
-    stores: Mapping[str, Store],
-    radius: int = 5,
-    threshold: float = 0.9,
-    limit: int = 1000,
-) -> Duplicates:
-    """Find patches that occur twice.
-
-    Memory: about 100 bytes per patch, and a block of patches.
+def find_duplicates(stores: Mapping[str, Store], limit: int = 1000) -> Duplicates:
+    """Find patches that occur twice; takes about 100 bytes of memory per patch.
 
     Args:
         stores: by name; patches of all of them are compared with one another.
-        radius: bits in which the perceptual hashes of near duplicates may differ, 0 to 5.
-        threshold: smallest correlation of their thumbnails.
-        limit: how many pairs are listed; all are counted.
+        limit: maximum number of pairs to list; all are counted.
     """
     catalogue = _Catalogue(stores)
-    firsts, exact = catalogue.exact_pairs()
-    candidates, complete = catalogue.candidates(firsts, radius)
+    unique, exact = catalogue.exact_pairs()
+    candidates, complete = catalogue.candidates(unique)
     scores = catalogue.similarities(candidates)
-    near, scores = candidates[scores >= threshold], scores[scores >= threshold]
-    pairs = np.concatenate([exact, near])
+    near, scores = candidates[scores >= THRESHOLD], scores[scores >= THRESHOLD]
+    numbers = np.concatenate([exact, near])
     similar = np.concatenate([np.ones(len(exact), np.float32), scores])
-    same = np.arange(len(pairs)) < len(exact)
-    order = catalogue.worst_first(pairs, similar)[:limit]
-    found = tuple(
+    pairs = [
         Pair(
-            catalogue.place(int(pairs[i, 0])),
-            catalogue.place(int(pairs[i, 1])),
-            bool(same[i]),
-            float(similar[i]),
+            catalogue.place(int(numbers[i, 0])),
+            catalogue.place(int(numbers[i, 1])),
+            exact=bool(i < len(exact)),
+            similarity=float(similar[i]),
         )
-        for i in order
-    )
-    return Duplicates(found, len(exact), len(near), len(catalogue), complete)
+        for i in catalogue.worst_first(numbers, similar)[:limit]
+    ]
+    return Duplicates(tuple(pairs), len(exact), len(near), len(catalogue), complete)
 
 
 class _Catalogue:
-    """Digest and hashes of every patch of several stores, under one running number."""
+    """Digests and hashes of all patches of several stores, numbered consecutively."""
 
     def __init__(self, stores: Mapping[str, Store]) -> None:
         self.names = list(stores)
         self.stores = list(stores.values())
         sizes = [len(store) for store in self.stores]
         self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        self.digests = np.zeros((len(self), 2), np.uint64)
+        self.digests = np.zeros(len(self), "V16")
         self.hashes = np.zeros((8, len(self)), np.uint64)
         self.textured = np.zeros(len(self), bool)
-        for number, store in enumerate(self.stores):
-            log.info("%s: hashing %d patches", self.names[number], len(store))
-            for start in range(0, len(store), _BLOCK):
-                rows = np.arange(start, min(start + _BLOCK, len(store)))
-                self._enter(store.images(rows), rows + self.starts[number])
+        for start, (name, store) in zip(self.starts, stores.items(), strict=False):
+            log.info("%s: hashing %d patches", name, len(store))
+            for first in range(0, len(store), _BLOCK):
+                rows = np.arange(first, min(first + _BLOCK, len(store)))
+                self._add(store.images(rows), rows + start)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def _enter(self, images: NDArray[np.uint8], where: NDArray[np.int64]) -> None:
-        raw = b"".join(hashlib.blake2b(image.data, digest_size=16).digest() for image in images)
-        self.digests[where] = np.frombuffer(raw, np.uint64).reshape(-1, 2)
+    def _add(self, images: NDArray[np.uint8], numbers: NDArray[np.int64]) -> None:
+        digests = [hashlib.blake2b(image.data, digest_size=16).digest() for image in images]
+        self.digests[numbers] = np.frombuffer(b"".join(digests), "V16")
         thumbs = thumbnails(images)
-        self.textured[where] = thumbs.std(axis=(1, 2)) > _FLAT
-        self.hashes[:, where] = orbit(thumbs)
+        self.textured[numbers] = thumbs.std(axis=(1, 2)) > _FLAT
+        self.hashes[:, numbers] = orbit(thumbs)
 
     def exact_pairs(self) -> tuple[NDArray[np.int64], Pairs]:
-        """The first patch of every content, and pairs of it with each of its copies."""
+        """Return the first patch of every content, and its pairs with each of its copies."""
         rows = np.flatnonzero(self.textured)
-        if not len(rows):
-            return rows, np.zeros((0, 2), np.int64)
-        keys = np.ascontiguousarray(self.digests[rows]).view("V16").ravel()
-        _, first, content = np.unique(keys, return_index=True, return_inverse=True)
-        leaders = rows[first[content]]
-        copies = leaders != rows
-        return np.sort(rows[first]), np.stack([leaders[copies], rows[copies]], axis=1)
+        _, first, content = np.unique(self.digests[rows], return_index=True, return_inverse=True)
+        originals = rows[first[content]]
+        copies = originals != rows
+        return np.sort(rows[first]), np.stack([originals[copies], rows[copies]], axis=1)
 
-    def candidates(self, rows: NDArray[np.int64], radius: int) -> tuple[Pairs, bool]:
-        """Pairs of patches with close hashes, and whether these are all of them."""
-        found = np.zeros(0, np.int64)
-        for first, second, _ in close_pairs(self.hashes[:, rows], radius):
-            found = np.union1d(found, first * len(rows) + second)
-            if len(found) > _MOST_PAIRS:
-                return self._unfold(found[:_MOST_PAIRS], rows), False
-        return self._unfold(found, rows), True
-
-    @staticmethod
-    def _unfold(found: NDArray[np.int64], rows: NDArray[np.int64]) -> Pairs:
-        return np.stack([rows[found // max(1, len(rows))], rows[found % max(1, len(rows))]], axis=1)
+    def candidates(self, rows: NDArray[np.int64]) -> tuple[Pairs, bool]:
+        """Return pairs of patches with close hashes, and whether these are all of them."""
+        keys = np.zeros(0, np.int64)
+        for pairs in close_pairs(self.hashes[:, rows]):
+            keys = np.union1d(keys, pairs[:, 0] * len(rows) + pairs[:, 1])
+            if len(keys) > _MAX_PAIRS:
+                break
+        kept = np.divmod(keys[:_MAX_PAIRS], max(1, len(rows)))
+        return rows[np.stack(kept, axis=1)], len(keys) <= _MAX_PAIRS
 
     def similarities(self, pairs: Pairs) -> NDArray[np.float32]:
-        """Correlation of the thumbnails of each pair, read again from the stores."""
+        """Correlate the thumbnails of each pair, read again from the stores."""
         scores = np.zeros(len(pairs), np.float32)
         for start in range(0, len(pairs), _BLOCK):
             part = pairs[start : start + _BLOCK]
-            one, other = (np.concatenate([self._thumb(int(i)) for i in side]) for side in part.T)
-            scores[start : start + _BLOCK] = similarity(one, other)
+            first, second = (np.concatenate([self._thumb(int(i)) for i in side]) for side in part.T)
+            scores[start : start + _BLOCK] = similarity(first, second)
         return scores
 
     def _thumb(self, number: int) -> NDArray[np.float32]:
@@ -218,17 +179,17 @@ class _Catalogue:
         return store, number - int(self.starts[store])
 
     def worst_first(self, pairs: Pairs, similar: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Order of pairs: across splits, then datasets, then groups, then by similarity."""
+        """Sort pairs: across splits, then datasets, then groups, then by similarity."""
         split = np.concatenate([store.split for store in self.stores])
-        owner = np.repeat(np.arange(len(self.stores)), np.diff(self.starts))
         group = np.concatenate([store.group for store in self.stores])
-        one, other = pairs.T
-        splits, owners = split[one] != split[other], owner[one] != owner[other]
-        groups = owners | (group[one] != group[other])
-        return np.asarray(np.lexsort((-similar, ~groups, ~owners, ~splits)), np.int64)
+        dataset = np.repeat(np.arange(len(self.stores)), np.diff(self.starts))
+        splits, datasets, groups = (
+            of[pairs[:, 0]] != of[pairs[:, 1]] for of in (split, dataset, group)
+        )
+        return np.lexsort((-similar, ~(datasets | groups), ~datasets, ~splits))
 
     def place(self, number: int) -> Place:
-        """Where a patch lies."""
+        """Describe a patch."""
         index, row = self._locate(number)
         name, store = self.names[index], self.stores[index]
         return Place(name, row, store.source(row), store.split_name(row), store.group_name(row))

@@ -1,4 +1,4 @@
-"""What a check found, in a form that a person reads and a program counts."""
+"""Findings of a verification, and the stamp that a sound store receives."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from datamodules.core.errors import StoreError
 from datamodules.reader import DatasetReader
 from datamodules.store.reader import read_attributes
 
-NAMED = 50
-"""Offenders of one kind that are named; more are counted."""
+MAX_LISTED = 50
+"""Findings of one kind that are listed; further ones are only counted."""
 
 
 class Level(StrEnum):
-    """How bad a finding is."""
+    """Severity of a finding."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -27,12 +27,12 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One result of a check.
 
     Attributes:
-        level: an error makes the data unusable; a warning must be known; an info is a fact.
+        level: an error makes the data unusable, a warning should be known, an info is a fact.
         where: file, source and row.
-        what: what is the matter and, for errors, what to do.
+        what: the problem and, for errors, its remedy.
     """
 
     level: Level
@@ -40,90 +40,78 @@ class Finding:
     what: str
 
 
-@dataclass(frozen=True)
 class Report:
-    """Everything that a check of one dataset found, errors first.
+    """Findings of the verification of one dataset.
+
+    Of each kind of finding, the first `MAX_LISTED` are listed and all are counted.
 
     Attributes:
         name: the dataset's name in the run.
-        findings: what was found.
-        records: raw images that were read.
-        patches: stored patches that were read.
+        records: number of raw images read.
+        patches: number of stored patches read.
     """
 
-    name: str
-    findings: tuple[Finding, ...]
-    records: int
-    patches: int
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.records = self.patches = 0
+        self._listed: list[Finding] = []
+        self._counts: Counter[tuple[Level, str]] = Counter()
+
+    def add(self, level: Level, kind: str, where: object, what: str) -> None:
+        """Add a finding.
+
+        Args:
+            level: its severity.
+            kind: what it has in common with others, for counting.
+            where: file, source and row.
+            what: the problem.
+        """
+        self._counts[level, kind] += 1
+        if self._counts[level, kind] <= MAX_LISTED:
+            self._listed.append(Finding(level, str(where), what))
+
+    def count(self, level: Level) -> int:
+        """Number of findings of a level."""
+        return sum(count for (other, _), count in self._counts.items() if other is level)
 
     @property
     def ok(self) -> bool:
         """Whether there is no error."""
-        return all(finding.level is not Level.ERROR for finding in self.findings)
+        return not self.count(Level.ERROR)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Errors, warnings and infos, each in order of occurrence."""
+        more = [
+            Finding(level, f"{count - MAX_LISTED} more", kind)
+            for (level, kind), count in self._counts.items()
+            if count > MAX_LISTED
+        ]
+        order = list(Level)
+        return tuple(sorted([*self._listed, *more], key=lambda f: order.index(f.level)))
 
     @property
     def summary(self) -> str:
         """The verdict in one line."""
-        counts = Counter(finding.level for finding in self.findings)
-        verdict = "sound" if self.ok else "NOT SOUND"
         return (
-            f"{verdict}; {self.records} images and {self.patches} stored patches read, "
-            f"{counts[Level.ERROR]} errors, {counts[Level.WARNING]} warnings"
+            f"{'sound' if self.ok else 'NOT SOUND'}; {self.records} images and {self.patches} "
+            f"stored patches read, {self.count(Level.ERROR)} errors, "
+            f"{self.count(Level.WARNING)} warnings"
         )
 
-    def text(self) -> str:
-        """One line for the dataset and one for each finding."""
-        lines = [f"  {f.level}: {f.where}: {f.what}" for f in self.findings]
-        return "\n".join([f"{self.name}: {self.summary}", *lines])
 
-
-class Findings:
-    """Collects findings; of each kind the first ones are named and the rest is counted."""
-
-    def __init__(self) -> None:
-        self._named: list[Finding] = []
-        self._counts: Counter[tuple[Level, str]] = Counter()
-
-    def add(self, level: Level, kind: str, where: str, what: str) -> None:
-        """Note one finding.
-
-        Args:
-            level: how bad it is.
-            kind: what it has in common with others, for counting.
-            where: file, source and row.
-            what: what is the matter.
-        """
-        self._counts[level, kind] += 1
-        if self._counts[level, kind] <= NAMED:
-            self._named.append(Finding(level, where, what))
-
-    def errors(self) -> int:
-        """Errors so far, the unnamed ones included."""
-        return sum(count for (level, _), count in self._counts.items() if level is Level.ERROR)
-
-    def all(self) -> tuple[Finding, ...]:
-        """Errors, warnings, facts; each in the order in which it was found."""
-        more = [
-            Finding(level, f"{count - NAMED} more", kind)
-            for (level, kind), count in self._counts.items()
-            if count > NAMED
-        ]
-        order = list(Level)
-        return tuple(sorted([*self._named, *more], key=lambda f: order.index(f.level)))
-
-
-def note_of(path: Path) -> Path:
-    """Where the note of the store `path` lies."""
+def stamp_of(path: Path) -> Path:
+    """Return the path of a store's verification stamp."""
     return path.with_suffix(".verified.json")
 
 
-def note(dataset: DatasetReader, sound: bool) -> None:
-    """Note that a dataset was verified; where it was not sound, an older note goes.
+def write_stamp(dataset: DatasetReader, sound: bool) -> None:
+    """Stamp the store of a dataset as verified, or remove its stamp where it is not sound.
 
     Raises:
-        StoreError: the note cannot be written.
+        StoreError: the stamp cannot be written.
     """
-    path = note_of(dataset.store_path)
+    path = stamp_of(dataset.store_path)
     try:
         if sound:
             write_json(path, _state(dataset.store_path))
@@ -136,16 +124,16 @@ def note(dataset: DatasetReader, sound: bool) -> None:
 
 
 def is_verified(dataset: DatasetReader) -> bool:
-    """Whether the store was found sound and is the same file since; it is not read for that."""
+    """Return whether the store was found sound and its file is unchanged, without reading it."""
     path = dataset.store_path
     try:
-        return bool(json.loads(note_of(path).read_text()) == _state(path))
+        return bool(json.loads(stamp_of(path).read_text()) == _state(path))
     except (OSError, ValueError, StoreError):
         return False
 
 
 def _state(path: Path) -> dict[str, str | int]:
-    """What changes when a store is written anew or changed in place."""
+    """What changes when a store is rewritten or modified in place."""
     status = path.stat()
     digest = str(read_attributes(path)["digest"])
     return {"digest": digest, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}

@@ -1,4 +1,4 @@
-"""What training and probing must not share, and under which terms trained weights stand."""
+"""Overlap between training and probing data, and the licence terms of trained weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """A dataset that an encoder says it was trained on; it need not be on this machine.
+    """A dataset listed in an encoder's facts as training data; it may be absent here.
 
     Attributes:
         name: the dataset's name in the run that trained the encoder.
@@ -28,12 +28,12 @@ class Trained:
     folder: str
 
 
-Card = DatasetReader | type[DatasetReader] | Trained
-"""A dataset of a run, the class that describes it, or what an encoder tells of it."""
+Card = DatasetReader | Trained
+"""A dataset of a run, or its entry in an encoder's facts."""
 
 
 def trained_on(facts: Mapping[str, Any]) -> list[Trained]:
-    """The training data that an exported encoder names in its facts; none where it names none."""
+    """Return the training data listed in the facts of an exported encoder."""
     return [
         Trained(name, tuple(entry.get("sources", ())), entry.get("folder", ""))
         for name, entry in facts.get("datasets", {}).items()
@@ -41,72 +41,62 @@ def trained_on(facts: Mapping[str, Any]) -> list[Trained]:
     ]
 
 
-def overlap(train: Sequence[Card], unseen: Sequence[Card]) -> list[str]:
-    """Sources that datasets for training and datasets for probing have in common.
+def overlap(train: Sequence[Card], unseen: Sequence[DatasetReader]) -> list[str]:
+    """Find sources that training and probing datasets share.
 
-    Two datasets made from the same slides, or from the same cohort, are not independent: a probe
-    on one flatters an encoder that was trained on the other. Cards name their sources; own data
-    without any are only compared by the folder in which they lie.
+    Two datasets made from the same slides or the same cohort are not independent: a probe on one
+    overrates an encoder that was trained on the other. Own data without sources are only compared
+    by their folder.
 
     Returns:
-        One sentence for each pair of datasets that share something.
+        One sentence for each pair of datasets that share a source or a folder.
     """
     return [
-        f"{_name(probe)} (unseen) and {_name(trained)} (training) share {shared}"
+        f"{probe.name} (unseen) and {trained.name} (training) share {shared}"
         for probe in unseen
         for trained in train
         if (shared := _shared(probe, trained))
     ]
 
 
-def check_overlap(train: Sequence[Card], unseen: Sequence[Card], allow: bool) -> None:
-    """Refuse probes on data whose source was trained on.
+def check_overlap(train: Sequence[Card], unseen: Sequence[DatasetReader], allow: bool) -> None:
+    """Refuse probes on data that share a source with the training data.
 
     Args:
         train: datasets that train the encoder.
         unseen: datasets for probes.
-        allow: log what is shared in place of refusing it.
+        allow: log what is shared instead.
 
     Raises:
-        LeakageError: says what is shared and how to allow it.
+        LeakageError: names what is shared and how to allow it.
     """
     shared = overlap(train, unseen)
-    if not shared:
-        return
-    if allow:
-        for sentence in shared:
-            log.warning("not unseen: %s; allowed by probe.allow_overlap=true", sentence)
-        return
-    raise LeakageError(
-        f"{'; '.join(shared)}. Such data are not unseen: take one of each pair out, or set "
-        "probe.allow_overlap=true; the report then says so"
-    )
+    if shared and not allow:
+        raise LeakageError(
+            f"{'; '.join(shared)}. Such data are not unseen: remove one of each pair, or set "
+            "probe.allow_overlap=true; the report then states it"
+        )
+    for sentence in shared:
+        log.warning("not unseen: %s; allowed by probe.allow_overlap=true", sentence)
 
 
-def licence_line(datasets: Sequence[DatasetReader | type[DatasetReader]]) -> str:
-    """One line that says whether weights trained on these datasets may be used commercially."""
-    closed = [_name(dataset) for dataset in datasets if dataset.commercial is False]
-    unclear = [_name(dataset) for dataset in datasets if dataset.commercial is None]
-    doubt = f"terms unclear, ask the publishers: {', '.join(unclear)}" if unclear else ""
-    if closed:
-        line = f"weights trained on non-commercial data: {', '.join(closed)}"
-        return f"{line}; {doubt}" if doubt else line
-    return doubt or "all training data allow commercial use"
+def licence_line(datasets: Sequence[DatasetReader]) -> str:
+    """State in one line whether weights trained on these datasets may be used commercially."""
+    closed = [dataset.name for dataset in datasets if dataset.commercial is False]
+    unclear = [dataset.name for dataset in datasets if dataset.commercial is None]
+    lines = [f"weights trained on non-commercial data: {', '.join(closed)}"] if closed else []
+    if unclear:
+        lines.append(f"terms unclear, ask the publishers: {', '.join(unclear)}")
+    return "; ".join(lines) or "all training data allow commercial use"
 
 
-def _name(dataset: Card) -> str:
-    return dataset.__name__ if isinstance(dataset, type) else dataset.name
-
-
-def _shared(one: Card, other: Card) -> str:
-    """What two datasets share, in words; empty where nothing is known to be."""
-    if isinstance(one, DatasetReader):
-        if isinstance(other, DatasetReader) and one.root.resolve() == other.root.resolve():
-            return f"the folder {one.root}"
-        if isinstance(other, Trained) and one.placed == other.folder:
-            return f"the folder {one.placed}"
-    elif one is other:
-        return "everything: they are the same dataset"
-    known = {source.casefold() for source in other.sources}
-    common = [source for source in one.sources if source.casefold() in known]
+def _shared(probe: DatasetReader, trained: Card) -> str:
+    """Describe what two datasets share; empty where nothing is known."""
+    if isinstance(trained, Trained):
+        if probe.placed == trained.folder:
+            return f"the folder {probe.placed}"
+    elif probe.root.resolve() == trained.root.resolve():
+        return f"the folder {probe.root}"
+    known = {source.casefold() for source in trained.sources}
+    common = [source for source in probe.sources if source.casefold() in known]
     return f"the source {', '.join(common)}" if common else ""

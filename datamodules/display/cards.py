@@ -1,189 +1,138 @@
-"""Dataset cards: what a class says about itself, as text, as table and as README."""
+"""Dataset cards: the facts of a reader as markdown, and the README that collects them."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
-from datamodules.checks.findings import is_verified
 from datamodules.core.atomic import write_text
 from datamodules.core.records import Task, TaskKind
-from datamodules.prepare import is_prepared
 from datamodules.reader import DatasetReader
 from datamodules.registry import CONVENTIONS, READERS, reader
+from datamodules.store.tiling import View
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 _HEAD = """# Datasets
 
-Written by `python -m lightning_app datasets readme` from the readers themselves: change a reader's
-docstring or facts and run it again.
+Generated from the readers by `python -m lightning_app datasets readme`: change a reader's docstring
+or facts and run it again.
 
 Every public dataset is one file with one class: facts as attributes, a reader of the publisher's
-own layout, and a forger of small synthetic copies in that layout. A dataset lies in its folder
-below `data.root`, exactly as its publisher packed it.
+own layout, and a function that forges small synthetic copies in that layout. A dataset lies in its
+folder below `data.root`, exactly as its publisher packed it.
 
 ```
-python -m lightning_app datasets list              what is there and what is prepared
-python -m lightning_app datasets show NAME         card, balance of classes, contact sheet
+python -m lightning_app datasets list              what exists and what is prepared
+python -m lightning_app datasets show NAME         card, class balance, contact sheet
 python -m lightning_app datasets download NAME     where no form or login is needed
 python -m lightning_app datasets prepare NAME      write the HDF5 store
-python -m lightning_app datasets verify NAME       read everything and name what is wrong
+python -m lightning_app datasets verify NAME       read everything and list problems
 python -m lightning_app datasets forge NAME        a small synthetic copy in the same layout
 ```
+
+| name | dataset | tasks | organs | images | µm/px | commercial use |
+|---|---|---|---|---|---|---|
 """
 
-_OWN = """## Own data
+_OWN = """
+## Own data
 
 These readers describe conventions, not datasets. Name them in the configuration:
 `data.train.my_data={reader: class_folders, folder: my_folder}`.
 """
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the overview of datasets.
+def card(dataset: type[DatasetReader], heading: str = "") -> str:
+    """Return everything known about a dataset, in markdown that also reads as plain text.
 
-    Attributes:
-        name: the dataset's name in the run.
-        tasks: "kind: classes" of each task.
-        organs: what tissue.
-        images: how many labelled images are published; 0 where that is not told.
-        mpp: um per pixel of the published images; 0 where unknown.
-        licence: as published.
-        present: whether its folder exists.
-        patches: patches in the store for its settings; None where it is not prepared.
-        verified: whether that store was read and found sound since it was written.
+    Args:
+        dataset: the reader.
+        heading: the first lines; the title where empty.
     """
-
-    name: str
-    tasks: str
-    organs: str
-    images: int
-    mpp: float
-    licence: str
-    present: bool
-    patches: int | None
-    verified: bool
-
-
-def table(datasets: Iterable[DatasetReader]) -> list[Row]:
-    """The overview of datasets, in their order."""
-    rows = []
-    for dataset in datasets:
-        prepared = is_prepared(dataset)
-        rows.append(
-            Row(
-                name=dataset.name,
-                tasks=tasks_line(dataset.store.tasks if prepared else dataset.tasks),
-                organs=", ".join(dataset.organs),
-                images=dataset.images,
-                mpp=dataset.native_mpp(),
-                licence=dataset.licence,
-                present=dataset.root.is_dir(),
-                patches=len(dataset.store) if prepared else None,
-                verified=is_verified(dataset),
-            )
+    parts = [
+        heading or f"# {dataset.title}",
+        inspect.cleandoc(dataset.__doc__ or ""),  # its indented parts are code blocks in markdown
+        _task_list(dataset.tasks),
+        _facts(dataset),
+    ]
+    if fields(dataset.options_type):
+        _, _, options = inspect.cleandoc(dataset.options_type.__doc__ or "").partition(
+            "Attributes:\n"
         )
-    return rows
+        parts += ["Options:", options.rstrip()]
+    return "\n\n".join(parts) + "\n"
+
+
+def readme() -> str:
+    """Return the text of `datamodules/README.md`: a table of all datasets and their cards."""
+    public = {name: reader(name) for name in READERS if name not in CONVENTIONS}
+    own = {name: reader(name) for name in CONVENTIONS}
+    rows = [_row(name, dataset) for name, dataset in public.items()]
+    return "".join([_HEAD, *rows, *_sections(public), _OWN, *_sections(own)])
+
+
+def write_readme(path: Path = README) -> Path:
+    """Write the README of the datasets; return its path."""
+    write_text(path, readme())
+    return path
 
 
 def tasks_line(tasks: Iterable[Task]) -> str:
-    """Tasks in a few words, e.g. "nuclei: segmentation (6), tissue: classification (19)"."""
+    """Summarise tasks, e.g. "nuclei: segmentation (6), tissue: classification (19)"."""
     return ", ".join(
         f"{task.name}: {task.kind}{f' ({len(task.classes)})' if task.classes else ''}"
         for task in tasks
     )
 
 
-def card(dataset: type[DatasetReader]) -> str:
-    """Everything that is known of a dataset, in markdown that also reads as plain text."""
-    sections = [f"# {dataset.title}", _description(dataset), *_facts(dataset)]
-    return "\n\n".join(sections) + "\n"
-
-
-def readme() -> str:
-    """The text of `datamodules/README.md`: a table of all datasets and a section for each."""
-    public = [(name, reader(name)) for name in READERS if name not in CONVENTIONS]
-    own = [(name, reader(name)) for name in CONVENTIONS]
-    sections = [_HEAD + "\n" + _table(public)]
-    sections += [_section(name, dataset) for name, dataset in public]
-    sections.append(_OWN)
-    sections += [_section(name, dataset) for name, dataset in own]
-    return "\n".join(sections)
-
-
-def write_readme(path: Path = README) -> Path:
-    """Write the README of the datasets; where it lies."""
-    write_text(path, readme())
-    return path
-
-
-def _table(datasets: list[tuple[str, type[DatasetReader]]]) -> str:
-    lines = [
-        "| name | dataset | tasks | organs | images | um/px | commercial use |",
-        "|---|---|---|---|---|---|---|",
+def _sections(datasets: dict[str, type[DatasetReader]]) -> list[str]:
+    """Cards one level deeper, below the names used in a configuration."""
+    return [
+        "\n" + card(dataset, f"## {name}\n\n**{dataset.title}**")
+        for name, dataset in datasets.items()
     ]
-    for name, dataset in datasets:
-        organs = (
-            ", ".join(dataset.organs)
-            if len(dataset.organs) < 5
-            else f"{len(dataset.organs)} organs"
-        )
-        use = {True: "yes", False: "no", None: "unclear"}[dataset.commercial]
-        mpp = f"{dataset.mpp:g}" if dataset.mpp else "unknown"
-        cells = (
-            *(f"[{name}](#{name})", dataset.title, tasks_line(dataset.tasks), organs),
-            *(f"{dataset.images:,}", mpp, use),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
 
 
-def _section(name: str, dataset: type[DatasetReader]) -> str:
-    """A card one level deeper, under the name that a configuration uses."""
-    parts = [f"## {name}", f"**{dataset.title}**", _description(dataset), *_facts(dataset)]
-    return "\n\n".join(parts) + "\n"
+def _row(name: str, dataset: type[DatasetReader]) -> str:
+    organs = ", ".join(dataset.organs)
+    cells = (
+        f"[{name}](#{name})",
+        dataset.title,
+        tasks_line(dataset.tasks),
+        organs if len(dataset.organs) < 5 else f"{len(dataset.organs)} organs",
+        f"{dataset.images:,}",
+        f"{dataset.mpp:g}" if dataset.mpp else "unknown",
+        {True: "yes", False: "no", None: "unclear"}[dataset.commercial],
+    )
+    return f"| {' | '.join(cells)} |\n"
 
 
-def _description(dataset: type[DatasetReader]) -> str:
-    """The docstring; its indented parts are already code blocks in markdown."""
-    return inspect.cleandoc(dataset.__doc__ or "")
-
-
-def _facts(dataset: type[DatasetReader]) -> list[str]:
+def _facts(dataset: type[DatasetReader]) -> str:
     use = {True: "allowed", False: "not allowed", None: "unclear"}[dataset.commercial]
+    size = "about {}x{} px".format(*dataset.extent)
+    whole = dataset.view is View.WHOLE
+    view = "the whole image scaled to one patch" if whole else "tiles of the image"
     facts = {
         "Organs": ", ".join(dataset.organs),
-        "Images": _images(dataset),
-        "Resolution": f"{dataset.mpp:g} um/px" if dataset.mpp else "",
-        "Patches": f"{dataset.patch_size} px, {_view(dataset)}",
+        "Images": f"{dataset.images:,}, {size}" if dataset.images else "",
+        "Resolution": f"{dataset.mpp:g} µm/px" if dataset.mpp else "",
+        "Patches": f"{dataset.patch_size} px, {view}",
         "Groups": dataset.grouping,
         "Overlap of the published split": dataset.split_overlap,
         "Sources": ", ".join(dataset.sources),
         "Licence": dataset.licence + (f"; commercial use {use}" if dataset.sources else ""),
         "Folder": f"`<data.root>/{dataset.folder}`",
-        "Get it": _way(dataset),
+        "Get it": _how_to_get(dataset),
         "Publisher": dataset.homepage,
         "Cite": dataset.citation,
     }
-    listed = "\n".join(f"- {name}: {value}" for name, value in facts.items() if value)
-    return [_tasks(dataset.tasks), listed, *_options(dataset)]
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value)
 
 
-def _images(dataset: type[DatasetReader]) -> str:
-    width, height = dataset.extent
-    return f"{dataset.images:,}, about {width}x{height} px" if dataset.images else ""
-
-
-def _view(dataset: type[DatasetReader]) -> str:
-    whole = str(dataset.view) == "whole"
-    return "the whole image scaled to one patch" if whole else "tiles of the image"
-
-
-def _way(dataset: type[DatasetReader]) -> str:
+def _how_to_get(dataset: type[DatasetReader]) -> str:
     if not dataset.archives:
         return dataset.obtain
     size = sum(archive.bytes for archive in dataset.archives)
@@ -192,8 +141,8 @@ def _way(dataset: type[DatasetReader]) -> str:
     return f"`python -m lightning_app datasets download {dataset.folder}` ({files})"
 
 
-def _tasks(tasks: Iterable[Task]) -> str:
-    lines = ["Tasks:", ""]
+def _task_list(tasks: Iterable[Task]) -> str:
+    lines = []
     for task in tasks:
         text = f"- `{task.name}`, {task.kind}"
         if task.kind is TaskKind.REGRESSION and task.low is not None and task.high is not None:
@@ -201,13 +150,4 @@ def _tasks(tasks: Iterable[Task]) -> str:
         if task.classes:
             text += ": " + ", ".join(f"{i} {name}" for i, name in enumerate(task.classes))
         lines.append(text)
-    return "\n".join(lines) if len(lines) > 2 else ""
-
-
-def _options(dataset: type[DatasetReader]) -> list[str]:
-    """The reader's own options, from its dataclass."""
-    if not fields(dataset.options_type):
-        return []
-    text = inspect.cleandoc(dataset.options_type.__doc__ or "")
-    _, _, attributes = text.partition("Attributes:\n")
-    return ["Options:", attributes.rstrip()]
+    return "\n".join(["Tasks:", "", *lines]) if lines else ""

@@ -1,4 +1,4 @@
-"""A contact sheet: stored patches with outlines, boxes and labels, to look at before training."""
+"""A contact sheet: stored patches with outlines, boxes and labels, to inspect before training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def contact_sheet(dataset: DatasetReader, path: Path, images: int = 24) -> Path:
     Args:
         dataset: a prepared dataset.
         path: the PNG file.
-        images: how many patches at most; classes take turns, and patches with objects go first.
+        images: maximum number of patches, chosen by `choose_rows`.
 
     Returns:
         The PNG file.
@@ -43,26 +43,22 @@ def contact_sheet(dataset: DatasetReader, path: Path, images: int = 24) -> Path:
     columns = min(_COLUMNS, len(rows))
     lines = -(-len(rows) // columns)
     colours = class_colours(store.tasks)
-    key = -(-len(colours) // columns)
-    margin = 0.75 + 0.22 * key  # inches above and below the panels
-    height = lines * (_INCHES + 0.35) + margin
+    key = 0.22 * -(-len(colours) // columns)  # inches
+    height = lines * (_INCHES + 0.35) + 0.75 + key
     figure = Figure(figsize=(columns * (_INCHES + 0.1), height), dpi=_DPI)
     FigureCanvasAgg(figure)
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    figure.subplots_adjust(
-        0.01, (0.1 + 0.22 * key + 0.3) / height, 0.99, 1 - 0.5 / height, 0.06, 0.26
-    )
+    figure.subplots_adjust(0.01, (0.4 + key) / height, 0.99, 1 - 0.5 / height, 0.06, 0.26)
     for axes in grid:
         axes.set_axis_off()
     for axes, row in zip(grid, rows.tolist(), strict=False):
         _panel(axes, store, row, colours)
-        _caption(axes, store, row, store.source(row), columns)
+        _caption(axes, store, row, columns)
     _title(figure, dataset, store)
     if colours:
         marks: list[Any] = [Line2D([], [], color=c, lw=4) for c in colours.values()]
         key_style: dict[str, Any] = {"loc": "lower center", "ncols": columns, "fontsize": 8}
         figure.legend(marks, list(colours), facecolor="#c8a0c0", framealpha=1, **key_style)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
         figure.savefig(partial, format="png", pil_kwargs={"compress_level": 1})  # half of the time
     return path
@@ -71,67 +67,35 @@ def contact_sheet(dataset: DatasetReader, path: Path, images: int = 24) -> Path:
 def choose_rows(
     store: Store, count: int, seed: int = 0, among: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
-    """Rows that show what a store holds: each class in turn, values from low to high.
+    """Choose representative rows: classes in turn, values from low to high, objects first.
 
     Args:
-        store: which store.
-        count: how many at most.
+        store: to choose from.
+        count: maximum number of rows.
         seed: of the draw; the same seed gives the same rows.
         among: rows to choose from; all where None.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(store) if among is None else among)
-    kinds = {task.kind: task for task in reversed(store.tasks)}
-    if TaskKind.CLASSIFICATION in kinds:
-        labels = store.target(kinds[TaskKind.CLASSIFICATION].name)[order]
-        turn = np.empty(len(order), np.int64)  # how often a row's class came before it
+    names = {task.kind: task.name for task in reversed(store.tasks)}
+    if TaskKind.CLASSIFICATION in names:
+        labels = store.target(names[TaskKind.CLASSIFICATION])[order]
+        turn = np.empty(len(order), np.int64)  # number of earlier rows of the same class
         for label in np.unique(labels):
             turn[labels == label] = np.arange((labels == label).sum())
-        chosen = order[np.lexsort((labels, turn))][:count]
-        return np.asarray(chosen, np.int64)
-    if TaskKind.REGRESSION in kinds:
-        ranked = order[np.argsort(store.target(kinds[TaskKind.REGRESSION].name)[order])]
+        order = order[np.lexsort((labels, turn))]
+    elif TaskKind.REGRESSION in names:
+        ranked = order[np.argsort(store.target(names[TaskKind.REGRESSION])[order])]
         steps = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
-        return np.asarray(ranked[steps], np.int64)
-    if TaskKind.DETECTION in kinds:
-        name = kinds[TaskKind.DETECTION].name
-        empty = np.array([len(store.boxes(name, int(row))) == 0 for row in order])
+        order = ranked[steps]
+    elif TaskKind.DETECTION in names:
+        empty = store.object_counts(names[TaskKind.DETECTION])[order] == 0
         order = order[np.argsort(empty, kind="stable")]
     return np.asarray(order[:count], np.int64)
 
 
-def _panel(axes: Axes, store: Store, row: int, colours: dict[str, str]) -> None:
-    """The patch with what is drawn on it."""
-    masks = [
-        (task, store.masks(task.name, [row])[0])
-        for task in store.tasks
-        if task.kind is TaskKind.SEGMENTATION
-    ]
-    show_patch(axes, store.images([row])[0], masks, colours)
-    for task in store.tasks:
-        if task.kind is TaskKind.DETECTION:
-            boxes = store.boxes(task.name, row)
-            draw_boxes(axes, boxes.xyxy, [colours[task.classes[int(i)]] for i in boxes.labels])
-
-
-def _caption(axes: Axes, store: Store, row: int, source: str, columns: int) -> None:
-    """Labels of the whole patch and where it comes from, below its panel."""
-    words = [label_text(store, task, row) for task in store.tasks]
-    label = ", ".join(word for word in words if word)
-    short = textwrap.shorten(label, 42, placeholder="...")
-    name = source if len(source) <= 40 else f"...{source[-37:]}"
-    axes.text(
-        *(0.5, -0.03, f"{short}\n{name}" if short else name),
-        transform=axes.transAxes,
-        ha="center",
-        va="top",
-        fontsize=5.5 if columns > 1 else 5,
-        parse_math=False,
-    )
-
-
 def label_text(store: Store, task: Task, row: int) -> str:
-    """A patch's label for a task in words; empty for dense tasks, which are drawn."""
+    """Describe a patch's label for a task; empty for dense tasks, which are drawn."""
     if task.kind in DENSE:
         return ""
     value = store.target(task.name)[row]
@@ -143,8 +107,35 @@ def label_text(store: Store, task: Task, row: int) -> str:
     return f"{task.name} {float(value):.2f}"
 
 
+def _panel(axes: Axes, store: Store, row: int, colours: dict[str, str]) -> None:
+    """Draw a patch with its masks and boxes."""
+    kinds = (TaskKind.SEGMENTATION, TaskKind.DETECTION)
+    regions, objects = ([task for task in store.tasks if task.kind is kind] for kind in kinds)
+    masks = [(task, store.masks(task.name, [row])[0]) for task in regions]
+    show_patch(axes, store.images([row])[0], masks, colours)
+    for task in objects:
+        boxes = store.boxes(task.name, row)
+        draw_boxes(axes, boxes.xyxy, [colours[task.classes[int(i)]] for i in boxes.labels])
+
+
+def _caption(axes: Axes, store: Store, row: int, columns: int) -> None:
+    """Write the labels of the whole patch and its source below its panel."""
+    labels = [label_text(store, task, row) for task in store.tasks]
+    label = textwrap.shorten(", ".join(filter(None, labels)), 42, placeholder="...")
+    source = store.source(row)
+    name = source if len(source) <= 40 else f"...{source[-37:]}"
+    axes.text(
+        *(0.5, -0.03, f"{label}\n{name}" if label else name),
+        transform=axes.transAxes,
+        ha="center",
+        va="top",
+        fontsize=5.5 if columns > 1 else 5,
+        parse_math=False,
+    )
+
+
 def _title(figure: Figure, dataset: DatasetReader, store: Store) -> None:
-    mpp = f"{store.mpp:.3g} um/px" if store.mpp else "resolution unknown"
+    mpp = f"{store.mpp:.3g} µm/px" if store.mpp else "resolution unknown"
     text = f"{dataset.title}: {len(store):,} patches of {store.side} px, {mpp}"
     if store.synthetic:
         text += " - SYNTHETIC TISSUE"

@@ -1,8 +1,9 @@
-"""What is drawn onto a patch: outlines of regions and boxes of objects, in colours that differ."""
+"""Outlines of regions and boxes of objects drawn on a patch, in distinguishable colours."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,24 +16,19 @@ from numpy.typing import NDArray
 from datamodules.core.records import Task, TaskKind
 
 DENSE = (TaskKind.SEGMENTATION, TaskKind.DETECTION)
-"""Kinds of task that are drawn onto the image; the others are written below it."""
+"""Kinds of task drawn on the image; the others are written below it."""
 
-# Colours that neither haematoxylin nor eosin has. The first four stay apart for colour-blind
-# readers too: at least 55 in CIELAB under Machado's simulations (IEEE TVCG 15(6), 2009) of the
-# three kinds of dichromacy.
+# Colours absent from haematoxylin and eosin. The first four are also distinguishable for
+# colour-blind readers: at least 55 in CIELAB under Machado's simulations (IEEE TVCG 15(6), 2009)
+# of the three kinds of dichromacy.
 _STRONG = ("#00e000", "#000000", "#1030ff", "#ffffff", "#ff1020", "#00e5ff", "#ffe600", "#ff7f00")
-_ZOOM = 2  # images are drawn from this many pixels per pixel, so that outlines stay fine
+_ZOOM = 2  # drawn pixels per image pixel, so that outlines stay thin
 
 
 def class_colours(tasks: Sequence[Task]) -> dict[str, str]:
-    """Colour of each class that is drawn; one name has one colour in all tasks."""
-    names = dict.fromkeys(
-        name
-        for task in tasks
-        if task.kind in DENSE
-        for name in task.classes
-        if name != "background"
-    )
+    """Return a colour for each drawn class; a name has the same colour in all tasks."""
+    drawn = [name for task in tasks if task.kind in DENSE for name in task.classes]
+    names = dict.fromkeys(name for name in drawn if name != "background")
     if len(names) <= len(_STRONG):
         return dict(zip(names, _STRONG, strict=False))
     wheel = colormaps["gist_rainbow"](np.linspace(0, 1, len(names)))
@@ -48,9 +44,9 @@ def show_patch(
     """Show a patch with the outlines of its masks.
 
     Args:
-        axes: where; their unit becomes the patch's pixel.
-        image: uint8 (side, side, 3); it is not changed.
-        masks: uint8 (side, side), each with the task that names its classes.
+        axes: to draw on; their unit becomes the patch's pixel.
+        image: (side, side, 3) uint8; it is not changed.
+        masks: (side, side) uint8, each with the task that names its classes.
         colours: of the classes.
     """
     side = len(image)
@@ -65,11 +61,11 @@ def show_patch(
 def paint_outlines(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], task: Task, colours: dict[str, str]
 ) -> None:
-    """Paint the inner edge of each class into an image, and a grey veil where no label is.
+    """Paint the inner edge of each class into an image, and a grey veil over unlabelled pixels.
 
-    Inner edges of two regions that touch lie side by side: neither hides the other.
+    Inner edges of two touching regions lie side by side: neither covers the other.
     """
-    # Where every pixel has a class, two edges meet everywhere and must be told apart.
+    # Without a background class, edges meet everywhere and need more width.
     width = 2 if "background" in task.classes else 4
     kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     ignored = mask == task.ignore_index
@@ -88,24 +84,16 @@ def draw_boxes(
 
     Args:
         axes: of the patch.
-        xyxy: (n, 4), in pixels of the patch.
+        xyxy: (n, 4) float32, in pixels of the patch.
         colours: one per box.
         lines: matplotlib line style of each box; solid where empty.
     """
-    thin = 0.6 if len(xyxy) > 10 else 1.2
+    width = 0.6 if len(xyxy) > 10 else 1.2
     styles = lines or ["-"] * len(xyxy)
-    for (left, top, right, bottom), colour, style in zip(xyxy, colours, styles, strict=True):
-        axes.add_patch(
-            Rectangle(
-                (float(left), float(top)),
-                float(right - left),
-                float(bottom - top),
-                fill=False,
-                edgecolor=colour,
-                linewidth=thin,
-                linestyle=style,
-            )
-        )
+    for box, colour, style in zip(xyxy.tolist(), colours, styles, strict=True):
+        left, top, right, bottom = box
+        line: dict[str, Any] = {"edgecolor": colour, "linewidth": width, "linestyle": style}
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, **line))
 
 
 def _enlarge(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

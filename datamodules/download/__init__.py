@@ -1,4 +1,4 @@
-"""Fetching, verifying and unpacking publishers' archives, resumably.
+"""Resumable download, verification and unpacking of publishers' archives.
 
-Ends when the publisher's files lie in place; reading them is not done here.
+The result is the publisher's files in place; they are read elsewhere.
 """

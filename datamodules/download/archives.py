@@ -1,4 +1,4 @@
-"""What publishers say about their files: name, size, checksum."""
+"""Facts that publishers state about their files: name, size and checksum."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -19,11 +18,16 @@ log = logging.getLogger(__name__)
 
 # Zenodo and other repositories that run InvenioRDM: <host>/records/<id>/files/<name>.
 _FILE = re.compile(r"(https?://[^/]+)/(?:api/)?records?/(\d+)/files/([^/?#]+)")
+_ALGORITHMS = ("md5", "sha1", "sha256", "sha512")
 _TIMEOUT_S = 20.0
 
 
 def file_name(url: str) -> str:
-    """Name of the file behind an address; Zenodo's `files/<name>/content` is understood."""
+    """Return the name of the file at an address, also of Zenodo's `files/<name>/content`.
+
+    >>> file_name("https://zenodo.org/api/records/1/files/NCT%20CRC.zip/content")
+    'NCT CRC.zip'
+    """
     parts = [part for part in PurePosixPath(urlsplit(url).path).parts if part != "/"]
     if parts and parts[-1] == "content":
         parts.pop()
@@ -32,36 +36,34 @@ def file_name(url: str) -> str:
 
 
 def announced_bytes(archive: Archive) -> int:
-    """Size of a file as published or as its server says; 0 where neither tells."""
+    """Return the size of a file from its card or its server; 0 where both are silent."""
     if archive.bytes:
         return archive.bytes
     headers = {"Accept-Encoding": "identity"}
     try:
-        answer = requests.head(
+        response = requests.head(
             archive.url, headers=headers, allow_redirects=True, timeout=_TIMEOUT_S
         )
     except requests.RequestException:
-        return 0  # only the estimate is lost: fetching will say what is wrong
-    length = answer.headers.get("Content-Length", "")
-    return int(length) if answer.ok and length.isdigit() else 0
+        return 0  # only the estimate is lost; the download will report the problem
+    length = response.headers.get("Content-Length", "")
+    return int(length) if response.ok and length.isdigit() else 0
 
 
 def with_checksum(archive: Archive) -> Archive:
-    """The archive with what its record says, where the card itself says nothing.
+    """Add checksum and size from the repository's record where the card has no checksum.
 
-    Only a transfer is proved by that: the record could change together with its file, so that a
-    checksum in the card is worth more. An address elsewhere, or a record that cannot be read,
-    leaves the archive as it is.
+    This only protects the transfer: record and file could change together, so a checksum in the
+    card is worth more. An archive elsewhere, or with an unreadable record, is returned unchanged.
     """
-    matched = _FILE.match(archive.url)
-    if archive.checksum or not matched:
+    match = _FILE.match(archive.url)
+    if archive.checksum or not match:
         return archive
-    host, record, name = matched[1], matched[2], unquote(matched[3])
+    host, record, name = match[1], match[2], unquote(match[3])
     try:
-        answer = requests.get(f"{host}/api/records/{record}", timeout=_TIMEOUT_S)
-        answer.raise_for_status()
-        files: list[dict[str, Any]] = answer.json()["files"]
-        entry = next(file for file in files if file["key"] == name)
+        response = requests.get(f"{host}/api/records/{record}", timeout=_TIMEOUT_S)
+        response.raise_for_status()
+        entry = next(file for file in response.json()["files"] if file["key"] == name)
         checksum, size = str(entry["checksum"]), int(entry["size"])
     except (requests.RequestException, ValueError, KeyError, TypeError, StopIteration) as error:
         log.warning("%s: its record names no checksum (%s)", archive.url, type(error).__name__)
@@ -69,34 +71,31 @@ def with_checksum(archive: Archive) -> Archive:
     return replace(archive, checksum=checksum, bytes=archive.bytes or size)
 
 
-ALGORITHMS = ("md5", "sha1", "sha256", "sha512")
-
-
 def check(path: Path, archive: Archive) -> None:
-    """Compare a file with the size and the checksum that its publisher announced.
+    """Compare a file with the announced size and checksum.
 
     Raises:
         ChecksumError: they differ.
     """
     size = path.stat().st_size
-    again = "delete it and fetch it again; if it stays so, the publisher replaced the file"
+    remedy = "delete it and fetch it again; if it stays so, the publisher replaced the file"
     if archive.bytes and size != archive.bytes:
-        raise ChecksumError(f"{path}: {size} bytes, {archive.bytes} were announced; {again}")
+        raise ChecksumError(f"{path}: {size} bytes, {archive.bytes} were announced; {remedy}")
     if not archive.checksum:
         return
     algorithm, _, expected = archive.checksum.partition(":")
-    found = checksum(path, algorithm)
-    if found != expected.lower():
-        raise ChecksumError(f"{path}: {algorithm} is {found}, expected {expected}; {again}")
+    actual = checksum(path, algorithm)
+    if actual != expected.lower():
+        raise ChecksumError(f"{path}: {algorithm} is {actual}, expected {expected}; {remedy}")
 
 
 def checksum(path: Path, algorithm: str) -> str:
-    """Checksum of a file in hexadecimal.
+    """Return the checksum of a file in hexadecimal.
 
     Raises:
         ChecksumError: unknown algorithm.
     """
-    if algorithm not in ALGORITHMS:
+    if algorithm not in _ALGORITHMS:
         raise ChecksumError(f"'{algorithm}': unknown checksum; write md5:..., sha256:...")
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()

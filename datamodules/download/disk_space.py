@@ -1,4 +1,4 @@
-"""What of datasets is still to be fetched, and the disk space that they and their stores take."""
+"""Archives of a dataset still to be downloaded, and the disk space that they and its store need."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pathlib import Path
 from datamodules.core.errors import DatasetNotFoundError
 from datamodules.core.records import DOWNLOADS, Archive, TaskKind
 from datamodules.download.archives import announced_bytes, file_name
-from datamodules.download.partial_file import Partial
+from datamodules.download.http_transfer import part_of
 from datamodules.prepare import is_prepared
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 
 
 @dataclass(frozen=True)
-class Room:
-    """What it takes to have a dataset and its store, beyond what is there already.
+class SpaceNeeded:
+    """What a dataset and its store still need, beyond the files that exist.
 
     Attributes:
         name: the dataset's name in the run.
-        files: archives still to be fetched.
-        unknown: how many of them have a size that nobody tells; they count as nothing.
-        fetch: bytes still to be fetched.
-        raw: bytes of disk that its files take below `data.root`, about; 0 where not known.
-        store: bytes that its store takes at most, estimated; 0 where it is written already.
-        by_hand: whether it is missing and must be fetched by hand.
+        files: number of archives to download.
+        unknown: how many of them have no known size; they count as 0 bytes.
+        fetch: bytes to download.
+        raw: estimated bytes of disk below `data.root`; 0 where unknown.
+        store: upper bound of the bytes of its store; 0 where it exists.
+        by_hand: whether it is missing and must be obtained by hand.
     """
 
     name: str
@@ -40,32 +40,34 @@ class Room:
     by_hand: bool
 
 
-def room_for(dataset: DatasetReader) -> Room:
-    """What a dataset still takes; servers are asked for the sizes that its card does not tell."""
-    there = lies_there(dataset)
-    missing = [] if there else list(pending(dataset))
+def space_needed(dataset: DatasetReader) -> SpaceNeeded:
+    """Estimate what a dataset still needs; servers are asked for sizes missing in its card."""
+    placed = is_placed_by_hand(dataset)
+    missing = [] if placed else list(pending(dataset))
     sizes = [announced_bytes(archive) for archive in missing]
-    home = dataset.root / DOWNLOADS
-    all_missing = not there and len(missing) == len(dataset.archives)
-    # Images hardly compress, so that content is as large as archives; the card knows better.
+    paths = [dataset.root / DOWNLOADS / file_name(archive.url) for archive in missing]
+    received = sum(
+        file.stat().st_size for path in paths for file in (path, part_of(path)) if file.exists()
+    )
+    # Images hardly compress, so content is as large as archives; the card may know better.
+    all_missing = not placed and len(missing) == len(dataset.archives)
     content = max(sum(sizes), round(dataset.disk_gb * 1e9) if all_missing else 0)
-    come = sum(_here(home / file_name(archive.url)) for archive in missing)
-    return Room(
+    return SpaceNeeded(
         name=dataset.name,
         files=len(missing),
         unknown=sizes.count(0),
-        fetch=max(0, sum(sizes) - come),
-        raw=max(0, sum(sizes) + content - come),  # side by side while an archive is unpacked
+        fetch=max(0, sum(sizes) - received),
+        raw=max(0, sum(sizes) + content - received),  # both exist while an archive is unpacked
         store=0 if is_prepared(dataset) else store_bytes(dataset),
-        by_hand=not there and not dataset.archives,
+        by_hand=not placed and not dataset.archives,
     )
 
 
 def store_bytes(dataset: DatasetReader) -> int:
-    """Size of a dataset's store for its settings, from the published number and size of images.
+    """Estimate the size of a store from the published number and size of images.
 
-    An upper estimate: mitosis readers leave out most tiles without any object. 0 where the card
-    does not tell what is needed, as for own data.
+    An upper bound: readers of mitoses omit most tiles without any object. 0 where the card lacks
+    these facts, as for own data.
     """
     tiler, (width, height) = dataset.tiler(dataset.tasks), dataset.extent
     scale = dataset.native_mpp() / tiler.mpp if dataset.native_mpp() and tiler.mpp else 1.0
@@ -76,15 +78,15 @@ def store_bytes(dataset: DatasetReader) -> int:
     return dataset.images * tiles * tiler.side**2 * (3 + masks)
 
 
-def lies_there(dataset: DatasetReader) -> bool:
-    """Whether a dataset's files were put in place by hand."""
+def is_placed_by_hand(dataset: DatasetReader) -> bool:
+    """Return whether the user put the dataset's files in place."""
     if (dataset.root / DOWNLOADS).exists():
-        return False  # a download's own marks say what is there
+        return False  # a download is described by its marks
     try:
         dataset.check_layout()
     except DatasetNotFoundError:
         return False
-    return bool(entries(dataset.root))  # some layouts demand no particular file
+    return bool(entries(dataset.root))  # some layouts require no particular file
 
 
 def entries(root: Path) -> list[Path]:
@@ -93,12 +95,12 @@ def entries(root: Path) -> list[Path]:
 
 
 def mark_of(dataset: DatasetReader, archive: Archive) -> Path:
-    """The file that says that an archive is in place, written last."""
+    """The file that marks an archive as unpacked and in place, written last."""
     return dataset.root / DOWNLOADS / f"{file_name(archive.url)}.done.json"
 
 
 def pending(dataset: DatasetReader) -> Iterator[Archive]:
-    """Archives that are not in place yet, or that the card names with another checksum."""
+    """Archives that are not in place yet, or that the card lists with another checksum."""
     for archive in dataset.archives:
         mark = mark_of(dataset, archive)
         done = json.loads(mark.read_text()) if mark.is_file() else {}
@@ -109,10 +111,9 @@ def pending(dataset: DatasetReader) -> Iterator[Archive]:
 
 
 def size_text(size: int) -> str:
-    """A number of bytes for a person."""
+    """A number of bytes in MB or GB.
+
+    >>> size_text(4_100_000), size_text(2_000_000_000)
+    ('4.1 MB', '2.0 GB')
+    """
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
-
-
-def _here(path: Path) -> int:
-    """Bytes of a file that have come so far."""
-    return path.stat().st_size if path.exists() else len(Partial(path))

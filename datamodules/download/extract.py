@@ -1,8 +1,7 @@
-"""Unpacking archives that nobody vouches for.
+"""Safe unpacking of archives from untrusted sources.
 
-Names, kinds, sizes and numbers of the members are checked before anything of them is written,
-and every member is written as an ordinary new file: no link, device, owner or mode of the
-archive has any effect.
+Every member is checked before it is written, and written as an ordinary new file: links, devices,
+owners and modes in an archive have no effect.
 """
 
 from __future__ import annotations
@@ -16,28 +15,34 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from pathlib import Path, PureWindowsPath
+from typing import IO, Self, cast
 
 from datamodules.core.errors import DownloadError
 
 _BLOCK = 1 << 20
-_LONGEST_HEADER = 1 << 22  # bytes; tarfile reads extended headers in one piece into memory
-_GZIP = b"\x1f\x8b"
-_TARS = ("", ".tar", ".gz", ".tgz")
-_JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db")  # what file managers leave behind
+_MAX_HEADER = 1 << 22  # bytes; tarfile reads an extended header into memory in one piece
+_TAR_SUFFIXES = ("", ".tar", ".gz", ".tgz")
+_JUNK = {"__MACOSX", ".DS_Store", "Thumbs.db"}  # files that file managers leave behind
+_DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile),
+    *(zlib.error, EOFError, RecursionError),
+)
+
+Member = tuple[str, int, IO[bytes] | gzip.GzipFile]
+"""Name, announced size in bytes (0 where unknown) and content of a file in an archive."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may unpack to; the free disk bounds it besides.
+    """Largest content that an archive may unpack to.
 
     Attributes:
-        bytes: of all members.
-        files: members.
-        ratio: unpacked size over the archive's. Published label arrays, mostly zeros, come near
-            100; deflate can reach 1032.
-        free: bytes up to which the ratio does not matter.
+        bytes: size of all members.
+        files: number of members.
+        ratio: unpacked size over the archive's size. Published label arrays, mostly zeros, come
+            near 100; deflate can reach 1032.
+        free: bytes up to which the ratio is not checked.
     """
 
     bytes: int = 1 << 42
@@ -46,194 +51,143 @@ class Limits:
     free: int = 1 << 30
 
 
-@dataclass(frozen=True)
-class _Member:
-    name: str
-    size: int
-    content: IO[bytes] | gzip.GzipFile
-
-
 def unpack(archive: Path, target: Path, limits: Limits | None = None) -> None:
     """Unpack a zip, tar, compressed tar or gzip file into a folder; copy any other file there.
 
     Args:
-        archive: the file. It is unpacked when name and content agree; zip files under another
-            name (.npz, .xlsx) are wanted as they are.
+        archive: the file. It is unpacked when suffix and content agree; zip files with another
+            suffix (.npz, .xlsx) are copied.
         target: an empty folder.
-        limits: against archive bombs.
+        limits: bounds against archive bombs.
 
     Raises:
-        DownloadError: damaged, of an unknown archive format, encrypted, too large, or with a
-            member that is a link or a device or would lie outside the folder.
+        DownloadError: the archive is damaged, encrypted, too large or of an unsupported format,
+            or has a member that is a link or a device or would be written outside the folder.
     """
-    guard = _Guard(archive, target, limits or Limits())
-    suffix = archive.suffix.lower()
     try:
-        if suffix in ("", ".zip") and _magic(archive, b"PK\x03\x04", b"PK\x05\x06"):
-            with zipfile.ZipFile(archive) as file:
-                guard.announce([info.file_size for info in file.infolist()])
-                guard.write(_zip_members(archive, file))
-        elif suffix in _TARS and (stream := _tar_stream(archive)) is not None:
-            with stream, tarfile.open(fileobj=_careful(stream), mode="r:") as tar:
-                guard.write(_tar_members(archive, tar))
-        elif suffix == ".gz" and not archive.stem.endswith(".tar") and _magic(archive, _GZIP):
-            with gzip.open(archive) as plain:
-                guard.write(iter([_Member(archive.stem, 0, plain)]))
-        else:
-            _refuse_archive_suffix(archive)
-            guard.announce([archive.stat().st_size])
-            shutil.copyfile(archive, target / archive.name)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DownloadError(
-            f"{archive}: damaged ({error}); delete it and fetch it again"
-        ) from error
+        with ExitStack() as stack:
+            members, announced = _open(archive, stack)
+            free = shutil.disk_usage(target).free
+            if announced > free:
+                raise _RefusedError(
+                    f"unpacks to {announced:,} bytes, {free:,} are free in {target}; make room or "
+                    "set data.root to a larger disk"
+                )
+            _write(members, target, announced, archive.stat().st_size, limits or Limits())
+    except _RefusedError as error:
+        raise DownloadError(f"{archive}: {error}") from error
+    except _DAMAGED as error:
+        message = f"{archive}: damaged ({error}); delete it and fetch it again"
+        raise DownloadError(message) from error
     except NotImplementedError as error:
-        raise DownloadError(
-            f"{archive}: uses a compression that is not supported ({error}); unpack it by hand"
-        ) from error
+        message = f"uses a compression that is not supported ({error}); unpack it by hand"
+        raise DownloadError(f"{archive}: {message}") from error
 
 
-class _Guard:
-    """Writes members below a folder and stops at whatever is unsafe."""
+def _open(archive: Path, stack: ExitStack) -> tuple[Iterator[Member], int]:
+    """Open a file by its suffix and content; return its members and their announced total size."""
+    suffix = archive.suffix.lower()
+    file = stack.enter_context(archive.open("rb"))
+    magic = file.read(4)
+    file.seek(0)
+    if suffix in ("", ".zip") and magic in (b"PK\x03\x04", b"PK\x05\x06"):
+        packed = stack.enter_context(zipfile.ZipFile(file))
+        return _zip_members(packed), sum(info.file_size for info in packed.infolist())
+    if suffix in _TAR_SUFFIXES:
+        zipped = magic.startswith(b"\x1f\x8b")
+        stream = stack.enter_context(gzip.GzipFile(fileobj=file)) if zipped else file
+        is_tar = stream.read(512)[257:262] == b"ustar"
+        stream.seek(0)
+        if is_tar:
+            tar = tarfile.TarFile(fileobj=cast(IO[bytes], stream), tarinfo=_Header)
+            return _tar_members(stack.enter_context(tar)), 0
+        if zipped and suffix == ".gz" and not archive.stem.endswith(".tar"):
+            return iter([(archive.stem, 0, stream)]), 0
+    if suffix and suffix in (".zip", *_TAR_SUFFIXES):
+        raise _RefusedError(f"is no {suffix} file by its content; delete it and fetch it again")
+    if suffix in (".7z", ".rar", ".xz", ".bz2", ".zst"):
+        raise _RefusedError(f"{suffix} files must be unpacked by hand")
+    file.seek(0)
+    size = archive.stat().st_size
+    return iter([(archive.name, size, file)]), size
 
-    def __init__(self, archive: Path, target: Path, limits: Limits) -> None:
-        self.archive = archive
-        self.target = target
-        self.limits = limits
-        self.packed = max(1, archive.stat().st_size)
-        self.written = 0
 
-    def announce(self, sizes: list[int]) -> None:
-        """Check what the archive says about itself."""
-        self._check_count(len(sizes))
-        self._check_size(sum(sizes))
-        free = shutil.disk_usage(self.target).free
-        if sum(sizes) > free:
-            raise DownloadError(
-                f"{self.archive}: unpacks to {sum(sizes):,} bytes, {free:,} are free in "
-                f"{self.target}; make room or set data.root to a larger disk"
+def _write(
+    members: Iterator[Member], target: Path, announced: int, packed: int, limits: Limits
+) -> None:
+    def check_size(size: int) -> None:
+        if size > min(limits.bytes, max(limits.free, limits.ratio * packed)):
+            raise _RefusedError(
+                f"unpacks to {size:,} bytes or more, {size / packed:.0f} times its own size; that "
+                "is an archive bomb, or must be unpacked by hand"
             )
 
-    def write(self, members: Iterator[_Member]) -> None:
-        """Write all members."""
-        for count, member in enumerate(members, 1):
-            self._check_count(count)
-            self._check_size(self.written + member.size)
-            path = self.target / safe_path(self.archive, member.name)
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("xb") as file:
-                    while block := member.content.read(_BLOCK):
-                        self.written += len(block)
-                        self._check_size(self.written)
-                        file.write(block)
-            except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-                raise DownloadError(
-                    f"{self.archive}: member '{member.name}' occurs twice, as two different things"
-                ) from error
-
-    def _check_count(self, count: int) -> None:
-        if count > self.limits.files:
-            raise DownloadError(f"{self.archive}: holds more than {self.limits.files:,} files")
-
-    def _check_size(self, size: int) -> None:
-        ratio = size / self.packed
-        if size > self.limits.bytes or (size > self.limits.free and ratio > self.limits.ratio):
-            raise DownloadError(
-                f"{self.archive}: unpacks to {size:,} bytes or more, {ratio:.0f} times its own "
-                "size; that is an archive bomb, or must be unpacked by hand"
-            )
+    check_size(announced)
+    written = 0
+    for count, (name, size, content) in enumerate(members, 1):
+        if count > limits.files:
+            raise _RefusedError(f"holds more than {limits.files:,} files")
+        check_size(written + size)
+        path = target / _safe_path(name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with content, path.open("xb") as file:
+                while block := content.read(_BLOCK):
+                    written += len(block)
+                    check_size(written)
+                    file.write(block)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise _RefusedError(f"member '{name}' occurs twice, as two different things") from error
 
 
-def safe_path(archive: Path, name: str) -> PurePosixPath:
-    """The member's path, if it lies below the folder into which it is unpacked.
-
-    Raises:
-        DownloadError: an absolute path, one that climbs out, or none at all.
-    """
-    parts = name.replace("\\", "/").split("/")
-    wanted = [part for part in parts if part not in ("", ".")]
-    absolute = name[:1] in ("/", "\\") or (bool(wanted) and wanted[0][1:2] == ":")
-    if absolute or ".." in parts or "\0" in name or not wanted:
-        raise DownloadError(f"{archive}: member '{name}' would be written outside its folder")
-    return PurePosixPath(*wanted)
+def _safe_path(name: str) -> Path:
+    """Return the relative path of a member, parsed by the stricter rules of Windows."""
+    path = PureWindowsPath(name)
+    if path.anchor or ".." in path.parts or "\0" in name or not path.parts:
+        raise _RefusedError(f"member '{name}' would be written outside its folder")
+    return Path(*path.parts)
 
 
-def _zip_members(archive: Path, file: zipfile.ZipFile) -> Iterator[_Member]:
+def _zip_members(file: zipfile.ZipFile) -> Iterator[Member]:
     for info in file.infolist():
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise DownloadError(f"{archive}: member '{info.filename}' is a link or a device")
+            raise _RefusedError(f"member '{info.filename}' is a link or a device")
         if info.flag_bits & 1:
-            raise DownloadError(f"{archive}: is encrypted; unpack it by hand with its password")
-        if info.is_dir():
-            safe_path(archive, info.filename)
-        elif not _is_junk(info.filename):
-            with file.open(info) as content:
-                yield _Member(info.filename, info.file_size, content)
+            raise _RefusedError("is encrypted; unpack it by hand with its password")
+        if not info.is_dir() and not _is_junk(info.filename):
+            yield info.filename, info.file_size, file.open(info)
 
 
-def _tar_members(archive: Path, tar: tarfile.TarFile) -> Iterator[_Member]:
-    for info in tar:
+def _tar_members(tar: tarfile.TarFile) -> Iterator[Member]:
+    # Not tarfile's own filters: they allow links and turn absolute names into relative ones.
+    while info := tar.next():
+        vars(tar)["members"].clear()  # tarfile keeps every header that it has read
+        if info.size < 0:
+            raise tarfile.ReadError(f"a member of {info.size} bytes")
         if info.isdir():
-            if info.name not in (".", "./"):
-                safe_path(archive, info.name)
             continue
         if not info.isreg() or info.issparse():
-            raise DownloadError(f"{archive}: member '{info.name}' is a link or a device")
-        if not _is_junk(info.name):
-            content = tar.extractfile(info)
-            if content is not None:
-                yield _Member(info.name, info.size, content)
-        vars(tar)["members"].clear()  # tarfile keeps every header that it has read
+            raise _RefusedError(f"member '{info.name}' is a link or a device")
+        content = tar.extractfile(info)
+        if content and not _is_junk(info.name):
+            yield info.name, info.size, content
+
+
+class _Header(tarfile.TarInfo):
+    """Header of a tar member. Extended headers, which are read into memory, must be small."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.size > _MAX_HEADER and not header.isreg()):
+            raise tarfile.ReadError(f"a header of {header.size} bytes")
+        return header
 
 
 def _is_junk(name: str) -> bool:
-    return any(part in _JUNK for part in name.replace("\\", "/").split("/"))
+    return not _JUNK.isdisjoint(PureWindowsPath(name).parts)
 
 
-def _tar_stream(archive: Path) -> IO[bytes] | None:
-    """The tar stream in a file, decompressed while it is read; None where there is none."""
-    with ExitStack() as stack:
-        if _magic(archive, _GZIP):
-            stream = cast(IO[bytes], stack.enter_context(gzip.open(archive)))
-        else:
-            stream = stack.enter_context(archive.open("rb"))
-        if stream.read(512)[257:262] != b"ustar":
-            return None
-        stream.seek(0)
-        stack.pop_all()  # the caller closes it
-        return stream
-
-
-class _Careful:
-    """A file for tarfile that refuses to read a huge header into memory."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= _LONGEST_HEADER:
-            raise tarfile.ReadError(f"a header of {size} bytes")
-        return self._file.read(size)
-
-
-def _careful(file: IO[bytes]) -> IO[bytes]:
-    """The part of a file that tarfile needs, with bounded reads."""
-    return cast(IO[bytes], _Careful(file))
-
-
-def _magic(archive: Path, *magics: bytes) -> bool:
-    with archive.open("rb") as file:
-        return file.read(max(map(len, magics))).startswith(magics)
-
-
-def _refuse_archive_suffix(archive: Path) -> None:
-    suffix = archive.suffix.lower()
-    if suffix == ".zip" or (suffix and suffix in _TARS):
-        raise DownloadError(
-            f"{archive}: is no {suffix} file by its content; delete it and fetch it again"
-        )
-    if suffix in (".7z", ".rar", ".xz", ".bz2", ".zst"):
-        raise DownloadError(f"{archive}: {suffix} files must be unpacked by hand")
+class _RefusedError(Exception):
+    """The archive is refused, for the reason in the message."""

@@ -9,9 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from datamodules.checks.findings import is_verified
 from datamodules.core.errors import DownloadError
-from datamodules.display.cards import table
-from datamodules.download.disk_space import Room, room_for, size_text
+from datamodules.display.cards import tasks_line
+from datamodules.download.disk_space import SpaceNeeded, size_text, space_needed
+from datamodules.prepare import is_prepared
 from datamodules.reader import DatasetReader
 
 WIDTH = 150  # columns of a table if the terminal reports fewer
@@ -21,15 +23,19 @@ def print_list(console: Console, datasets: Sequence[DatasetReader]) -> None:
     """Print one row per dataset."""
     headings = ("name", "tasks", "organs", "images", "µm/px", "licence")
     shown = Table(*headings, "present?", "prepared?", "verified?")
-    for row in table(datasets):
+    for dataset in datasets:
+        prepared = is_prepared(dataset)
+        mpp = dataset.native_mpp()
         shown.add_row(
-            *(row.name, row.tasks, row.organs),
-            f"{row.images:,}" if row.images else "",
-            f"{row.mpp:g}" if row.mpp else "unknown",
-            row.licence,
-            "yes" if row.present else "",
-            "" if row.patches is None else f"{row.patches:,} patches",
-            "yes" if row.verified else "",
+            dataset.name,
+            tasks_line(dataset.store.tasks if prepared else dataset.tasks),
+            ", ".join(dataset.organs),
+            f"{dataset.images:,}" if dataset.images else "",
+            f"{mpp:g}" if mpp else "unknown",
+            dataset.licence,
+            "yes" if dataset.root.is_dir() else "",
+            f"{len(dataset.store):,} patches" if prepared else "",
+            "yes" if is_verified(dataset) else "",
         )
     _print(console, shown)
 
@@ -40,7 +46,7 @@ def print_room(console: Console, datasets: Sequence[DatasetReader]) -> None:
     Raises:
         DownloadError: the downloads do not fit on the disk.
     """
-    rooms = [room_for(dataset) for dataset in datasets]
+    rooms = [space_needed(dataset) for dataset in datasets]
     shown = Table("dataset", "download", "raw files need about", "store needs up to")
     for room in rooms:
         sizes = (size_text(size) if size else "unknown" for size in (room.raw, room.store))
@@ -65,7 +71,7 @@ def print_room(console: Console, datasets: Sequence[DatasetReader]) -> None:
         console.print("warning: raw files and stores together may not fit")
 
 
-def _download(room: Room) -> str:
+def _download(room: SpaceNeeded) -> str:
     if room.by_hand:
         return "by hand"
     if not room.files:

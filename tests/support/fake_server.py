@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Served:
-    """One file and the server's manners about it.
+    """One file and how the server delivers it.
 
     drop_after: bodies stop after so many bytes, one entry per connection; then they are whole.
     extra_length: bytes that Content-Length promises too many.
@@ -42,10 +42,10 @@ class Publisher:
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
         self.thread.start()
 
-    def offer(self, name: str, body: bytes, **manners: object) -> str:
+    def offer(self, name: str, body: bytes, **behaviour: object) -> str:
         """Serve a file; its address."""
         etag = f'"{hashlib.md5(body).hexdigest()}"'
-        self.files[f"/{name}"] = Served(body, **{"etag": etag, **manners})  # type: ignore[arg-type]
+        self.files[f"/{name}"] = Served(body, **{"etag": etag, **behaviour})  # type: ignore[arg-type]
         return f"http://127.0.0.1:{self.server.server_port}/{name}"
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from datamodules.checks.findings import NAMED, Findings, Level, Report, is_verified, note_of
+from datamodules.checks.findings import MAX_LISTED, Level, Report, is_verified, stamp_of
 from datamodules.checks.verify import verify
 from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.records import SPLITS
@@ -58,7 +58,7 @@ def damage(dataset: DatasetReader, change: Callable[[h5py.File], None]) -> None:
         change(file)
 
 
-def told(report: Report, level: Level) -> str:
+def listed(report: Report, level: Level) -> str:
     return "\n".join(f"{f.where}: {f.what}" for f in report.findings if f.level is level)
 
 
@@ -66,17 +66,17 @@ def told(report: Report, level: Level) -> str:
 def test_an_untouched_dataset_is_sound(forged, name):
     dataset = dataset_in(forged, name)
     report = verify(dataset, workers=1)
-    assert report.ok, report.text()
+    assert report.ok, report.findings
     store = Store(dataset.store_path)
     assert report.patches == len(store)
     with h5py.File(store.path) as file:
         assert report.records == len(file["sources"])
-    assert "synthetic" in told(report, Level.INFO)
+    assert "synthetic" in listed(report, Level.INFO)
 
 
-def test_a_store_counts_as_verified_until_it_is_written_anew_or_changed(copy):
+def test_a_store_counts_as_verified_until_it_is_rewritten_or_changed(copy):
     dataset = copy("breastpathq")
-    note_of(dataset.store_path).unlink(missing_ok=True)  # another test may have left one
+    stamp_of(dataset.store_path).unlink(missing_ok=True)  # another test may have left one
     assert not is_verified(dataset)
     verify(dataset, workers=1)
     assert is_verified(dataset)
@@ -89,14 +89,14 @@ def test_a_store_counts_as_verified_until_it_is_written_anew_or_changed(copy):
     assert not is_verified(dataset)
     assert not verify(dataset, workers=1).ok
     assert not is_verified(dataset)
-    assert not note_of(dataset.store_path).exists()
+    assert not stamp_of(dataset.store_path).exists()
 
 
-def test_a_published_overlap_of_patients_is_a_warning_with_the_cards_reason(forged):
+def test_a_published_overlap_of_patients_is_a_warning_with_its_reason(forged):
     dataset = dataset_in(forged, "glas")
     report = verify(dataset, workers=1)
     assert report.ok
-    warning = told(report, Level.WARNING)
+    warning = listed(report, Level.WARNING)
     assert "groups (patient) lie in train and in test: patient" in warning
     assert dataset.split_overlap in warning
 
@@ -106,7 +106,7 @@ def test_an_overlap_that_the_card_does_not_explain_is_an_error(copy, monkeypatch
     monkeypatch.setattr(type(dataset), "split_overlap", "")
     report = verify(dataset, workers=1)
     assert not report.ok
-    assert "the split leaks" in told(report, Level.ERROR)
+    assert "the split leaks" in listed(report, Level.ERROR)
 
 
 def test_one_changed_pixel_is_found(copy):
@@ -117,7 +117,7 @@ def test_one_changed_pixel_is_found(copy):
         file["images"][3, 5, 7] = pixel ^ 1
 
     damage(dataset, change)
-    assert "digest differs" in told(verify(dataset, workers=1), Level.ERROR)
+    assert "digest differs" in listed(verify(dataset, workers=1), Level.ERROR)
 
 
 @pytest.mark.parametrize("name", ["targets/nuclei", "boxes/nuclei_detection/xyxy", "split"])
@@ -130,13 +130,13 @@ def test_one_changed_target_or_split_is_found(copy, name):
         file[name][first] = 1 - min(1, file[name][first])
 
     damage(dataset, change)
-    assert "digest differs" in told(verify(dataset, workers=1), Level.ERROR)
+    assert "digest differs" in listed(verify(dataset, workers=1), Level.ERROR)
 
 
 def test_a_target_out_of_range_names_its_source_and_row(copy):
     dataset = copy("breastpathq")
     damage(dataset, lambda file: file["targets/cellularity"].__setitem__(4, 1.5))
-    errors = told(verify(dataset, workers=1), Level.ERROR)
+    errors = listed(verify(dataset, workers=1), Level.ERROR)
     assert "(row 4)" in errors
     assert ".tif" in errors
     assert "value 1.5, expected 0" in errors
@@ -145,7 +145,7 @@ def test_a_target_out_of_range_names_its_source_and_row(copy):
 def test_a_mask_class_that_does_not_exist_names_its_source_and_row(copy):
     dataset = copy("pannuke")
     damage(dataset, lambda file: file["targets/nuclei"].__setitem__((2, 0, 0), 77))
-    errors = told(verify(dataset, workers=1), Level.ERROR)
+    errors = listed(verify(dataset, workers=1), Level.ERROR)
     assert "(row 2)" in errors
     assert "class index 77" in errors
 
@@ -153,7 +153,7 @@ def test_a_mask_class_that_does_not_exist_names_its_source_and_row(copy):
 @pytest.mark.parametrize(
     ("name", "value"), [("split", 9), ("group", 10_000), ("group", -1), ("source", 10_000)]
 )
-def test_tables_that_contradict_each_other_are_an_error_and_no_crash(copy, name, value):
+def test_inconsistent_tables_are_an_error_not_a_crash(copy, name, value):
     dataset = copy("class_folders")
 
     def change(file: h5py.File) -> None:
@@ -163,24 +163,24 @@ def test_tables_that_contradict_each_other_are_an_error_and_no_crash(copy, name,
         file[name] = values
 
     damage(dataset, change)
-    assert "contradict each other" in told(verify(dataset, workers=1), Level.ERROR)
+    assert "contradict each other" in listed(verify(dataset, workers=1), Level.ERROR)
 
 
-def test_box_offsets_that_run_backwards_are_an_error_and_no_crash(copy):
+def test_decreasing_box_offsets_are_an_error_not_a_crash(copy):
     dataset = copy("pannuke")
     damage(dataset, lambda file: file["boxes/nuclei_detection/offsets"].__setitem__(1, 10_000))
-    assert "contradict each other" in told(verify(dataset, workers=1), Level.ERROR)
+    assert "contradict each other" in listed(verify(dataset, workers=1), Level.ERROR)
 
 
-def test_a_cut_store_is_an_error_and_no_crash(copy):
+def test_a_truncated_store_is_an_error_not_a_crash(copy):
     dataset = copy("pannuke")
     os.truncate(dataset.store_path, dataset.store_path.stat().st_size // 2)
-    errors = told(verify(dataset, workers=1), Level.ERROR)
+    errors = listed(verify(dataset, workers=1), Level.ERROR)
     assert dataset.store_path.name in errors
     assert "datasets prepare" in errors
 
 
-def test_empty_images_are_named(copy):
+def test_empty_images_are_listed(copy):
     dataset = copy("class_folders")
     picture = next(p for p in sorted(dataset.root.rglob("*.*")) if p.suffix in (".png", ".jpg"))
     with PIL.Image.open(picture) as image:
@@ -189,12 +189,12 @@ def test_empty_images_are_named(copy):
     prepare(dataset, workers=1)
     report = verify(dataset, workers=1)
     assert report.ok
-    warnings = told(report, Level.WARNING)
+    warnings = listed(report, Level.WARNING)
     assert picture.name in warnings
     assert "empty image: all of it is RGB [240, 238, 241]" in warnings
 
 
-def test_every_broken_raw_image_is_named_not_only_the_first(copy):
+def test_all_broken_raw_images_are_listed(copy):
     dataset = copy("class_folders")
     pictures = [p for p in sorted(dataset.root.rglob("*.*")) if p.suffix in (".png", ".jpg")]
     for picture in pictures[1:3]:
@@ -202,7 +202,7 @@ def test_every_broken_raw_image_is_named_not_only_the_first(copy):
     report = verify(dataset, workers=1)
     assert not report.ok
     for picture in pictures[1:3]:
-        assert picture.name in told(report, Level.ERROR)
+        assert picture.name in listed(report, Level.ERROR)
     assert report.records == 12
 
 
@@ -212,35 +212,35 @@ def test_raw_files_that_changed_after_the_store_was_written_are_a_warning(copy):
     os.utime(picture, (1, 1))
     report = verify(dataset, workers=1)
     assert report.ok
-    assert "changed since it was written" in told(report, Level.WARNING)
+    assert "changed since it was written" in listed(report, Level.WARNING)
 
 
-def test_a_missing_layout_is_an_error_that_says_what_was_looked_for(copy):
+def test_a_missing_file_of_the_layout_is_an_error_that_names_it(copy):
     dataset = copy("glas")
     next(dataset.root.rglob("Grade.csv")).unlink()
-    assert "Grade.csv" in told(verify(dataset, workers=1), Level.ERROR)
+    assert "Grade.csv" in listed(verify(dataset, workers=1), Level.ERROR)
 
 
-def test_a_store_is_verified_without_its_raw_files(copy):
+def test_a_store_can_be_verified_without_raw_files(copy):
     dataset = copy("pannuke")
     shutil.rmtree(dataset.root)
     report = verify(dataset, workers=1)
-    assert report.ok, report.text()
+    assert report.ok, report.findings
     assert report.records == 0
     assert report.patches == len(Store(dataset.store_path))
-    assert f"no folder {dataset.root}" in told(report, Level.INFO)
+    assert f"no folder {dataset.root}" in listed(report, Level.INFO)
 
 
-def test_raw_files_are_verified_before_they_are_prepared(copy):
+def test_raw_files_can_be_verified_before_preparation(copy):
     dataset = copy("pannuke")
     dataset.store_path.unlink()
     report = verify(dataset, workers=1)
     assert report.ok
     assert report.records == 12
-    assert "not prepared yet" in told(report, Level.INFO)
+    assert "not prepared yet" in listed(report, Level.INFO)
 
 
-def test_several_processes_find_what_one_finds(tmp_path, monkeypatch):
+def test_several_processes_report_the_same_as_one(tmp_path, monkeypatch):
     monkeypatch.setattr("datamodules.store.parallel.ALONE_S", 0.0)  # they start at once
     dataset = dataset_in(tmp_path, "class_folders", images=20)
     pictures = [p for p in sorted(dataset.root.rglob("*.*")) if p.suffix in (".png", ".jpg")]
@@ -248,19 +248,19 @@ def test_several_processes_find_what_one_finds(tmp_path, monkeypatch):
     assert verify(dataset, workers=2).findings == verify(dataset, workers=1).findings
 
 
-def test_many_offenders_of_one_kind_are_counted_and_the_first_are_named():
-    found = Findings()
-    found.add(Level.INFO, "fact", "store", "a fact")
-    for row in range(NAMED + 7):
-        found.add(Level.ERROR, "out of range", f"row {row}", "value 2")
-    findings = found.all()
-    assert found.errors() == NAMED + 7
-    assert len(findings) == NAMED + 2
-    assert (findings[NAMED].where, findings[NAMED].what) == ("7 more", "out of range")
+def test_many_findings_of_one_kind_are_counted_and_the_first_listed():
+    report = Report("data")
+    report.add(Level.INFO, "fact", "store", "a fact")
+    for row in range(MAX_LISTED + 7):
+        report.add(Level.ERROR, "out of range", f"row {row}", "value 2")
+    findings = report.findings
+    assert f"{MAX_LISTED + 7} errors" in report.summary
+    assert len(findings) == MAX_LISTED + 2
+    assert (findings[MAX_LISTED].where, findings[MAX_LISTED].what) == ("7 more", "out of range")
     assert findings[-1].level is Level.INFO
 
 
-def test_the_balance_counts_patches_objects_and_pixels(forged):
+def test_the_class_balance_counts_patches_objects_and_pixels(forged):
     store = Store(dataset_in(forged, "pannuke").store_path)
     balance = class_balance(store)
     rows = np.arange(len(store))
@@ -287,6 +287,6 @@ def test_real_data_are_sound(real_samples, tmp_path, name):
     dataset = build(name, DatasetConfig(), data)
     prepare(dataset, workers=1)
     report = verify(dataset, workers=1)
-    assert report.ok, report.text()
+    assert report.ok, report.findings
     assert report.records > 0
     assert set(np.unique(Store(dataset.store_path).split)) <= set(range(len(SPLITS)))

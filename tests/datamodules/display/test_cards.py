@@ -1,35 +1,35 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from datamodules.checks.leakage import check_overlap, licence_line, overlap
 from datamodules.config import DataConfig, DatasetConfig
-from datamodules.core.errors import LeakageError
-from datamodules.display.cards import README, card, readme, table, write_readme
+from datamodules.display.cards import README, card, readme, write_readme
 from datamodules.prepare import prepare
-from datamodules.reader import DatasetReader
 from datamodules.registry import CONVENTIONS, READERS, build, public_names, reader
 from datamodules.synthetic.forge import forge
+from lightning_app.commands.dataset_tables import print_list
 
-# Packages may add readers of their own; this repository's are what its README describes.
+# Other packages may add readers; the README only describes those of this repository.
 PUBLIC = [name for name in READERS if name not in CONVENTIONS]
 
 
-def test_the_readme_says_what_the_readers_say():
+def test_the_readme_is_up_to_date():
     assert README.read_text(encoding="utf-8") == readme(), (
         "datamodules/README.md is outdated: run `python -m lightning_app datasets readme`"
     )
 
 
-def test_the_readme_is_written_where_it_is_told(tmp_path):
+def test_the_readme_can_be_written_to_any_path(tmp_path):
     assert write_readme(tmp_path / "README.md").read_text(encoding="utf-8") == readme()
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_the_readme_has_a_section_and_public_data_a_line(name):
+def test_the_readme_has_a_section_for_each_reader_and_a_row_for_public_ones(name):
     text = readme()
     assert text.count(f"\n## {name}\n") == 1
     assert text.count(f"| [{name}](#{name}) |") == (name in PUBLIC)
@@ -65,91 +65,25 @@ def test_a_card_names_the_options_of_its_reader():
     assert "Options:" not in card(reader("idc"))
 
 
-def test_the_table_says_what_is_there_and_what_is_prepared(tmp_path):
+def test_the_list_shows_what_exists_and_what_is_prepared(tmp_path):
     data = DataConfig(root=str(tmp_path / "data"), stores=str(tmp_path / "stores"))
     names = ("breastpathq", "pannuke", "glas")
     datasets = [build(name, DatasetConfig(), data) for name in names]
     forge(datasets[0], 0, 6)
     prepared = prepare(datasets[0], workers=1)
     forge(datasets[1], 0, 6)
-    first, second, third = table(datasets)
-    assert (first.name, first.images, first.present) == ("breastpathq", 2_579, True)
-    assert (first.patches, first.verified) == (prepared.count, False)
-    assert (first.tasks, first.organs, first.mpp) == ("cellularity: regression", "breast", 0.5)
-    assert (second.present, second.patches, second.verified) == (True, None, False)
-    assert second.tasks.startswith("nuclei: segmentation (6), ")
-    assert (third.present, third.patches, third.verified) == (False, None, False)
+    output = io.StringIO()
+    print_list(Console(file=output, width=300), datasets)
+    lines = [line for line in output.getvalue().splitlines() if "\u2502" in line]
+    first, second, third = ([cell.strip() for cell in row.split("\u2502")[1:-1]] for row in lines)
+    assert first[:5] == ["breastpathq", "cellularity: regression", "breast", "2,579", "0.5"]
+    assert first[6:] == ["yes", f"{prepared.count} patches", ""]
+    assert second[1].startswith("nuclei: segmentation (6), ")
+    assert second[6:] == ["yes", "", ""]
+    assert third[6:] == ["", "", ""]
 
 
-class First(DatasetReader):
-    folder = "first"
-    commercial = True
-    sources = ("TCGA", "Own scanner")
-
-
-class Second(DatasetReader):
-    folder = "second"
-    commercial = False
-    sources = ("tcga",)
-
-
-class Third(DatasetReader):
-    folder = "third"
-    sources = ("Elsewhere",)
-
-
-def test_a_shared_source_is_found_whatever_its_case():
-    assert overlap([First, Third], [Second]) == [
-        "Second (unseen) and First (training) share the source tcga"
-    ]
-    assert overlap([Third], [First, Second]) == []
-
-
-def test_the_same_dataset_on_both_sides_is_found():
-    assert overlap([Third], [Third]) == [
-        "Third (unseen) and Third (training) share everything: they are the same dataset"
-    ]
-
-
-def test_the_same_folder_on_both_sides_is_found_for_own_data(tmp_path):
-    data = DataConfig(root=str(tmp_path))
-    own = DatasetConfig(reader="class_folders", folder="mine")
-    one, other = (build(name, own, data) for name in ("a", "b"))
-    (sentence,) = overlap([one], [other])
-    assert sentence == f"b (unseen) and a (training) share the folder {tmp_path / 'mine'}"
-    elsewhere = build("c", DatasetConfig(reader="class_folders", folder="yours"), data)
-    assert overlap([one], [elsewhere]) == []
-
-
-def test_shared_sources_are_refused_and_the_message_says_how_to_allow_them(caplog):
-    with pytest.raises(LeakageError, match=r"Second .* First .*source tcga.*allow_overlap=true"):
-        check_overlap([First], [Second], allow=False)
-    check_overlap([First], [Third], allow=False)
-    assert not caplog.records
-    check_overlap([First], [Second], allow=True)
-    assert "not unseen: Second" in caplog.text
-
-
-def test_the_recommended_choice_shares_no_source():
-    train, unseen = PUBLIC[:10], ("bach", "idc", "breastpathq")
-    assert overlap([reader(n) for n in train], [reader(n) for n in unseen]) == []
-
-
-def test_known_relatives_among_public_data_share_a_source():
-    for one, other in (("pannuke", "monuseg"), ("conic", "glas"), ("nct_crc", "kather2016")):
-        assert overlap([reader(one)], [reader(other)]), (one, other)
-
-
-def test_the_licence_line_names_what_forbids_commercial_use_and_what_is_unclear():
-    assert licence_line([First]) == "all training data allow commercial use"
-    assert licence_line([First, Second]) == "weights trained on non-commercial data: Second"
-    assert licence_line([First, Third]) == "terms unclear, ask the publishers: Third"
-    assert licence_line([Second, Third]) == (
-        "weights trained on non-commercial data: Second; terms unclear, ask the publishers: Third"
-    )
-
-
-def test_public_readers_are_those_that_are_no_convention():
+def test_public_readers_are_all_but_the_conventions():
     assert [name for name in public_names() if name in READERS] == PUBLIC
     assert all(importlib.util.find_spec(READERS[name].split(":")[0]) for name in READERS)
     assert Path(README).name == "README.md"

@@ -67,7 +67,7 @@ def test_an_unprepared_dataset_has_no_contact_sheet(tmp_path):
         contact_sheet(build("glas", DatasetConfig(), data), tmp_path / "x.png")
 
 
-def test_classes_take_turns(datasets):
+def test_classes_are_shown_in_turn(datasets):
     store = datasets["pannuke"].store
     labels = store.target("tissue")
     present = len(np.unique(labels))
@@ -77,7 +77,7 @@ def test_classes_take_turns(datasets):
     assert len(choose_rows(store, 10_000)) == len(store)
 
 
-def test_values_run_from_low_to_high(datasets):
+def test_values_are_shown_from_low_to_high(datasets):
     store = datasets["breastpathq"].store
     values = store.target("cellularity")[choose_rows(store, 6)]
     assert (np.diff(values) >= 0).all()
@@ -87,14 +87,14 @@ def test_values_run_from_low_to_high(datasets):
     )
 
 
-def test_patches_with_objects_go_first(datasets):
+def test_patches_with_objects_are_shown_first(datasets):
     store = datasets["midogpp"].store
     counts = [len(store.boxes("mitosis", row)) > 0 for row in choose_rows(store, len(store))]
     assert counts == sorted(counts, reverse=True)
     assert counts[0]
 
 
-def test_a_class_has_one_colour_in_all_tasks_and_two_classes_have_two():
+def test_each_class_has_its_own_colour_in_all_tasks():
     names = ("background", *(f"class {i}" for i in range(20)))
     tasks = (
         Task("regions", TaskKind.SEGMENTATION, names),
@@ -129,7 +129,7 @@ def test_labels_are_words(datasets):
     assert label_text(other, other.tasks[0], 0) == f"cellularity {value:.2f}"
 
 
-def test_the_balance_is_one_line_a_task(datasets):
+def test_the_class_balance_is_one_line_per_task(datasets):
     lines = balance_lines(datasets["midogpp"].store)
     store = datasets["midogpp"].store
     objects = sum(len(store.boxes("mitosis", row)) for row in range(len(store)))

@@ -25,9 +25,9 @@ from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.errors import ChecksumError, DatasetNotFoundError, DownloadError
 from datamodules.core.records import DOWNLOADS, Archive, Boxes, Task, TaskKind
 from datamodules.download.archives import file_name, with_checksum
-from datamodules.download.dataset import COMPLETE, download
-from datamodules.download.disk_space import room_for, store_bytes
-from datamodules.download.http_transfer import Patience
+from datamodules.download.dataset import download
+from datamodules.download.disk_space import space_needed, store_bytes
+from datamodules.download.http_transfer import RetryPolicy
 from datamodules.prepare import fingerprint
 from datamodules.reader import DatasetReader
 from datamodules.registry import build
@@ -36,7 +36,7 @@ from datamodules.store.tiling import View
 from lightning_app.commands.dataset_tables import print_room
 from tests.support.fake_server import Publisher
 
-QUICK = Patience(attempts=3, wait=0.01, timeout=5)
+QUICK = RetryPolicy(attempts=3, wait=0.01, timeout=5)
 
 
 @pytest.fixture
@@ -91,44 +91,47 @@ def announced(url: str, body: bytes) -> Archive:
     return Archive(url, md5(body), len(body))
 
 
-def test_archives_are_fetched_checked_unpacked_and_marked_complete_last(publisher, tmp_path):
+def test_archives_are_downloaded_verified_unpacked_and_marked(publisher, tmp_path):
     second = gzip.compress(b"plain content")
     dataset = dataset_of(
         tmp_path,
         announced(publisher.offer("images.zip", PACKED), PACKED),
         announced(publisher.offer("labels.csv.gz", second), second),
     )
-    entries = download(dataset, patience=QUICK)
+    entries = download(dataset, policy=QUICK)
     assert [path.name for path in entries] == ["README.md", "labels.csv", "slides"]
     assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
     assert (dataset.root / "labels.csv").read_bytes() == b"plain content"
-    marks = json.loads((dataset.root / DOWNLOADS / COMPLETE).read_text())
-    assert [mark["sha256"] for mark in marks] == [
+    downloads = dataset.root / DOWNLOADS
+    marks = [downloads / f"{name}.done.json" for name in ("images.zip", "labels.csv.gz")]
+    assert [json.loads(mark.read_text())["sha256"] for mark in marks] == [
         hashlib.sha256(body).hexdigest() for body in (PACKED, second)
     ]
-    left = {path.suffix for path in (dataset.root / DOWNLOADS).iterdir() if path.name != "lock"}
-    assert left == {".json"}  # neither archives nor staging folders stay
+    assert set(downloads.iterdir()) == {
+        downloads / "lock",
+        *marks,
+    }  # neither archives nor staging folders stay
 
 
-def test_a_second_call_fetches_nothing(publisher, tmp_path):
+def test_a_second_call_downloads_nothing(publisher, tmp_path):
     dataset = dataset_of(tmp_path, announced(publisher.offer("images.zip", PACKED), PACKED))
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     before = fingerprint(dataset.root)
-    assert [path.name for path in download(dataset, patience=QUICK)] == ["README.md", "slides"]
+    assert [path.name for path in download(dataset, policy=QUICK)] == ["README.md", "slides"]
     assert len(publisher.asked) == 1
     assert fingerprint(dataset.root) == before
 
 
-def test_only_what_was_removed_is_fetched_again(publisher, tmp_path):
+def test_only_removed_files_are_downloaded_again(publisher, tmp_path):
     other = zipped(**{"labels/a.txt": b"1"})
     dataset = dataset_of(
         tmp_path,
         announced(publisher.offer("images.zip", PACKED), PACKED),
         announced(publisher.offer("labels.zip", other), other),
     )
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     shutil.rmtree(dataset.root / "labels")
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     assert [path for path, _ in publisher.asked] == ["/images.zip", "/labels.zip", "/labels.zip"]
     assert (dataset.root / "labels/a.txt").read_bytes() == b"1"
 
@@ -136,60 +139,58 @@ def test_only_what_was_removed_is_fetched_again(publisher, tmp_path):
 def test_dropped_connections_are_resumed_where_they_stopped(publisher, tmp_path):
     url = publisher.offer("images.zip", PACKED, drop_after=[1_000_000, 1_200_000])
     dataset = dataset_of(tmp_path, announced(url, PACKED))
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     starts = [int(asked.removeprefix("bytes=").rstrip("-") or 0) for _, asked in publisher.asked]
     assert len(starts) == 3
     assert 900_000 <= starts[1] <= 1_000_000
     assert 2_000_000 <= starts[2] <= 2_200_000
 
 
-def test_a_server_that_never_gets_further_is_given_up_and_the_partial_file_kept(
-    publisher, tmp_path
-):
+def test_without_progress_the_download_gives_up_and_keeps_the_partial_file(publisher, tmp_path):
     url = publisher.offer("images.zip", PACKED, drop_after=[500_000, 0, 0, 0, 0])
     dataset = dataset_of(tmp_path, announced(url, PACKED))
     with pytest.raises(
         DownloadError, match=r"gave up after 3 attempts.*run the same command again"
     ):
-        download(dataset, patience=QUICK)
+        download(dataset, policy=QUICK)
     part = dataset.root / DOWNLOADS / "images.zip.part"
     kept = part.stat().st_size
     assert 400_000 < kept <= 500_000
     publisher.files["/images.zip"].drop_after = []
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     assert publisher.asked[-1][1] == f"bytes={kept}-"
     assert (dataset.root / "slides/b.png").read_bytes() == b"b"
 
 
-def test_a_promised_length_that_never_comes_is_an_error(publisher, tmp_path):
+def test_a_body_shorter_than_its_content_length_is_an_error(publisher, tmp_path):
     url = publisher.offer("images.zip", PACKED, extra_length=10)
     with pytest.raises(DownloadError, match="gave up"):
-        download(dataset_of(tmp_path, Archive(url)), patience=QUICK)
+        download(dataset_of(tmp_path, Archive(url)), policy=QUICK)
     with pytest.raises(ChecksumError, match=f"offers {len(PACKED) + 10} bytes"):
-        download(dataset_of(tmp_path / "told", announced(url, PACKED)), patience=QUICK)
+        download(dataset_of(tmp_path / "announced", announced(url, PACKED)), policy=QUICK)
 
 
 @pytest.mark.parametrize("etag", ["same", ""], ids=["with If-Range", "without ETag"])
-def test_a_file_that_changed_on_the_server_is_fetched_from_the_start(publisher, tmp_path, etag):
+def test_a_file_that_changed_on_the_server_is_downloaded_from_the_start(publisher, tmp_path, etag):
     old = zipped(**{"slides/a.png": noise(2_000_000)[::-1]})
     tag = {"etag": ""} if not etag else {}
     url = publisher.offer("images.zip", old, drop_after=[1_500_000, 0, 0, 0], **tag)
     dataset = dataset_of(tmp_path, Archive(url, md5(PACKED)))
     with pytest.raises(DownloadError, match="gave up"):
-        download(dataset, patience=QUICK)
+        download(dataset, policy=QUICK)
     publisher.offer("images.zip", PACKED, **tag)
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
 
 
-def test_pieces_of_two_versions_never_pass_for_the_file(publisher, tmp_path):
+def test_joined_parts_of_two_versions_are_rejected(publisher, tmp_path):
     twin = bytes(reversed(PACKED))  # same length and no ETag: only the checksum can tell
     url = publisher.offer("images.zip", twin, drop_after=[1_500_000, 0, 0, 0], etag="")
     dataset = dataset_of(tmp_path, announced(url, PACKED))
     with pytest.raises(DownloadError, match="gave up"):
-        download(dataset, patience=QUICK)
+        download(dataset, policy=QUICK)
     publisher.offer("images.zip", PACKED, etag="")
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     assert [bool(asked) for _, asked in publisher.asked[-2:]] == [True, False]
     assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
 
@@ -197,83 +198,83 @@ def test_pieces_of_two_versions_never_pass_for_the_file(publisher, tmp_path):
 def test_a_server_that_ignores_ranges_is_read_from_the_start(publisher, tmp_path):
     url = publisher.offer("images.zip", PACKED, drop_after=[2_000_000], ranges=False)
     dataset = dataset_of(tmp_path, announced(url, PACKED))
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
 
 
 def test_a_range_that_starts_elsewhere_is_not_appended(publisher, tmp_path):
     url = publisher.offer("images.zip", PACKED, drop_after=[2_000_000], shift=7)
     dataset = dataset_of(tmp_path, Archive(url))
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
 
 
-def test_a_busy_server_is_asked_again_and_a_refusal_is_not(publisher, tmp_path):
+def test_a_busy_server_is_retried_and_a_refusal_is_not(publisher, tmp_path):
     url = publisher.offer("images.zip", PACKED, failures=[503, 429])
-    download(dataset_of(tmp_path / "busy", announced(url, PACKED)), patience=QUICK)
+    download(dataset_of(tmp_path / "busy", announced(url, PACKED)), policy=QUICK)
     assert len(publisher.asked) == 3
     refused = publisher.offer("gone.zip", PACKED, failures=[403] * 9)
     with pytest.raises(DownloadError, match="403"):
-        download(dataset_of(tmp_path / "gone", Archive(refused)), patience=QUICK)
+        download(dataset_of(tmp_path / "gone", Archive(refused)), policy=QUICK)
     assert len(publisher.asked) == 4
 
 
 @pytest.mark.parametrize(
-    "manners", [{"kind": "text/html; charset=utf-8"}, {}], ids=["content type", "content"]
+    "behaviour", [{"kind": "text/html; charset=utf-8"}, {}], ids=["content type", "content"]
 )
-def test_a_web_page_in_the_place_of_an_archive_is_refused(publisher, tmp_path, manners):
-    url = publisher.offer("images.zip", b"\n <!DOCTYPE html><html>log in</html>", **manners)
+def test_a_web_page_instead_of_an_archive_is_refused(publisher, tmp_path, behaviour):
+    url = publisher.offer("images.zip", b"\n <!DOCTYPE html><html>log in</html>", **behaviour)
     dataset = dataset_of(tmp_path, Archive(url))
     with pytest.raises(DownloadError, match="web page"):
-        download(dataset, patience=QUICK)
+        download(dataset, policy=QUICK)
     assert not (dataset.root / DOWNLOADS / "images.zip").exists()
 
 
-def test_another_content_than_the_published_one_is_refused_and_removed(publisher, tmp_path):
+def test_a_file_with_a_wrong_checksum_is_refused_and_removed(publisher, tmp_path):
     url = publisher.offer("images.zip", PACKED)
     wrong = Archive(url, md5(b"something else"), len(PACKED))
     dataset = dataset_of(tmp_path, wrong)
     with pytest.raises(ChecksumError, match=r"md5 is .*expected"):
-        download(dataset, patience=QUICK)
+        download(dataset, policy=QUICK)
     assert not list((dataset.root / DOWNLOADS).glob("images.zip*"))
     assert not (dataset.root / "slides").exists()
 
 
-def test_too_small_a_disk_is_said_before_anything_is_fetched(publisher, tmp_path, caplog):
+def test_too_small_a_disk_is_reported_before_any_download(publisher, tmp_path, caplog):
     url = publisher.offer("images.zip", PACKED)
     huge = Archive(url, bytes=10**18)
     with (
         caplog.at_level(logging.INFO),
         pytest.raises(DownloadError, match=r"needs about 2000000000\.0 GB.*set data\.root"),
     ):
-        download(dataset_of(tmp_path, huge), patience=QUICK)
+        download(dataset_of(tmp_path, huge), policy=QUICK)
     assert not publisher.asked
-    assert "1 files to fetch, 1000000000.0 GB" in caplog.text
+    assert "1 files to download, 1000000000.0 GB" in caplog.text
 
 
-def test_the_disk_space_of_all_is_told_before_any_is_fetched(publisher, tmp_path):
+def test_the_disk_space_of_all_datasets_is_printed_before_any_download(publisher, tmp_path):
     images = {"images": 1_000, "extent": (64, 64), "patch_size": 32, "view": View.WHOLE}
     task = (Task("area", TaskKind.SEGMENTATION, ("a", "b")),)
     url = publisher.offer("images.zip", PACKED)
     fetched = dataset_of(tmp_path / "data", Archive(url), tasks=task, **images)
     by_hand = dataset_of(tmp_path / "data", folder="other", obtain="fill in a form", disk_gb=2)
-    told = io.StringIO()
-    print_room(Console(file=told, soft_wrap=True), [fetched, by_hand])
-    mine, other = (line for line in told.getvalue().splitlines() if "\u2502" in line)
-    assert [cell.strip() for cell in mine.split("\u2502")[2:5]] == ["3.0 MB", "6.0 MB", "4.1 MB"]
-    assert [cell.strip() for cell in other.split("\u2502")[2:4]] == ["by hand", "2.0 GB"]
-    assert f"about 2.0 GB of raw files in {tmp_path}" in told.getvalue()
+    output = io.StringIO()
+    print_room(Console(file=output, soft_wrap=True), [fetched, by_hand])
+    first, second = (line for line in output.getvalue().splitlines() if "\u2502" in line)
+    assert [cell.strip() for cell in first.split("\u2502")[2:5]] == ["3.0 MB", "6.0 MB", "4.1 MB"]
+    assert [cell.strip() for cell in second.split("\u2502")[2:4]] == ["by hand", "2.0 GB"]
+    assert f"about 2.0 GB of raw files in {tmp_path}" in output.getvalue()
     assert not publisher.asked
 
-    download(fetched, patience=QUICK)
-    assert room_for(fetched).raw == room_for(fetched).files == 0
+    download(fetched, policy=QUICK)
+    assert space_needed(fetched).raw == space_needed(fetched).files == 0
     huge = dataset_of(tmp_path / "data", Archive(url, bytes=10**18), folder="huge")
     with pytest.raises(DownloadError, match="name fewer datasets"):
-        print_room(Console(file=told), [fetched, huge])
+        print_room(Console(file=output), [fetched, huge])
 
 
 @pytest.mark.parametrize("name", ["glas", "monuseg", "tnbc", "nct_crc", "bach"])
-def test_the_estimate_of_a_store_is_what_images_of_the_usual_size_take(name, tmp_path):
+def test_the_estimated_store_size_equals_that_of_images_of_the_usual_size(name, tmp_path):
     dataset = build(name, DatasetConfig(), DataConfig(root=str(tmp_path), stores=str(tmp_path)))
     width, height = dataset.extent
     targets = {
@@ -297,11 +298,11 @@ def test_the_content_of_a_gz_archive_is_checked_where_its_checksum_is_published(
     facts = {"layout": ("labels.h5",)}
     wrong = dataset_of(tmp_path, Archive(url, content=md5(b"others")), **facts)
     with pytest.raises(ChecksumError, match=r"labels\.h5.*md5 is"):
-        download(wrong, patience=QUICK)
+        download(wrong, policy=QUICK)
     assert not (wrong.root / "labels.h5").exists()
     assert not (wrong.root / DOWNLOADS / "labels.h5.gz").exists()
     right = dataset_of(tmp_path, Archive(url, content=md5(plain)), **facts)
-    download(right, patience=QUICK)
+    download(right, policy=QUICK)
     assert (right.root / "labels.h5").read_bytes() == plain
 
 
@@ -315,19 +316,19 @@ def test_data_behind_a_form_are_explained_step_by_step(tmp_path):
     assert not dataset.root.exists()
 
 
-def test_data_that_lie_there_already_are_not_fetched(publisher, tmp_path):
+def test_existing_data_are_not_downloaded(publisher, tmp_path):
     dataset = dataset_of(tmp_path, Archive(publisher.offer("images.zip", PACKED)))
     (dataset.root / "slides").mkdir(parents=True)
-    (dataset.root / "slides/mine.png").write_bytes(b"mine")
+    (dataset.root / "slides/local.png").write_bytes(b"local")
     assert [path.name for path in download(dataset)] == ["slides"]
     assert not publisher.asked
 
 
-def test_an_empty_folder_is_no_data_even_where_the_layout_demands_no_file(publisher, tmp_path):
+def test_an_empty_folder_does_not_count_as_data_without_a_required_layout(publisher, tmp_path):
     archive = Archive(publisher.offer("images.zip", PACKED))
     dataset = dataset_of(tmp_path, archive, layout=())
     dataset.root.mkdir()
-    assert [path.name for path in download(dataset, patience=QUICK)] == ["README.md", "slides"]
+    assert [path.name for path in download(dataset, policy=QUICK)] == ["README.md", "slides"]
 
 
 def test_real_data_never_mix_with_synthetic_ones(publisher, tmp_path):
@@ -338,22 +339,20 @@ def test_real_data_never_mix_with_synthetic_ones(publisher, tmp_path):
         download(dataset)
 
 
-def test_another_file_of_the_same_name_is_left_alone(publisher, tmp_path):
+def test_another_file_of_the_same_name_is_not_overwritten(publisher, tmp_path):
     dataset = dataset_of(tmp_path, Archive(publisher.offer("images.zip", PACKED)))
     dataset.root.mkdir()
-    (dataset.root / "README.md").write_text("mine")
+    (dataset.root / "README.md").write_text("local")
     with pytest.raises(DownloadError, match=r"README\.md: lies there already"):
-        download(dataset, patience=QUICK)
-    assert (dataset.root / "README.md").read_text() == "mine"
-    assert not (dataset.root / DOWNLOADS / COMPLETE).exists()
+        download(dataset, policy=QUICK)
+    assert (dataset.root / "README.md").read_text() == "local"
 
 
-def test_an_archive_of_another_layout_is_no_success(publisher, tmp_path):
+def test_an_archive_of_another_layout_is_an_error(publisher, tmp_path):
     other = zipped(**{"pictures/a.png": b"a"})
     dataset = dataset_of(tmp_path, announced(publisher.offer("images.zip", other), other))
     with pytest.raises(DatasetNotFoundError, match="slides"):
-        download(dataset, patience=QUICK)
-    assert not (dataset.root / DOWNLOADS / COMPLETE).exists()
+        download(dataset, policy=QUICK)
 
 
 KILLED = """
@@ -368,7 +367,7 @@ download(dataset_of(Path({root!r}), Archive({url!r})))
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
-def test_a_killed_download_goes_on_where_it_stopped(publisher, tmp_path, repository, how):
+def test_a_killed_download_is_resumed(publisher, tmp_path, repository, how):
     url = publisher.offer("images.zip", PACKED, pause=0.05)
     code = KILLED.format(repository=str(repository), root=str(tmp_path), url=url)
     child = subprocess.Popen(
@@ -384,12 +383,12 @@ def test_a_killed_download_goes_on_where_it_stopped(publisher, tmp_path, reposit
     kept = part.stat().st_size
     assert 200_000 < kept < len(PACKED)
     publisher.files["/images.zip"].pause = 0
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     assert publisher.asked[-1][1] == f"bytes={kept}-"
     assert (dataset.root / "slides/a.png").read_bytes() == noise(3_000_000)
 
 
-def test_a_file_that_is_no_archive_is_taken_as_it_is(publisher, tmp_path):
+def test_a_file_that_is_not_an_archive_is_copied(publisher, tmp_path):
     table = zipped(**{"xl/sheet.xml": b"<x/>"})
     images = zipped(**{"slides/a.png": b"a"})
     dataset = dataset_of(
@@ -397,50 +396,50 @@ def test_a_file_that_is_no_archive_is_taken_as_it_is(publisher, tmp_path):
         Archive(publisher.offer("labels.xlsx", table)),
         Archive(publisher.offer("images.zip", images)),
     )
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     assert (dataset.root / "labels.xlsx").read_bytes() == table
 
 
-def test_a_record_with_checksums_is_asked_where_the_card_names_none(publisher, tmp_path):
+def test_a_missing_checksum_is_read_from_the_repositorys_record(publisher, tmp_path):
     listed = [{"key": "images.zip", "checksum": md5(PACKED), "size": len(PACKED)}]
     publisher.offer("api/records/12", json.dumps({"files": listed}).encode())
     url = publisher.offer("records/12/files/images.zip", PACKED)
     dataset = dataset_of(tmp_path, Archive(url))
     assert with_checksum(Archive(url)) == announced(url, PACKED)
     assert with_checksum(Archive(url, "md5:0")) == Archive(url, "md5:0")
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     publisher.asked.clear()
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     assert not publisher.asked
 
 
-def test_content_that_differs_from_its_record_is_refused(publisher, tmp_path):
+def test_a_file_that_differs_from_its_record_is_refused(publisher, tmp_path):
     listed = [{"key": "images.zip", "checksum": md5(b"else"), "size": len(PACKED)}]
     publisher.offer("api/records/12", json.dumps({"files": listed}).encode())
     url = publisher.offer("records/12/files/images.zip", PACKED)
     with pytest.raises(ChecksumError, match=r"md5 is"):
-        download(dataset_of(tmp_path, Archive(url)), patience=QUICK)
+        download(dataset_of(tmp_path, Archive(url)), policy=QUICK)
 
 
 @pytest.mark.parametrize("record", [b"no json", b'{"files": []}', b'{"files": 3}', b"[]", None])
-def test_a_record_that_cannot_be_read_is_reported_and_the_file_fetched(
+def test_an_unreadable_record_is_logged_and_the_file_downloaded(
     publisher, tmp_path, record, caplog
 ):
     if record is not None:
         publisher.offer("api/records/12", record)
     dataset = dataset_of(tmp_path, Archive(publisher.offer("records/12/files/images.zip", PACKED)))
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     assert "its record names no checksum" in caplog.text
     assert f"sha256:{hashlib.sha256(PACKED).hexdigest()}" in caplog.text
 
 
-def test_a_server_that_is_not_there_is_named_with_the_cause(tmp_path, publisher):
+def test_an_unreachable_server_is_reported_with_the_cause(tmp_path, publisher):
     url = publisher.offer("images.zip", PACKED)
     publisher.close()
     with pytest.raises(
         DownloadError, match=r"gave up after 3 attempts \(no connection \(.*refused"
     ):
-        download(dataset_of(tmp_path, Archive(url)), patience=QUICK)
+        download(dataset_of(tmp_path, Archive(url)), policy=QUICK)
 
 
 @pytest.mark.parametrize(
@@ -453,7 +452,7 @@ def test_a_server_that_is_not_there_is_named_with_the_cause(tmp_path, publisher)
         ("https://a.org/..%2F..%2Fetc", "_.._etc"),
     ],
 )
-def test_a_file_is_named_by_its_address(url, name):
+def test_a_file_name_is_derived_from_its_address(url, name):
     assert file_name(url) == name
 
 
@@ -465,5 +464,5 @@ def test_a_tar_is_unpacked_from_the_server_to_its_place(publisher, tmp_path):
         tar.addfile(info, io.BytesIO(b"abc"))
     body = buffer.getvalue()
     dataset = dataset_of(tmp_path, announced(publisher.offer("v1.tar.gz", body), body))
-    download(dataset, patience=QUICK)
+    download(dataset, policy=QUICK)
     assert (dataset.root / "slides/a.png").read_bytes() == b"abc"

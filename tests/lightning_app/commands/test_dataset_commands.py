@@ -128,5 +128,5 @@ def test_make_data_prepares_what_is_there_and_reports_what_is_missing(tmp_path, 
     space = run.stdout.index("disk space: ")
     assert space < run.stdout.index("own: 2 images read, 2 patches, written")
     assert "own: sound; 2 images and 2 stored patches" in run.stdout
-    assert "glas: GlaS gland segmentation is not offered for download" in run.stderr
+    assert "glas: GlaS gland segmentation cannot be downloaded" in run.stderr
     assert "glascontest" in run.stderr
