@@ -68,20 +68,32 @@ def prepare(
         UserError: the data do not fit; nothing is left behind, an older store is kept.
     """
     path = dataset.store_path
+    ready = _ready(dataset, path)  # needs no lock: a finished store may lie in a read-only folder
+    if ready:
+        return ready
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_partial_stores(path.parent)
     with FileLock(lock_of(path)):
+        ready = _ready(dataset, path)
+        if ready:
+            return ready
         if path.exists():
-            attributes = read_attributes(path)
-            has_raw = dataset.root.is_dir()
-            if not has_raw or attributes["fingerprint"] == fingerprint(dataset.root):
-                return _prepared(path, attributes, written=False)
             log.info("%s: the data in %s changed, preparing again", dataset.name, dataset.root)
         dataset.check_layout()
         with collecting() as notes:
             _write(dataset, path, workers or os.cpu_count() or 1, progress, notes)
     dataset.__dict__.pop("store", None)
     return _prepared(path, read_attributes(path), written=True)
+
+
+def _ready(dataset: DatasetReader, path: Path) -> Prepared | None:
+    """Return the existing store unless it is missing or its input changed."""
+    if not path.exists():
+        return None
+    attributes = read_attributes(path)
+    if dataset.root.is_dir() and attributes["fingerprint"] != fingerprint(dataset.root):
+        return None
+    return _prepared(path, attributes, written=False)
 
 
 def _prepared(path: Path, attributes: Mapping[str, Any], written: bool) -> Prepared:

@@ -137,6 +137,9 @@ def _add_verbs(
     return parsers
 
 
+_DISK = "check that the path exists, can be written and that its disk has room"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb.
 
@@ -150,6 +153,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if options.verbose or not (error.strerror or error.filename):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}; {_DISK}", file=sys.stderr)
         return 2
     except StoppedError as stop:
         print(stop, file=sys.stderr)

@@ -26,7 +26,7 @@ from evaluation.study import check_probe, check_recipe
 from lightning_app.callbacks.checkpoints import Checkpoints
 from lightning_app.callbacks.epoch_probes import ProbeEpochs
 from lightning_app.callbacks.final_scores import FinalScores
-from lightning_app.callbacks.finish import AveragedWeights, ExportEncoder, ProbeAtEnd
+from lightning_app.callbacks.finish import AveragedWeights, ExportEncoder, ModelCard, ProbeAtEnd
 from lightning_app.callbacks.gradient_conflicts import GradientConflicts
 from lightning_app.callbacks.monitors import EpochLine, LearningRates, Throughput
 from lightning_app.callbacks.non_finite import NonFiniteGuard
@@ -165,10 +165,11 @@ def build_callbacks(stream: MultiTaskDataModule, probe: ProbeAtEnd) -> list[Call
         LearningRates("step"),
         *([GradientConflicts(settings.gradients_every)] if settings.gradients_every else []),
         *([ProbeEpochs(run)] if run.unseen and config.probe.every else []),
-        ShowPanels(folder, stream.datasets, settings.panel_every, config.seed),
         *([AveragedWeights(decay=config.optim.ema_decay)] if config.optim.ema_decay else []),
+        ExportEncoder(run),  # before all that may fail
         final,
-        ExportEncoder(run, final),
+        ModelCard(run, final),
+        ShowPanels(folder, stream.datasets, settings.panel_every, config.seed),
         probe,
     ]
 

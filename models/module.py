@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from models.network.multitask_network import MultiTaskNetwork
 from models.tasks import TaskSpec
 from models.training.loss_weighting import LossWeights, check_training, joint_direction
 from models.training.optimizer import parameter_groups, schedule
-from models.training.serialization import from_dict, to_dict
+from models.training.serialization import from_dict, read_checkpoint, to_dict
 from models.training.stain_jitter import jitter_stain
 from models.training.step_losses import StepLoss, count_over_ranks, mean_over_ranks
 
@@ -94,7 +95,7 @@ class MultiTaskModule(pl.LightningModule):
     @classmethod
     def from_checkpoint(cls, path: str) -> MultiTaskModule:
         """Load a checkpoint without downloading pretrained weights first."""
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = read_checkpoint(Path(path))
         settings = dict(saved["hyper_parameters"])
         settings["model"] = {**settings["model"], "weights": "random"}
         module = cls(**settings)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import LayoutError
+from datamodules.core.hdf5 import NewFile
 from datamodules.core.records import SPLITS, Boxes, Record, Task, TaskKind
 from datamodules.store.content import SCALAR_TYPE, ContentDigest, encode
 from datamodules.store.reader import SCHEMA, tasks_to_json
@@ -48,7 +49,7 @@ def write_store(
     # A fixed temporary name, so that the next call finds what a killed process left.
     with (
         atomic_path(path, unique=False) as partial,
-        h5py.File(partial, "w", libver="latest") as file,
+        NewFile(partial) as file,
     ):
         writer = StoreWriter(file, tasks, side, compressed)
         yield writer
@@ -60,7 +61,7 @@ def write_store(
 class StoreWriter:
     """Appends patches to an open file; made by `write_store`."""
 
-    def __init__(self, file: h5py.File, tasks: Sequence[Task], side: int, compressed: bool) -> None:
+    def __init__(self, file: NewFile, tasks: Sequence[Task], side: int, compressed: bool) -> None:
         self.tasks = tuple(tasks)
         self.side = side
         self.compressed = compressed
@@ -129,6 +130,7 @@ class StoreWriter:
                 data.resize(start + len(rows), axis=0)
                 data[start:] = np.stack([np.asarray(row) for row in rows])
         self._pending.clear()
+        self._file.check()
 
     def _append_encoded(self, name: str, data: h5py.Dataset, rows: Sequence[Any]) -> None:
         with ThreadPoolExecutor() as threads:  # encoding releases the interpreter's lock

@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import time
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import ProbeError
+from datamodules.core.hdf5 import NewFile
 from datamodules.core.records import Task, TaskKind
 
 if TYPE_CHECKING:  # processes of the sweep import this file and need none of them
@@ -32,7 +34,7 @@ if TYPE_CHECKING:  # processes of the sweep import this file and need none of th
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the cache file's layout; part of the digest in its name."""
 
 
@@ -111,17 +113,21 @@ def extract(
     decisive += [task.name, size, precision, SCHEMA]
     key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
     path = cache / f"{_file_name(data.name)}-{_file_name(encoder.name)}-{key[:16]}.h5"
-    if not path.is_file():
+    features = _read(path)
+    if features is None:
         log.info("features of %s with %s", data.name, encoder.name)
         batches = data.evaluation_loader(size, batch_size)
         _write(path, _embed_all(encoder, batches, data, precision, deadline))
+        features = _read(path)
+        if features is None:
+            raise ProbeError(f"{path}: the disk does not return what was written to it")
     return Features(
         dataset=data.name,
         encoder=encoder.name,
         kind=task.kind,
         classes=task.classes,
         positive=_positive(task),
-        features=_map(path),
+        features=features,
         targets=np.asarray(data.store.target(task.name)),
         groups=np.asarray(data.store.group),
         split=np.asarray(data.store.split),
@@ -172,20 +178,31 @@ def _embed_all(
 
 
 def _write(path: Path, features: NDArray[np.float32]) -> None:
-    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+    with atomic_path(path) as partial, NewFile(partial) as file:
         file.create_dataset("features", data=features)  # contiguous, so that it can be mapped
         file.attrs["schema"] = SCHEMA
+        file.attrs["crc32"] = zlib.crc32(features.tobytes())
 
 
-def _map(path: Path) -> NDArray[np.float32]:
-    """Map the features read-only: processes of a sweep share the pages."""
+def _read(path: Path) -> NDArray[np.float32] | None:
+    """Map the features read-only: processes of a sweep share the pages.
+
+    Return None if there is no such file, or if it is damaged: it is then made anew.
+    """
+    if not path.is_file():
+        return None
     try:
         with h5py.File(path, "r") as file:
-            data = file["features"]
+            data, expected = file["features"], int(file.attrs["crc32"])
             shape, offset = data.shape, data.id.get_offset()
-    except (OSError, KeyError) as error:
-        raise ProbeError(f"{path}: not a feature file ({error}); delete it") from error
-    return np.memmap(path, np.float32, "r", offset, shape)
+        features = np.memmap(path, np.float32, "r", offset, shape)
+        if zlib.crc32(features.tobytes()) == expected:
+            return features
+        problem = "its content is not what was written"
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        problem = " ".join(str(error).split())
+    log.warning("%s: damaged feature cache (%s), computing it again", path, problem)
+    return None
 
 
 def _file_name(text: str) -> str:

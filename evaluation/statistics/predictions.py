@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import ProbeError
+from datamodules.core.hdf5 import NewFile
 from evaluation.config import FOREST
 from evaluation.statistics.metrics import METRICS, Metric, score
 
@@ -140,7 +141,7 @@ def _rows(
 
 def write_predictions(path: Path, results: Sequence[Predictions]) -> None:
     """Write all results into one HDF5 file, atomically."""
-    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+    with atomic_path(path) as partial, NewFile(partial) as file:
         file.attrs["schema"] = SCHEMA
         for position, result in enumerate(results):
             node = file.create_group(f"{position:03d}")

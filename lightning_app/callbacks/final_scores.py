@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback
 
 from datamodules.core.atomic import write_json
 from evaluation.run_files import FINAL
+from lightning_app.callbacks.later_step import later_step
 
 
 class FinalScores(Callback):
@@ -61,5 +62,6 @@ class FinalScores(Callback):
         metrics = {f"test/{key}": value for key, value in self.scores.items()}
         if summary is not None:
             metrics["test/summary"] = summary
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
+        with later_step("logging the final scores", f"report {self.folder}"):
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, step=trainer.global_step)

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
 
 from lightning_app.callbacks.final_scores import FinalScores
+from lightning_app.callbacks.later_step import later_step
 from lightning_app.loggers.wandb_results import log_files, log_probes
 from lightning_app.publish.model_card import write_model_card
 from lightning_app.run.folder import RunContext
@@ -26,25 +27,44 @@ class AveragedWeights(EMAWeightAveraging):
 
 @dataclass(eq=False)
 class ExportEncoder(Callback):
-    """Writes encoder and model card when training ends, with the averaged weights if there are any.
+    """Writes the encoder as soon as training ends, with the averaged weights if there are any.
 
-    Place it after the callbacks that average and score.
+    Place it after the callback that averages weights and before all that may fail.
 
     Attributes:
         run: the run; its provenance is stored beside the weights.
-        final: callback that scores the same weights.
+    """
+
+    run: RunContext
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Write on rank 0; all ranks hold the same weights."""
+        if trainer.is_global_zero and not trainer.interrupted:
+            export_encoder(pl_module, self.run.folder, self.run.origin)
+
+
+@dataclass(eq=False)
+class ModelCard(Callback):
+    """Adds the scores to the exported encoder's facts, and writes the model card.
+
+    Place it after the callback that scores the final weights.
+
+    Attributes:
+        run: the run.
+        final: callback that scores the exported weights.
     """
 
     run: RunContext
     final: FinalScores
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Write on rank 0; all ranks hold the same weights."""
+        """Write on rank 0."""
         if trainer.is_global_zero:
             folder, origin = self.run.folder, self.run.origin
             scores, splits = self.final.scores, self.final.splits
-            export_encoder(pl_module, folder, {**origin, "scores": scores, "scored_on": splits})
-            write_model_card(folder, origin, scores, splits)
+            with later_step("model card", f"export {folder} --out hub"):
+                export_encoder(pl_module, folder, {**origin, "scores": scores, "scored_on": splits})
+                write_model_card(folder, origin, scores, splits)
 
 
 @dataclass(eq=False)
@@ -71,8 +91,10 @@ class ProbeAtEnd(Callback):
             encoders, baseline = load_all([str(folder)], self.run.config)
             probe_run(self.run, encoders, baseline)
             if self.run.unseen:
-                log_probes(trainer.loggers, folder)
+                with later_step("sending probes to the loggers", f"report {folder}"):
+                    log_probes(trainer.loggers, folder)
         except Exception as error:
             # The encoder is on the disk and the W&B run must close; `pretrain` raises this later.
             self.failure = error
-        log_files(trainer.loggers, folder)
+        with later_step("sending files to the loggers", f"report {folder}"):
+            log_files(trainer.loggers, folder)

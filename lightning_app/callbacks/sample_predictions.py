@@ -22,6 +22,7 @@ from evaluation.figure_files import save_photograph
 from evaluation.figures.confusion import ConfusionCounts, count_drawings, read_counts
 from evaluation.figures.samples import Panel, above, panel_drawing
 from evaluation.run_files import PANELS
+from lightning_app.callbacks.later_step import later_step
 from lightning_app.loggers.wandb_media import log_counts, log_panels
 from models.module import MultiTaskModule
 from models.network.detection_grid import Detections
@@ -67,11 +68,12 @@ class ShowPanels(Callback):
         """Draw the last panels and the counts of the last validation on rank 0."""
         if not trainer.is_global_zero or trainer.interrupted:
             return
-        self._show(trainer, pl_module)
-        for counts in self._counts:
-            for drawing in count_drawings(counts, self._synthetic(counts.spec.dataset)):
-                save_photograph(drawing, self.folder)
-        log_counts(trainer.loggers, self._counts, trainer.global_step)
+        with later_step("drawing predictions", f"report {self.folder.parent}"):
+            self._show(trainer, pl_module)
+            for counts in self._counts:
+                for drawing in count_drawings(counts, self._synthetic(counts.spec.dataset)):
+                    save_photograph(drawing, self.folder)
+            log_counts(trainer.loggers, self._counts, trainer.global_step)
 
     def _show(self, trainer: pl.Trainer, module: MultiTaskModule) -> None:
         # All ranks predict, so that none waits for another; one draws.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from datamodules.core.atomic import atomic_path, partial_path, write_json
+from datamodules.core.hdf5 import NewFile
 from datamodules.core.progress import progress_display
 from lightning_app.publish.image_sources import Source
 from models.inference.frozen_encoder import FrozenEncoder
@@ -81,7 +82,7 @@ def _resume(
 
 def _publish(encoder: FrozenEncoder, source: Source, partial: Path, out: Path, width: int) -> None:
     features = np.memmap(partial, np.float32, "r", shape=(len(source), width))
-    with atomic_path(out) as complete, h5py.File(complete, "w") as file:
+    with atomic_path(out) as complete, NewFile(complete) as file:
         dataset = file.create_dataset("features", features.shape, np.float32)
         for start in range(0, len(features), _BLOCK):
             dataset[start : start + _BLOCK] = features[start : start + _BLOCK]

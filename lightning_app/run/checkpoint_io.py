@@ -11,6 +11,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 
 from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import TrainingError
+from models.training.serialization import read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +62,9 @@ def newest_readable(folder: Path) -> tuple[Path, int] | None:
     problem = ""
     for path in checkpoints_in(folder):
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            return path, int(content["global_step"])
-        except Exception as error:  # torch reports damage in many ways
-            problem = f"{path}: cannot be read ({' '.join(str(error).split())[:160]})"
+            return path, int(read_checkpoint(path)["global_step"])
+        except (TrainingError, KeyError, TypeError, ValueError) as error:
+            problem = str(error) if isinstance(error, TrainingError) else f"{path}: no checkpoint"
             log.warning("%s; trying an older one", problem)
             path.rename(path.with_name(f"{path.name}.damaged"))
     if problem:

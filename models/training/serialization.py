@@ -1,4 +1,4 @@
-"""Settings as plain containers and back, so that a checkpoint holds no class of this project."""
+"""Checkpoints, and settings as plain containers, so that they hold no class of this project."""
 
 from __future__ import annotations
 
@@ -7,9 +7,36 @@ import types
 import typing
 from collections.abc import Mapping
 from enum import Enum
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar
+from zipfile import BadZipFile, ZipFile
+
+import torch
+
+from datamodules.core.errors import TrainingError
+
+_DAMAGE = (OSError, RuntimeError, ValueError, EOFError, KeyError, BadZipFile, UnpicklingError)
 
 T = TypeVar("T")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint after comparing all of its bytes with its checksums.
+
+    Raises:
+        TrainingError: it does not exist or is damaged.
+    """
+    try:
+        with ZipFile(path) as archive:  # torch itself does not look at the checksums
+            damaged = archive.testzip()
+        if damaged is None:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return content
+        problem = f"the checksum of {damaged} is wrong"
+    except _DAMAGE as error:
+        problem = " ".join(str(error).split())[:160] or type(error).__name__
+    raise TrainingError(f"{path}: cannot be read ({problem})")
 
 
 def to_dict(settings: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
+import subprocess
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -182,3 +183,20 @@ def test_a_validation_limit_takes_a_fixed_part(data):
     rows = module.rows("val")
     assert len(rows) == len(set(rows.tolist())) == 10
     np.testing.assert_array_equal(rows, module.rows("val"))
+
+
+def test_a_finished_store_in_a_read_only_folder_is_used(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a read-only folder")
+    write_images(tmp_path / "own", 3)
+    reader = own_data(tmp_path, tmp_path / "stores")
+    prepare(reader, workers=1)
+    mount = ["mount", "--bind", "-o", "ro", str(tmp_path / "stores"), str(tmp_path / "stores")]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this machine forbids mounting")
+    try:
+        assert not prepare(reader, workers=1).written
+        assert len(reader.store.images([0])) == 1
+    finally:
+        del reader.__dict__["store"]  # closes its file, which keeps the mount busy
+        subprocess.run(["umount", str(tmp_path / "stores")], check=True)

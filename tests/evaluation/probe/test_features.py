@@ -127,12 +127,22 @@ def test_an_incomplete_pass_leaves_no_cache_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_cache_file_is_named(tmp_path: Path) -> None:
-    extract(Colours(), Data(), tmp_path)
+def test_a_damaged_cache_file_is_reported_and_computed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = np.array(extract(Colours(), Data(), tmp_path).features)
     (path,) = tmp_path.glob("*.h5")
-    path.write_bytes(b"not HDF5")
-    with pytest.raises(ProbeError, match="delete it"):
-        extract(Colours(), Data(), tmp_path)
+    whole = path.read_bytes()
+    place = whole.index(expected.tobytes())
+    zeros = whole[:place] + bytes(expected.nbytes // 2) + whole[place + expected.nbytes // 2 :]
+    for damaged in (b"not HDF5", whole[: len(whole) // 2], zeros, b""):
+        path.write_bytes(damaged)
+        caplog.clear()
+        encoder = Colours()
+        np.testing.assert_array_equal(extract(encoder, Data(), tmp_path).features, expected)
+        assert encoder.seen == 25
+        assert "damaged feature cache" in caplog.text
+        assert path.read_bytes() == whole
 
 
 def test_the_first_classification_or_regression_task_is_probed() -> None:

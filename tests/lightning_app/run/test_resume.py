@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
@@ -182,6 +183,24 @@ def test_a_damaged_checkpoint_is_reported_and_an_older_one_used(
     with pytest.raises(TrainingError, match=r"step0000001\.ckpt: cannot be read.*start a new run"):
         newest_readable(tmp_path)
     assert newest_readable(tmp_path / "empty") is None
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+    weights = torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    for step in (1, 2):
+        torch.save({"global_step": step, "w": weights}, tmp_path / f"step000000{step}.ckpt")
+    newest = tmp_path / "step0000002.ckpt"
+    whole, rng, noticed = newest.read_bytes(), np.random.default_rng(0), 0
+    for place in rng.integers(0, len(whole), 60).tolist():
+        changed = bytearray(whole)
+        changed[place] ^= 1 << int(rng.integers(8))
+        newest.write_bytes(changed)
+        path, step = newest_readable(tmp_path) or (tmp_path, 0)
+        noticed += step == 1
+        if step == 2:
+            assert torch.equal(torch.load(path, weights_only=True)["w"], weights)
+        (tmp_path / "step0000002.ckpt.damaged").unlink(missing_ok=True)
+    assert noticed > 40
 
 
 def test_the_csv_log_keeps_rows_up_to_the_checkpoint_and_drops_a_truncated_line(
