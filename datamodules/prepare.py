@@ -22,8 +22,8 @@ from datamodules.core.progress import OnProgress
 from datamodules.core.records import DOWNLOADS, Record
 from datamodules.formats.images import read_image
 from datamodules.reader import DatasetReader
+from datamodules.store.attributes import notes_of, read_attributes
 from datamodules.store.parallel import in_order
-from datamodules.store.reader import notes_of, read_attributes
 from datamodules.store.synthetic_mark import is_forged
 from datamodules.store.tiling import Patch, Tiler
 from datamodules.store.validation import check_image, check_record, check_targets
@@ -74,7 +74,7 @@ def prepare(
         if path.exists():
             attributes = read_attributes(path)
             has_raw = dataset.root.is_dir()
-            if not has_raw or attributes["fingerprint"] == fingerprint(dataset.root):
+            if not has_raw or attributes.get("fingerprint") == fingerprint(dataset.root):
                 return _prepared(path, attributes, written=False)
             log.info("%s: the data in %s changed, preparing again", dataset.name, dataset.root)
         dataset.check_layout()
