@@ -48,7 +48,7 @@ def check_raw_files(
         report.add(level, "layout", root, str(error))
         return
     comparison = (
-        Comparison(store, tasks, found, _outdated(dataset, store, report)) if store else None
+        Comparison(store, tasks, report, _outdated(dataset, store, report)) if store else None
     )
     work = partial(_try_all, tiler=dataset.tiler(tasks), mpp=dataset.native_mpp())
     complete = False
