@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pytorch_lightning as pl
@@ -121,7 +121,11 @@ class MultiTaskDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> StreamLoader:
         """Validation images of all datasets, each once; one dataset per batch."""
-        return self._sweep([view_of(dataset, "val") for dataset in self.datasets.values()])
+        return self.validation_of(self.datasets)
+
+    def validation_of(self, names: Iterable[str]) -> StreamLoader:
+        """Validation images of some datasets, each once; one dataset per batch."""
+        return self._sweep([view_of(self.datasets[name], "val") for name in names])
 
     def test_dataloader(self) -> StreamLoader:
         """Images of all datasets for a final evaluation, each once (see `final_splits`)."""

@@ -22,8 +22,8 @@ from datamodules.core.progress import OnProgress
 from datamodules.core.records import DOWNLOADS, Record
 from datamodules.formats.images import read_image
 from datamodules.reader import DatasetReader
+from datamodules.store.attributes import notes_of, read_attributes
 from datamodules.store.parallel import in_order
-from datamodules.store.reader import notes_of, read_attributes
 from datamodules.store.synthetic_mark import is_forged
 from datamodules.store.tiling import Patch, Tiler
 from datamodules.store.validation import check_image, check_record, check_targets
@@ -91,7 +91,7 @@ def _ready(dataset: DatasetReader, path: Path) -> Prepared | None:
     if not path.exists():
         return None
     attributes = read_attributes(path)
-    if dataset.root.is_dir() and attributes["fingerprint"] != fingerprint(dataset.root):
+    if dataset.root.is_dir() and attributes.get("fingerprint") != fingerprint(dataset.root):
         return None
     return _prepared(path, attributes, written=False)
 

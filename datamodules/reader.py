@@ -22,7 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from datamodules.config import Compression, DataConfig, DatasetConfig
 from datamodules.core.errors import ConfigError, DatasetNotFoundError
 from datamodules.core.records import Archive, Record, Task
-from datamodules.store.reader import SCHEMA, Store
+from datamodules.store.attributes import SCHEMA
+from datamodules.store.reader import Store
 from datamodules.store.splits import rows_of_split
 from datamodules.store.tiling import Tiler, View
 
@@ -228,10 +229,10 @@ class DatasetReader:
         """The prepared store."""
         return Store(self.store_path)
 
-    def rows(self, split: str) -> NDArray[np.int64]:
-        """Rows of the store that belong to a split (see `rows_of_split`)."""
-        data = self.data
-        return rows_of_split(self.store, split, data.val_fraction, data.val_limit, data.seed)
+    def rows(self, split: str, store: Store | None = None) -> NDArray[np.int64]:
+        """Rows of the store (or of another one) that belong to a split (see `rows_of_split`)."""
+        chosen, data = self.store if store is None else store, self.data
+        return rows_of_split(chosen, split, data.val_fraction, data.val_limit, data.seed)
 
     def weighted_tasks(self) -> tuple[Task, ...]:
         """The prepared tasks, with the loss weights of the configuration.

@@ -147,7 +147,10 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> Config
         merged = OmegaConf.merge(schema, _read_yaml(path)) if path else schema
     except (OmegaConfBaseException, TypeError) as error:
         raise ConfigError(f"{path}: {_reason(error)}") from error
+    # The config.yaml of a run has both seeds; a change of `seed` takes the other one along.
+    follows = merged.data.seed in (schema.data.seed, merged.seed)
     for override in overrides or []:
+        follows &= not override.startswith("data.seed=")
         if "=" not in override:
             raise ConfigError(f"'{override}': expected key=value, as in data.batch_size=8")
         try:
@@ -161,6 +164,11 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> Config
     if not isinstance(config, Config):
         raise ConfigError(f"{path}: expected a mapping of keys to values")
     check_limits(config)
+    if not follows and config.data.seed != config.seed:
+        raise ConfigError(
+            f"data.seed={config.data.seed}: weights, order and augmentation follow one seed, which "
+            f"is seed={config.seed}; set seed={config.data.seed} instead, or leave data.seed out"
+        )
     # The same seed determines order and augmentation.
     config.data.seed = config.seed
     return config

@@ -28,7 +28,7 @@ from lightning_app.callbacks.epoch_probes import ProbeEpochs
 from lightning_app.callbacks.final_scores import FinalScores
 from lightning_app.callbacks.finish import AveragedWeights, ExportEncoder, ModelCard, ProbeAtEnd
 from lightning_app.callbacks.gradient_conflicts import GradientConflicts
-from lightning_app.callbacks.monitors import EpochLine, LearningRates, Throughput
+from lightning_app.callbacks.monitors import EpochLine, LastEpoch, LearningRates, Throughput
 from lightning_app.callbacks.non_finite import NonFiniteGuard
 from lightning_app.callbacks.sample_predictions import ShowPanels
 from lightning_app.config import Config
@@ -132,6 +132,9 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
     origin = provenance(config, stream.datasets, unseen)
     if is_first_process():
         write_json(folder / "provenance.json", origin)
+        for name, dataset in origin["datasets"].items():
+            for caution in dataset.get("cautions", ()):
+                log.warning("%s: %s", name, caution)
     stream.resumed_steps = steps
     probe = ProbeAtEnd(RunContext(config, folder, unseen, origin, started))
     callbacks = build_callbacks(stream, probe)
@@ -161,6 +164,7 @@ def build_callbacks(stream: MultiTaskDataModule, probe: ProbeAtEnd) -> list[Call
         Gather(),
         NonFiniteGuard(stream.datasets, settings.non_finite),
         Throughput(settings.log_every),
+        LastEpoch(),
         EpochLine(settings.epochs),
         LearningRates("step"),
         *([GradientConflicts(settings.gradients_every)] if settings.gradients_every else []),
@@ -218,11 +222,12 @@ def build_module(config: Config, stream: MultiTaskDataModule) -> MultiTaskModule
         for task in dataset.weighted_tasks()
     ]
     ranks = world_size(config.trainer)
-    rounds, images = config.trainer.rounds_per_step, config.data.batch_size
+    shares = stream.plan().batch_sizes
+    rounds, images = config.trainer.rounds_per_step, sum(shares) / len(shares)
     optim = scaled(config.optim, ranks * rounds * images)
     if is_first_process():
         log.info(
-            "one optimizer step: %d rounds of %d images per dataset on %d ranks; "
+            "one optimizer step: %d rounds of %g images per dataset on %d ranks; "
             "learning rates: encoder %g, heads %g%s",
             *(rounds, images, ranks, optim.encoder_lr, optim.head_lr),
             ", scaled to the batch" if optim is not config.optim else "",

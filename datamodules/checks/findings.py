@@ -11,7 +11,7 @@ from pathlib import Path
 from datamodules.core.atomic import write_json
 from datamodules.core.errors import StoreError
 from datamodules.reader import DatasetReader
-from datamodules.store.reader import read_attributes
+from datamodules.store.attributes import read_attributes
 
 MAX_LISTED = 50
 """Findings of one kind that are listed; further ones are only counted."""

@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import closing
-from functools import partial
-from itertools import combinations
+from pathlib import Path
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.checks.findings import Level, Report, write_stamp
-from datamodules.core.errors import LayoutError, StoreError, UserError
+from datamodules.checks.raw_files import REWRITE, add_notes, check_raw_files
+from datamodules.checks.split_facts import leaks, validation_cautions
+from datamodules.core.errors import LayoutError, StoreError
 from datamodules.core.progress import OnProgress
-from datamodules.core.records import SPLITS, Record, Target, TaskKind
-from datamodules.prepare import fingerprint, load
 from datamodules.reader import DatasetReader
+from datamodules.store.attributes import SEAL, attributes_match, damage_told, notes_of
 from datamodules.store.class_balance import class_balance
 from datamodules.store.content import ContentDigest
-from datamodules.store.parallel import in_order
 from datamodules.store.reader import Store
-from datamodules.store.tiling import Tiler
+from datamodules.store.tables import seal_differs, table_problem
 from datamodules.store.validation import check_targets
 
 _BLOCK = 64  # patches read at a time
-_FLAT = 2  # grey levels; a patch with a smaller range holds no tissue
-_PREPARE = "run `python -m lightning_app datasets prepare`"
-_REWRITE = f"delete the store and {_PREPARE}"
+_FLAT = 2  # grey levels; a patch that differs no more holds no tissue
 
 
 def verify(dataset: DatasetReader, workers: int = 0, progress: OnProgress | None = None) -> Report:
     """Read a dataset's raw files and its store from end to end.
 
-    Raw files: the layout, every image and every target. Store: content digest, range of targets,
-    empty images, groups shared between splits, classes without examples, and whether it was made
-    from the present raw files. Memory is bounded by a block of patches. A store without errors is
+    Raw files: the layout, every image and every target. Store: seals and content digest, range of
+    targets, empty images, groups shared between splits, classes without examples. Both: every row
+    of the store is what the raw files give now. What a reader skips or finds odd is a warning.
+    Memory is bounded by a block of patches and the names of the images. A store without errors is
     stamped as verified.
 
     Args:
@@ -46,111 +42,68 @@ def verify(dataset: DatasetReader, workers: int = 0, progress: OnProgress | None
     """
     report = Report(dataset.name)
     path = dataset.store_path
-    cut = _verify_raw(dataset, report, workers or os.cpu_count() or 1, progress)
-    if path.exists():
+    prepared = path.exists()
+    store = _open(path, report) if prepared else None
+    check_raw_files(dataset, store, report, workers or os.cpu_count() or 1, progress)
+    if store:
+        if not report.records:
+            add_notes(notes_of(store.attributes), report, " (when it was prepared)")
         try:
-            store = Store(path)
-            if cut is not None:
-                _compare_with_raw(dataset, store, cut, report)
             _verify_store(dataset, store, report, progress)
-        except (StoreError, OSError, KeyError, RuntimeError) as error:
-            report.add(Level.ERROR, "store", path, f"{error}; {_REWRITE}")
+        except StoreError as error:
+            report.add(Level.ERROR, "store", path, str(error))
+    if prepared:
         write_stamp(dataset, report.ok)
     else:
-        report.add(Level.INFO, "store", path, f"not prepared yet; {_PREPARE}")
+        what = "not prepared yet; run `python -m lightning_app datasets prepare`"
+        report.add(Level.INFO, "store", path, what)
     return report
 
 
-def _verify_raw(
-    dataset: DatasetReader, report: Report, workers: int, progress: OnProgress | None
-) -> int | None:
-    """Read all raw images; return the number of their patches, None after an error."""
-    root = dataset.root
+def _open(path: Path, report: Report) -> Store | None:
+    """Open a store whose rows can be read one by one; report wrong seals and tables."""
     try:
-        dataset.check_layout()
-        tasks = dataset.tasks_in(root)
-    except UserError as error:
-        store_only = dataset.store_path.exists() and not root.is_dir()
-        report.add(Level.INFO if store_only else Level.ERROR, "layout", root, str(error))
+        store = Store(path, checked=False)
+        with damage_told(path), h5py.File(path, "r") as file:
+            problem = table_problem(file, store.attributes, store.tasks)
+            changed = seal_differs(file, store.attributes)
+    except StoreError as error:
+        report.add(Level.ERROR, "store", path, str(error))
         return None
-    work = partial(_load_all, tiler=dataset.tiler(tasks), mpp=dataset.native_mpp())
-    patches = 0
-    results = in_order(work, dataset.records(root), workers)
-    try:
-        with closing(results):
-            for record, (cut, problem) in results:
-                report.records, patches = report.records + 1, patches + cut
-                if problem:
-                    report.add(Level.ERROR, "raw image does not fit", record.source, problem)
-                if progress:
-                    progress("reading the images", 1, cut)
-    except UserError as error:
-        report.add(Level.ERROR, "reader", root, f"reading stops here: {error}")
-    return patches if report.ok else None
-
-
-def _load_all(records: list[Record], tiler: Tiler, mpp: float) -> list[tuple[int, str]]:
-    """Return the number of patches of each record, and its problem."""
-    results = []
-    for record in records:
-        try:
-            results.append((len(load(record, tiler, mpp)), ""))
-        except UserError as error:
-            results.append((0, str(error)))
-    return results
-
-
-def _compare_with_raw(dataset: DatasetReader, store: Store, patches: int, report: Report) -> None:
-    """Check that the store was made from the present raw files."""
-    if store.attributes["fingerprint"] != fingerprint(dataset.root):
-        what = f"the files in {dataset.root} changed since it was written; prepare it again"
-        report.add(Level.WARNING, "fingerprint", store.path, what)
-    elif patches != len(store):
-        what = f"holds {len(store)} patches, the raw files give {patches}; {_REWRITE}"
-        report.add(Level.ERROR, "count", store.path, what)
+    if not attributes_match(store.attributes):
+        what = "its attributes (classes, licence, um/px, ...) are not what was written"
+        report.add(Level.ERROR, "seal", path, f"{what} (seal differs); {REWRITE}")
+    if changed:
+        what = "its tables (targets, splits, groups, ...) are not what was written"
+        report.add(Level.ERROR, "tables seal", path, f"{what} (seal differs); {REWRITE}")
+    if SEAL not in store.attributes:
+        what = "made before seals existed: changes of attributes and places cannot be seen"
+        report.add(Level.INFO, "unsealed", path, what)
+    if problem:
+        report.add(Level.ERROR, "tables", path, f"{problem}; {REWRITE}")
+        return None
+    return store
 
 
 def _verify_store(
     dataset: DatasetReader, store: Store, report: Report, progress: OnProgress | None
 ) -> None:
-    path = store.path
+    where = store.path
     if store.synthetic:
-        report.add(Level.INFO, "synthetic", path, "the tissue is synthetic")
-    if not _has_consistent_tables(store):
-        report.add(Level.ERROR, "tables", path, f"its tables contradict each other; {_REWRITE}")
-        return
-    digest = ContentDigest(store.tasks)
+        report.add(Level.INFO, "synthetic", where, "the tissue is synthetic")
+    digest, sound = ContentDigest(store.tasks), True
     for start in range(0, len(store), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(store)))
-        _check_block(store, rows, digest, report)
+        sound &= _check_block(store, rows, digest, report)
         if progress:
             progress("reading the store", 0, len(rows))
     if digest.hexdigest() != store.digest:
-        what = f"its content is not what was written (digest differs); {_REWRITE}"
-        report.add(Level.ERROR, "digest", path, what)
-    elif report.ok:
+        what = f"its content is not what was written (digest differs); {REWRITE}"
+        report.add(Level.ERROR, "digest", where, what)
+    if sound:
         _check_classes(store, report)
-    _check_splits(dataset, store, report)
+        _check_splits(dataset, store, report)
     report.patches = len(store)
-
-
-def _has_consistent_tables(store: Store) -> bool:
-    """Check that lengths and indices agree, so that rows can be read one by one."""
-    count = len(store)
-    dense = (TaskKind.SEGMENTATION, TaskKind.DETECTION)
-    tables = [store.target(task.name) for task in store.tasks if task.kind not in dense]
-    sound = all(len(table) == count for table in (store.group, *tables))
-    sound &= bool((store.split < len(SPLITS)).all())
-    sound &= bool((store.group >= 0).all() and (store.group < len(store.group_names)).all())
-    with h5py.File(store.path, "r") as file:
-        source = file["source"][:]
-        sound &= len(source) == count and bool((source >= 0).all())
-        sound &= int(source.max(initial=0)) < len(file["sources"])
-        for node in file["boxes"].values():
-            offsets = node["offsets"][:]
-            sound &= len(offsets) == count + 1 and bool((np.diff(offsets) >= 0).all())
-            sound &= int(offsets[-1]) == len(node["labels"]) == len(node["xyxy"])
-    return bool(sound)
 
 
 def _check_block(
@@ -158,32 +111,26 @@ def _check_block(
     rows: NDArray[np.int64],
     digest: ContentDigest,
     report: Report,
-) -> None:
-    """Add a block of patches to the digest; check their targets and images."""
-    images = store.images(rows)
-    columns: dict[str, Sequence[Target]] = {}
-    for task in store.tasks:
-        if task.kind is TaskKind.SEGMENTATION:
-            columns[task.name] = list(store.masks(task.name, rows))
-        elif task.kind is TaskKind.DETECTION:
-            columns[task.name] = [store.boxes(task.name, row) for row in rows.tolist()]
-        else:
-            columns[task.name] = list(store.target(task.name)[rows])
-    names = store.sources(rows)
+) -> bool:
+    """Add a block of patches to the digest; return whether all their targets are in range."""
+    images, names, sound = store.images(rows), store.sources(rows), True
     spread = np.ptp(images.reshape(len(rows), -1, 3), axis=1).max(axis=1)
-    for position, (row, name) in enumerate(zip(rows.tolist(), names, strict=True)):
-        targets = {task: column[position] for task, column in columns.items()}
-        group, split = store.group_name(row), store.split_name(row)
+    for position, (row, targets) in enumerate(
+        zip(rows.tolist(), store.targets_of(rows), strict=True)
+    ):
+        name, group, split = names[position], store.group_name(row), store.split_name(row)
         digest.add(split, group, name, images[position], targets)
         where = f"{name} (row {row})"
         try:
             check_targets(where, targets, store.tasks, (store.side, store.side))
         except LayoutError as error:
-            report.add(Level.ERROR, "target out of range", where, f"{error}; {_REWRITE}")
+            sound = False
+            report.add(Level.ERROR, "target out of range", where, f"{error}; {REWRITE}")
         if spread[position] <= _FLAT:
             colour = images[position, 0, 0].tolist()
             what = f"empty image: all of it is RGB {colour} within {_FLAT} grey levels"
             report.add(Level.WARNING, "empty image", where, what)
+    return sound
 
 
 def _check_classes(store: Store, report: Report) -> None:
@@ -197,18 +144,12 @@ def _check_classes(store: Store, report: Report) -> None:
 
 def _check_splits(dataset: DatasetReader, store: Store, report: Report) -> None:
     """Check that no group is in two splits; a published overlap is a warning with its reason."""
-    groups = {split: set(store.group[dataset.rows(split)].tolist()) for split in SPLITS}
-    if not groups["train"]:
-        report.add(Level.INFO, "split", store.path, "no image is left for training")
+    where = store.path
+    if not len(dataset.rows("train", store)):
+        report.add(Level.INFO, "split", where, "no image is left for training")
     level = Level.WARNING if dataset.split_overlap else Level.ERROR
-    reason = dataset.split_overlap or "the split leaks; correct the reader or its options"
-    for first, second in combinations(SPLITS, 2):
-        shared = sorted(groups[first] & groups[second])
-        if shared:
-            names = ", ".join(store.group_names[group] for group in shared[:5])
-            more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
-            what = (
-                f"{len(shared)} groups ({dataset.grouping}) lie in {first} and in {second}: "
-                f"{names}{more}; {reason}"
-            )
-            report.add(level, "shared group", store.path, what)
+    remedy = "" if dataset.split_overlap else "; the split leaks; correct the reader or its options"
+    for leak in leaks(dataset, store):
+        report.add(level, "shared group", where, leak.text + remedy)
+    for caution in validation_cautions(dataset, store):
+        report.add(Level.WARNING, "validation", where, caution)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +70,9 @@ class Notes:
         read = f"{records:,} images read, " if records else ""
         return ", ".join(part for part in (f"{read}{patches:,} patches", self.line()) if part)
 
-    def to_json(self) -> str:
-        """Return the notes as they are kept in a store's attributes."""
-        rows = [
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one plain dictionary for each reason."""
+        return [
             {
                 "kind": kind,
                 "reason": reason,
@@ -81,7 +81,19 @@ class Notes:
             }
             for (kind, reason), count in self.counts.items()
         ]
-        return json.dumps(rows, ensure_ascii=False)
+
+    def lines(self) -> list[str]:
+        """Return each reason with its count and its first sources, for people."""
+        told = []
+        for (kind, reason), count in self.counts.items():
+            examples = self.examples[kind, reason]
+            more = ", ..." if count > len(examples) else ""
+            told.append(f"{count:,} {kind}: {reason} ({', '.join(examples)}{more})")
+        return told
+
+    def to_json(self) -> str:
+        """Return the notes as they are kept in a store's attributes."""
+        return json.dumps(self.rows(), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Notes:

@@ -47,7 +47,8 @@ class Task:
         classes: class names in index order. Segmentation counts background as a class;
             detection names the foreground classes only; regression has none.
         ignore_index: segmentation pixels of this value carry no label.
-        positive: the class whose F1 is reported if there are exactly two.
+        positive: the class whose F1 is reported if there are exactly two; of detection the only
+            one that counts.
         low, high: the closed range of a bounded regression target; None if unbounded.
         object_size_um: detection: typical diameter of an object in µm; selects the stride.
         match_distance_um: detection: a prediction is a hit if its centre lies within this

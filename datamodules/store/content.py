@@ -53,6 +53,13 @@ def decode(data: NDArray[np.uint8], out: NDArray[np.uint8]) -> bool:
     return True
 
 
+def target_bytes(task: Task, target: Target) -> list[bytes]:
+    """A target as the bytes that a store keeps of it."""
+    if isinstance(target, Boxes):
+        return [target.xyxy.astype(np.float32).tobytes(), target.labels.astype(np.int64).tobytes()]
+    return [np.asarray(target, SCALAR_TYPE.get(task.kind, np.uint8)).tobytes()]
+
+
 class ContentDigest:
     """SHA-256 over patches in their order: pixels, targets, split, group and source.
 
@@ -71,13 +78,8 @@ class ContentDigest:
         self._hash.update(f"{split}|{group}|{source}".encode())
         self._hash.update(image.tobytes())
         for task in self.tasks:
-            target = targets[task.name]
-            if isinstance(target, Boxes):
-                self._hash.update(target.xyxy.astype(np.float32).tobytes())
-                self._hash.update(target.labels.astype(np.int64).tobytes())
-            else:
-                stored = np.asarray(target, SCALAR_TYPE.get(task.kind, np.uint8))
-                self._hash.update(stored.tobytes())
+            for part in target_bytes(task, targets[task.name]):
+                self._hash.update(part)
 
     def hexdigest(self) -> str:
         """The digest of all patches added so far."""

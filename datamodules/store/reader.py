@@ -21,10 +21,8 @@ A compressed store holds the same, but `images` and masks are (bytes,) uint8: pa
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,12 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.core.errors import StoreError
-from datamodules.core.notes import Notes
-from datamodules.core.records import SPLITS, Boxes, Task, TaskKind
+from datamodules.core.records import SPLITS, Boxes, Target, TaskKind
+from datamodules.store.attributes import REMEDY, damage_told, read_attributes, tasks_from_json
 from datamodules.store.content import decode
-
-SCHEMA = 1
-"""Version of the layout above; a store of another version must be prepared again."""
+from datamodules.store.tables import place_of, seal_differs, table_problem
 
 Rows = Sequence[int] | NDArray[np.int64]
 
@@ -49,12 +45,13 @@ class Store:
 
     Args:
         path: the .h5 file.
+        checked: refuse a store whose seals or tables are wrong; `verify` looks closer instead.
 
     Raises:
-        StoreError: missing, of another schema version, or damaged.
+        StoreError: missing, of another schema version, changed or damaged.
 
     >>> import tempfile
-    >>> from datamodules.core.records import Record
+    >>> from datamodules.core.records import Record, Task, TaskKind
     >>> from datamodules.store.tiling import Patch
     >>> from datamodules.store.writer import write_store
     >>> tasks = (Task("tissue", TaskKind.CLASSIFICATION, ("stroma", "tumour")),)
@@ -71,16 +68,16 @@ class Store:
     ((2, 8, 8, 3), array([1, 1, 1]), '2.png')
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, checked: bool = True) -> None:
         self.path = path
-        self.attributes = read_attributes(path)
+        self.attributes = read_attributes(path, checked)
         self.side = int(self.attributes["side"])
         self.mpp = float(self.attributes["mpp"])
         self.digest = str(self.attributes["digest"])
         self.synthetic = bool(self.attributes["synthetic"])
         self.compressed = bool(self.attributes["compressed"])
         self.tasks = tasks_from_json(self.attributes["tasks"])
-        with h5py.File(path, "r") as file:
+        with damage_told(path), h5py.File(path, "r") as file:
             self.split: NDArray[np.uint8] = file["split"][:]
             self.group: NDArray[np.int32] = file["group"][:]
             self._offsets = {name: data[:] for name, data in file["offsets"].items()}
@@ -91,6 +88,11 @@ class Store:
                 name: {key: data[:] for key, data in node.items()}
                 for name, node in file["boxes"].items()
             }
+            problem = table_problem(file, self.attributes, self.tasks) if checked else ""
+            if checked and not problem and seal_differs(file, self.attributes):
+                problem = "its tables are not what was written (seal differs)"
+        if problem:
+            raise StoreError(f"{path}: {problem}; {REMEDY}")
         # Opened by the process whose id they carry; a forked child opens its own.
         self._descriptor: tuple[int, int] | None = None
         self._file: tuple[int, h5py.File] | None = None
@@ -109,7 +111,7 @@ class Store:
     @cached_property
     def group_names(self) -> list[str]:
         """Patient, slide or case of each number in `group`."""
-        with h5py.File(self.path, "r") as file:
+        with damage_told(self.path), h5py.File(self.path, "r") as file:
             return [str(name) for name in file["groups"].asstr()[:]]
 
     def group_name(self, row: int) -> str:
@@ -121,20 +123,37 @@ class Store:
         return SPLITS[int(self.split[row])]
 
     @cached_property
-    def _source_numbers(self) -> NDArray[np.int32]:
-        with h5py.File(self.path, "r") as file:
+    def source_numbers(self) -> NDArray[np.int32]:
+        """Number of the source file of each patch, counted in the order of reading."""
+        with damage_told(self.path), h5py.File(self.path, "r") as file:
             return np.asarray(file["source"][:], np.int32)
 
     def sources(self, rows: Rows) -> list[str]:
         """Source file of each patch, relative to the dataset's folder."""
-        numbers, inverse = np.unique(self._source_numbers[np.asarray(rows)], return_inverse=True)
-        with h5py.File(self.path, "r") as file:
+        numbers, inverse = np.unique(self.source_numbers[np.asarray(rows)], return_inverse=True)
+        with damage_told(self.path), h5py.File(self.path, "r") as file:
             names = file["sources"].asstr()[numbers]
         return [str(names[position]) for position in inverse]
+
+    @property
+    def source_names(self) -> list[str]:
+        """Name of each source file by its number, also of those that gave no patch."""
+        with damage_told(self.path), h5py.File(self.path, "r") as file:
+            return [str(name) for name in file["sources"].asstr()[:]]
 
     def source(self, row: int) -> str:
         """Source file of one patch."""
         return self.sources([row])[0]
+
+    @cached_property
+    def _corners(self) -> NDArray[np.int32]:
+        with damage_told(self.path), h5py.File(self.path, "r") as file:
+            return np.asarray(file["xy"][:], np.int32)
+
+    def corner(self, row: int) -> tuple[int, int]:
+        """Upper left corner (x, y) of a patch in pixels of its source image."""
+        x, y = self._corners[row].tolist()
+        return x, y
 
     def images(self, rows: Rows) -> NDArray[np.uint8]:
         """Patches, (n, side, side, 3) uint8."""
@@ -160,10 +179,30 @@ class Store:
         labels: NDArray[np.int64] = self._boxes[task]["labels"]
         return labels
 
+    def object_classes(self, task: str) -> NDArray[np.bool_]:
+        """Which classes the objects of each patch have, (n, classes)."""
+        classes = next(len(known.classes) for known in self.tasks if known.name == task)
+        present = np.zeros((len(self), classes), np.bool_)
+        patch = np.repeat(np.arange(len(self)), self.object_counts(task))
+        present[patch, self.object_labels(task)] = True
+        return present
+
     def target(self, task: str) -> NDArray[Any]:
         """All targets of a classification, regression or multilabel task."""
         values: NDArray[Any] = self._scalars[task]
         return values
+
+    def targets_of(self, rows: Rows) -> list[dict[str, Target]]:
+        """All targets of some patches, by task name."""
+        columns: dict[str, Sequence[Target]] = {}
+        for task in self.tasks:
+            if task.kind is TaskKind.SEGMENTATION:
+                columns[task.name] = list(self.masks(task.name, rows))
+            elif task.kind is TaskKind.DETECTION:
+                columns[task.name] = [self.boxes(task.name, int(row)) for row in rows]
+            else:
+                columns[task.name] = list(self.target(task.name)[np.asarray(rows)])
+        return [{name: of[place] for name, of in columns.items()} for place in range(len(rows))]
 
     def _read(self, name: str, rows: Rows, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         batch = np.empty((len(rows), *shape), np.uint8)
@@ -175,59 +214,16 @@ class Store:
         offsets, descriptor = self._offsets[name], self._descriptor[1]
         for patch, row in zip(batch, rows, strict=True):
             if os.preadv(descriptor, [patch.data], int(offsets[row])) != patch.nbytes:
-                raise StoreError(f"{self.path}: patch {row} of '{name}' is cut short; {_REMEDY}")
+                raise StoreError(f"{self.path}: patch {row} of '{name}' is cut short; {REMEDY}")
         return batch
 
     def _decode(self, name: str, rows: Rows, batch: NDArray[np.uint8]) -> None:
         if self._file is None or self._file[0] != os.getpid():
             self._file = (os.getpid(), h5py.File(self.path, "r"))
-        data = self._file[1]["images" if name == "images" else f"targets/{name}"]
         offsets = self._offsets[name]
         for patch, row in zip(batch, rows, strict=True):
-            if not decode(data[offsets[row] : offsets[row + 1]], patch):
-                raise StoreError(f"{self.path}: patch {row} of '{name}' is damaged; {_REMEDY}")
-
-
-_REMEDY = "delete the file and run `python -m lightning_app datasets prepare` again"
-
-
-def read_attributes(path: Path) -> dict[str, Any]:
-    """Read the attributes of a finished store, without its arrays.
-
-    Raises:
-        StoreError: missing, not HDF5, unfinished or of another schema version.
-    """
-    try:
-        with h5py.File(path, "r") as file:
-            attributes = dict(file.attrs)
-            size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"{path}: no such store; run `python -m lightning_app datasets prepare`"
-        ) from error
-    except OSError as error:
-        raise StoreError(f"{path}: not a readable HDF5 file ({error}); {_REMEDY}") from error
-    if attributes.get("schema") != SCHEMA:
-        version = attributes.get("schema", "none")
-        raise StoreError(f"{path}: schema version {version}, expected {SCHEMA}; {_REMEDY}")
-    if size < int(attributes["data_end"]):
-        raise StoreError(f"{path}: {size} bytes, shorter than when it was written; {_REMEDY}")
-    return attributes
-
-
-def notes_of(attributes: Mapping[str, Any]) -> Notes:
-    """Return what was skipped or odd when a store was made; nothing for an older store."""
-    return Notes.from_json(str(attributes.get("notes", "[]")))
-
-
-def tasks_to_json(tasks: Sequence[Task]) -> str:
-    """Tasks as text for a store's attributes."""
-    return json.dumps([asdict(task) for task in tasks])
-
-
-def tasks_from_json(text: str) -> tuple[Task, ...]:
-    """The inverse of `tasks_to_json`."""
-    return tuple(
-        Task(**{**row, "kind": TaskKind(row["kind"]), "classes": tuple(row["classes"])})
-        for row in json.loads(text)
-    )
+            with damage_told(self.path):
+                data = self._file[1][place_of(name)]
+                encoded = data[offsets[row] : offsets[row + 1]]
+            if not decode(encoded, patch):
+                raise StoreError(f"{self.path}: patch {row} of '{name}' is damaged; {REMEDY}")

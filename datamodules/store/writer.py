@@ -17,8 +17,9 @@ from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import LayoutError
 from datamodules.core.hdf5 import NewFile
 from datamodules.core.records import SPLITS, Boxes, Record, Task, TaskKind
+from datamodules.store.attributes import SCHEMA, tasks_to_json
 from datamodules.store.content import SCALAR_TYPE, ContentDigest, encode
-from datamodules.store.reader import SCHEMA, tasks_to_json
+from datamodules.store.tables import write_seals
 from datamodules.store.tiling import Patch
 
 _CHUNK_BYTES = 2**20  # of the file, for encoded patches
@@ -165,6 +166,7 @@ class StoreWriter:
             int(chunk_offsets(data)[-1]) + int(np.prod(data.chunks))
             for data in self._dense.values()
         )
+        write_seals(file)
 
     def _write_targets(self) -> None:
         for task in self.tasks:

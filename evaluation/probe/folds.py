@@ -50,7 +50,10 @@ def seed_from(*parts: object) -> int:
 
 
 def strata_of(kind: TaskKind, targets: NDArray[Any]) -> Rows:
-    """Return the stratum of each image: its class, or the fifth that its value falls into."""
+    """Return the stratum of each image: its class, or the fifth that its value falls into.
+
+    Subsets need the targets of a fold's pool alone: those of test images must not shape them.
+    """
     if kind is TaskKind.CLASSIFICATION:
         return np.unique(targets, return_inverse=True)[1].astype(np.int64)
     inner = np.linspace(0, 1, QUANTILE_BINS + 1)[1:-1]

@@ -86,13 +86,13 @@ def sweep(
 
 def plan(table: Features, folds: Sequence[Fold], settings: ProbeConfig) -> list[Job]:
     """Return all jobs of one dataset; apart from its name, nothing depends on the encoder."""
-    strata = strata_of(table.kind, table.targets)
     sizes = subset_sizes(settings.sizes, folds)
     jobs = []
     for fold in folds:
+        strata = strata_of(table.kind, table.targets[fold.pool])
         for repeat in range(settings.repeats):
             seed = seed_from(settings.seed, table.dataset, fold.number, repeat)
-            order = nested_order(strata[fold.pool], table.groups[fold.pool], seed)
+            order = nested_order(strata, table.groups[fold.pool], seed)
             for size in sizes:
                 train = fold.pool[subset(order, size)] if size else fold.pool
                 for name in headline_first(settings.predictors):

@@ -29,6 +29,7 @@ class TaskRow:
         final: main score of the final weights; None if they were not scored.
         split: on which they were scored.
         others: further metrics of the final weights, else of the last validation, in words.
+        cautions: what is wrong with the splits behind the scores.
     """
 
     log: TaskLog
@@ -36,6 +37,7 @@ class TaskRow:
     final: float | None
     split: str
     others: str
+    cautions: tuple[str, ...]
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
@@ -139,6 +141,7 @@ def task_rows(run: Run) -> list[TaskRow]:
                 final=final.get(log.metric),
                 split=str(run.final.get("splits", {}).get(log.dataset, "")) if final else "",
                 others=", ".join(f"{k} {v:.3f}" for k, v in others.items() if k != log.metric),
+                cautions=tuple(dataset.get("cautions", ())),
             )
         )
     return rows

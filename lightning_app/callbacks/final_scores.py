@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from datamodules.core.atomic import write_json
+from datamodules.core.records import TaskKind
 from evaluation.run_files import FINAL
 from lightning_app.callbacks.later_step import later_step
 
@@ -19,7 +20,8 @@ class FinalScores(Callback):
     """Scores the final weights with average precision, and writes `<folder>/final_scores.json`.
 
     It uses the test images of a dataset with a published test split, else the validation images;
-    the file records which. The ranks share the images. Place it after the callback that averages
+    the file records which. Detection thresholds for test images are those that are best on the
+    validation images. The ranks share the images. Place it after the callback that averages
     weights and before the one that exports.
 
     Attributes:
@@ -49,6 +51,7 @@ class FinalScores(Callback):
         training = module.training
         module.eval()
         with torch.no_grad():
+            self._choose_thresholds(trainer, module, stream)
             for number, batch in enumerate(stream.test_dataloader()):
                 moved = trainer.strategy.batch_to_device(batch, module.device)
                 trainer.strategy.test_step(moved, number)
@@ -65,3 +68,15 @@ class FinalScores(Callback):
         with later_step("logging the final scores", f"report {self.folder}"):
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=trainer.global_step)
+
+    def _choose_thresholds(self, trainer: pl.Trainer, module: Any, stream: Any) -> None:
+        """Score detection of datasets with test images on their validation images first."""
+        detecting = {s.dataset for s in module.specs if s.task.kind is TaskKind.DETECTION}
+        splits = stream.final_splits()
+        names = [name for name, split in splits.items() if split == "test" and name in detecting]
+        if not names:
+            return
+        for number, batch in enumerate(stream.validation_of(names)):
+            moved = trainer.strategy.batch_to_device(batch, module.device)
+            trainer.strategy.validation_step(moved, number)
+        module.scores["test"].take_thresholds(module.scores["val"], names)

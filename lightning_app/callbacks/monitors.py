@@ -82,6 +82,19 @@ class EpochLine(Callback):
         Console(soft_wrap=True, highlight=False).print(" · ".join(parts))
 
 
+class LastEpoch(Callback):
+    """Validates the last epoch, also where `val_every` does not divide the number of epochs."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run resumed within its last epoch does not start that one again."""
+        self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning reads the number anew for each epoch."""
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
+
+
 class LearningRates(LearningRateMonitor):
     """Lightning's monitor, once per optimizer step instead of once per micro-batch."""
 

@@ -126,8 +126,9 @@ def _verify(dataset: DatasetReader, options: argparse.Namespace) -> int:
     with progress_display(dataset.name) as progress:
         report = verify(dataset, options.workers, progress)
     for finding in report.findings:
-        console.print(f"{dataset.name}: {finding.level}: {finding.where}: {finding.what}")
-    console.print(f"{dataset.name}: {report.summary}")
+        line = f"{dataset.name}: {finding.level}: {finding.where}: {finding.what}"
+        console.print(line, markup=False)
+    console.print(f"{dataset.name}: {report.summary}", markup=False)
     return 0 if report.ok else 2
 
 
@@ -149,9 +150,10 @@ def _show(dataset: DatasetReader, options: argparse.Namespace) -> int:
         console.print(f"not prepared: python -m lightning_app datasets prepare {dataset.name}")
         return 0
     from datamodules.display.contact_sheet import contact_sheet
+    from datamodules.store.attributes import notes_of
     from datamodules.store.class_balance import balance_lines
 
-    for line in balance_lines(dataset.store):
+    for line in [*balance_lines(dataset.store), *notes_of(dataset.store.attributes).lines()]:
         console.print(line, markup=False)
     path = contact_sheet(dataset, _sheet(dataset, options.out))
     console.print(f"contact sheet: {path}")

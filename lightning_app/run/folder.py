@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.checks.leakage import Card, licence_line, overlap
+from datamodules.checks.split_facts import split_warnings
 from datamodules.core.errors import ConfigError
 from datamodules.reader import DatasetReader
+from datamodules.store.attributes import notes_of
 from lightning_app.config import Config, save_config
 
 PACKAGES = (
@@ -103,6 +105,10 @@ def provenance(
     """
     datasets, trained = {**train, **unseen}, list(train.values())
     shared = overlap([*trained, *elsewhere], list(unseen.values()))
+    described = {name: {**describe(of), "role": "unseen"} for name, of in unseen.items()}
+    for name, dataset in train.items():
+        cautions = split_warnings(dataset)
+        described[name] = {**describe(dataset), "role": "train", "cautions": cautions}
     return {
         "title": config.name,
         "synthetic": any(dataset.store.synthetic for dataset in datasets.values()),
@@ -113,10 +119,7 @@ def provenance(
         },
         "encoder": config.model.encoder,
         "weights": config.model.weights,
-        "datasets": {
-            name: {**describe(dataset), "role": "train" if name in train else "unseen"}
-            for name, dataset in datasets.items()
-        },
+        "datasets": {name: described[name] for name in datasets},
         "licence_line": licence_line(trained) if train else "",
         "warnings": [f"not unseen: {sentence}" for sentence in shared],
     }
@@ -136,6 +139,7 @@ def describe(dataset: DatasetReader) -> dict[str, Any]:
         "tasks": {task.name: str(task.kind) for task in store.tasks},
         "sources": list(dataset.sources),
         "folder": dataset.placed,
+        "notes": notes_of(store.attributes).rows(),
     }
 
 

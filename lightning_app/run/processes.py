@@ -36,7 +36,8 @@ def launcher() -> ClusterEnvironment | None:
 
 def is_first_process() -> bool:
     """Return whether this is rank 0, under any launcher; only rank 0 prints and logs."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
+    names = ("LOCAL_RANK", "RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def decide_once(name: str, decide: Callable[[], str]) -> str:
@@ -47,9 +48,18 @@ def decide_once(name: str, decide: Callable[[], str]) -> str:
     environment = launcher()
     key = f"HISTOLOGY_{name.upper()}"
     if environment is None:
-        # Lightning starts the others later, with a copy of this process's environment.
+        # Lightning starts the others of a node later, with a copy of this process's environment;
+        # the first processes of further nodes ask over the network.
         if is_first_process():
             os.environ[key] = decide()
+        if {"NODE_RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys() and not _is_child():
+            node, port = int(os.environ["NODE_RANK"]), int(os.environ["MASTER_PORT"])
+            store = _store(os.environ["MASTER_ADDR"], port, node)
+            if node == 0:
+                store.set(key, os.environ[key])
+            os.environ[key] = str(store.get(key).decode())
+        if key not in os.environ:
+            raise ConfigError("NODE_RANK: set MASTER_ADDR and MASTER_PORT of the first node, too")
         return os.environ[key]
     if environment.world_size() == 1:
         return decide()
@@ -133,8 +143,13 @@ def exit_with_parent() -> None:
     Lightning's launcher watches its children only while it lives; an orphaned rank would hold its
     device until the collective call times out. torchrun and SLURM end their processes themselves.
     """
-    if launcher() is None and not is_first_process():
+    if launcher() is None and _is_child():
         threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _is_child() -> bool:
+    """Return whether Lightning started this process."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _watch(parent: int) -> None:

@@ -45,7 +45,7 @@ def build_trainer(
             accumulate_grad_batches=stream.micro_batches_per_step,
             gradient_clip_val=config.optim.clip_norm or None,
             log_every_n_steps=settings.log_every,
-            check_val_every_n_epoch=min(settings.val_every, settings.epochs),
+            check_val_every_n_epoch=settings.val_every,  # and `LastEpoch`
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # Lightning's would repeat and restart the order
             logger=build_loggers(config, folder, origin),

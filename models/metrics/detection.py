@@ -26,15 +26,28 @@ class CentreDistanceF1(Metric):
 
     Predictions are matched by `match_detections`, so one pass serves all score thresholds (steps
     of 1 / 1000). The distance is in pixels of the network input.
+
+    Args:
+        classes: number of classes.
+        distance_px: largest distance of a hit.
+        positive: the class whose F1 alone counts; negative for the mean over classes.
+
+    Attributes:
+        best: (classes,) int64, bin of the best threshold of each class, set by `compute`; 500
+            where there is neither object nor prediction.
+        fixed: thresholds to score at, for images that must not choose their own.
     """
 
     hits: Tensor
     misses: Tensor
     objects: Tensor
 
-    def __init__(self, classes: int, distance_px: float) -> None:
+    def __init__(self, classes: int, distance_px: float, positive: int = -1) -> None:
         super().__init__()
         self.classes = classes
+        self.positive = positive
+        self.best: Tensor | None = None
+        self.fixed: Tensor | None = None
         self.distance_px = distance_px
         bins = torch.zeros(classes, SCORE_BINS + 1)
         self.add_state("hits", bins, dist_reduce_fx="sum")
@@ -55,16 +68,21 @@ class CentreDistanceF1(Metric):
         self.misses += torch.bincount(index[~hit], minlength=size).view_as(self.hits)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return macro F1 at the best threshold of each class, and at 0.5.
+        """Return F1 at the best threshold of each class (or the fixed one), and at 0.5.
 
-        Classes without objects and predictions are left out.
+        Of the positive class, else the mean over classes with objects or predictions.
         """
         hits = self.hits.flip(1).cumsum(1).flip(1)  # with a score of at least the bin's
         misses = self.misses.flip(1).cumsum(1).flip(1)
         f1 = 2 * hits / (hits + misses + self.objects[:, None])
         occurs = (self.objects > 0) | (misses[:, 0] > 0)
-        best = f1.nan_to_num(-1).amax(1).where(occurs, torch.nan)
-        return {"f1_best": best.nanmean(), "f1_at_half": f1[:, SCORE_BINS // 2].nanmean()}
+        self.best = f1.nan_to_num(-1).argmax(1).where(occurs, SCORE_BINS // 2)
+        chosen = self.best if self.fixed is None else self.fixed.to(f1.device)
+        best = f1.gather(1, chosen[:, None])[:, 0].where(occurs, torch.nan)
+        half = f1[:, SCORE_BINS // 2]
+        if self.positive >= 0:
+            return {"f1_best": best[self.positive], "f1_at_half": half[self.positive]}
+        return {"f1_best": best.nanmean(), "f1_at_half": half.nanmean()}
 
 
 class BoxAveragePrecision(MeanAveragePrecision):

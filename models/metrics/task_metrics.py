@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,20 @@ class TaskMetrics(nn.Module):
         for metric in self.of(spec):
             metric.update(prediction, kept)
 
+    def take_thresholds(self, chosen: TaskMetrics, datasets: Container[str]) -> None:
+        """Score detection at the thresholds that are best on other images, then reset those.
+
+        Args:
+            chosen: has seen the other images, those of all ranks.
+            datasets: whose tasks are meant; the others choose for themselves.
+        """
+        for spec in self.specs:
+            for own, other in zip(self.of(spec), chosen.of(spec), strict=False):
+                if isinstance(own, CentreDistanceF1) and isinstance(other, CentreDistanceF1):
+                    other.compute()
+                    own.fixed = other.best if spec.dataset in datasets else None
+        chosen.collect()
+
     def collect(self) -> tuple[dict[str, float], float | None]:
         """Score all images of all ranks, then reset.
 
@@ -83,12 +97,11 @@ class TaskMetrics(nn.Module):
 
 def make_metrics(task: Task, mpp: float) -> list[Metric]:
     """Return the metrics of a task at `mpp` µm/px; `compute()` of each gives scalars by name."""
-    classes = max(len(task.classes), 2)
+    classes, positive = max(len(task.classes), 2), -1
+    if task.positive is not None and len(task.classes) == 2:
+        positive = task.classes.index(task.positive)
     match task.kind:
         case TaskKind.CLASSIFICATION:
-            positive = -1
-            if task.positive is not None and len(task.classes) == 2:
-                positive = task.classes.index(task.positive)
             return [ClassScores(classes, positive), Auroc(classes)]
         case TaskKind.MULTILABEL:
             labels = len(task.classes)
@@ -96,7 +109,8 @@ def make_metrics(task: Task, mpp: float) -> list[Metric]:
         case TaskKind.SEGMENTATION:
             return [PixelScores(classes, task.ignore_index)]
         case TaskKind.DETECTION:
-            return [CentreDistanceF1(len(task.classes), task.match_distance_um / mpp)]
+            distance = task.match_distance_um / mpp
+            return [CentreDistanceF1(len(task.classes), distance, positive)]
         case TaskKind.REGRESSION:
             return [RegressionScores(((task.low or 0.0) + (task.high or 0.0)) / 2)]
 

@@ -13,14 +13,14 @@ from models.config import OptimConfig, Schedule
 from models.network.multitask_network import MultiTaskNetwork
 
 
-def scaled(config: OptimConfig, batch: int) -> OptimConfig:
+def scaled(config: OptimConfig, batch: float) -> OptimConfig:
     """Scale the learning rates to a batch size; return the settings unchanged if not requested.
 
     Linear scaling: P. Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.1.
 
     Args:
         config: the settings.
-        batch: images per dataset and optimizer step, over all ranks.
+        batch: images per dataset and optimizer step, over all ranks; the mean over datasets.
     """
     if not config.reference_batch:
         return config

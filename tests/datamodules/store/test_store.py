@@ -171,7 +171,7 @@ def test_a_file_that_is_no_store_is_refused(tmp_path):
     with pytest.raises(StoreError, match=r"other\.h5: schema version none"):
         Store(tmp_path / "other.h5")
     (tmp_path / "text.h5").write_text("not HDF5")
-    with pytest.raises(StoreError, match=r"text\.h5: not a readable HDF5"):
+    with pytest.raises(StoreError, match=r"text\.h5: not a readable HDF5 store"):
         Store(tmp_path / "text.h5")
     with pytest.raises(StoreError, match=r"gone\.h5: no such store"):
         Store(tmp_path / "gone.h5")
