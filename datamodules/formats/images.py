@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from datamodules.core.errors import DatasetNotFoundError, LayoutError
 from datamodules.core.records import Image, Mask
 from datamodules.formats import pillow_files, tiff_files
-from datamodules.formats.raster import decoding, refused
+from datamodules.formats.raster import Raster, decoding, refused
 
 MASK_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp"})
 IMAGE_SUFFIXES = MASK_SUFFIXES | {".jpg", ".jpeg", ".webp", ".gif"}
@@ -34,7 +34,7 @@ def read_image(path: Path) -> Image:
         DatasetNotFoundError: there is no such file.
         ImageError: it does not decode, is cut short, or leaves open what the picture is.
     """
-    return _format(path).load(path).rgb()
+    return _load(path).rgb()
 
 
 def read_mask(path: Path, white: int = 1) -> Mask:
@@ -56,12 +56,12 @@ def read_mask(path: Path, white: int = 1) -> Mask:
     if ids.max() > 255:
         problem = f"mask holds the value {int(ids.max())}, expected class indices up to 255"
         raise refused(path, problem, "instance numbers are no classes", LayoutError)
-    return ids.astype(np.uint8)
+    return np.asarray(ids, np.uint8)
 
 
 def read_ids(path: Path, white: int = 1) -> NDArray[Any]:
     """As `read_mask`, but of up to 32 bits: numbers of instances."""
-    return _format(path).load(path).ids(white)
+    return _load(path).ids(white)
 
 
 def read_foreground(path: Path) -> Mask:
@@ -70,9 +70,9 @@ def read_foreground(path: Path) -> Mask:
     Raises:
         DatasetNotFoundError, ImageError, LayoutError: as `read_mask`.
     """
-    raster = _format(path).load(path)
+    raster = _load(path)
     coloured = raster.pixels.ndim == 3 and not raster.lossy and raster.alpha is None
-    return ((raster.pixels.any(axis=2) if coloured else raster.ids()) > 0).astype(np.uint8)
+    return np.asarray(raster.pixels.any(axis=2) if coloured else raster.ids() > 0, np.uint8)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -100,6 +100,11 @@ def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
     elif path.suffix.lower() in (".jpg", ".jpeg"):
         options["quality"] = 95
     PIL.Image.fromarray(pixels).save(path, **options)
+
+
+def _load(path: Path) -> Raster:
+    raster: Raster = _format(path).load(path)
+    return raster
 
 
 def _format(path: Path) -> ModuleType:

@@ -6,6 +6,7 @@ undone here: samples of few bits are scaled back, and 16 bits are not cut to 8.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from datamodules.formats.raster import (
     upright,
 )
 
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "GIF")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")  # MPO, of several JPEG, opens as JPEG
 _ENDINGS = {
     **dict.fromkeys((".jpg", ".jpeg"), ("JPEG", "MPO")),
     **{f".{name.lower()}": (name,) for name in ("PNG", "BMP", "WEBP", "GIF")},
@@ -119,11 +120,13 @@ def _bits(path: Path, image: PIL.Image.Image) -> int:
 
 def _orientation(path: Path, image: PIL.Image.Image) -> int:
     """How the picture is to be turned, 1 to 8; 1 where EXIF data say nothing that can be read."""
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except DAMAGE:
-        warning(path, "damaged EXIF data, taken as upright")
-        return 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Pillow only warns of tags that are cut short
+        try:
+            value = image.getexif().get(_ORIENTATION, 1)
+        except (*DAMAGE, UserWarning):
+            warning(path, "damaged EXIF data, taken as upright")
+            return 1
     return int(value) if value in range(1, 9) else 1
 
 

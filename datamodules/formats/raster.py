@@ -117,7 +117,7 @@ class Raster:
         if self.pixels.max() >= len(palette):
             problem = f"holds index {self.pixels.max()}, its palette has {len(palette)} colours"
             raise refused(self.path, problem, "fetch the file again")
-        return palette[self.pixels]
+        return np.asarray(palette[self.pixels])
 
     def _indices(self, palette: NDArray[np.uint8], white: int) -> NDArray[Any]:
         """Indices are classes unless the palette says that greys or black and white are meant."""

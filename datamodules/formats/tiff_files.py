@@ -27,7 +27,7 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAX_PAGES = 64  # more are a stack, or directories in a circle
 _LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)
 _JPEG = 7
-_COLOURS = {
+_COLOURS: dict[int, int] = {
     PHOTOMETRIC.MINISWHITE: 1,
     PHOTOMETRIC.MINISBLACK: 1,
     PHOTOMETRIC.PALETTE: 1,
@@ -119,7 +119,7 @@ def _page(path: Path) -> Iterator[TiffPage]:
 
 def _full_page(path: Path, tiff: TiffFile) -> TiffPage:
     """The largest page; all others must be smaller copies of it, or be marked as such."""
-    pages: list[TiffPage] = []
+    pages: list[Any] = []
     for number in range(_MAX_PAGES + 1):
         try:
             page = tiff.pages[number]
@@ -130,7 +130,7 @@ def _full_page(path: Path, tiff: TiffFile) -> TiffPage:
         raise ValueError("it holds no page")
     if len(pages) > _MAX_PAGES:
         raise _stack(path, f"more than {_MAX_PAGES} pages")
-    full = max(pages, key=lambda page: page.imagewidth * page.imagelength)
+    full: TiffPage = max(pages, key=lambda page: page.imagewidth * page.imagelength)
     for page in pages:
         if page is not full and not _is_reduced(page, full):
             sizes = ", ".join(f"{p.imagewidth}x{p.imagelength}" for p in pages[:8])
@@ -191,7 +191,7 @@ def _alpha(path: Path, page: TiffPage, extra: NDArray[Any]) -> NDArray[np.uint8]
         return None
     alpha = extra[..., 0].astype(np.uint8) * np.uint8(255 // (2**page.bitspersample - 1))
     if page.extrasamples[:1] in ((1,), (2,)):
-        return alpha
+        return np.asarray(alpha)
     if (alpha != 255).any():
         problem = "TIFF with an extra sample of unspecified meaning"
         raise refused(path, problem, "save it without, or mark it as alpha")

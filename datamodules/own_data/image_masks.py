@@ -122,7 +122,7 @@ def class_mask(path: Path, foreground: int) -> Mask:
         warning(path, "values besides 0 and the foreground, read as background")
     elif not found.any():
         warning(path, "mask without foreground")
-    return found
+    return np.asarray(found, np.uint8)
 
 
 def _check_palettes(root: Path, masks: list[Path]) -> None:
