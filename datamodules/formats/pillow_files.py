@@ -31,9 +31,11 @@ _ENDINGS = {
     **{f".{name.lower()}": (name,) for name in ("PNG", "BMP", "WEBP", "GIF")},
 }
 _ORIENTATION = 274  # of EXIF
+_TAG = (b"\x01\x12\x00\x03", b"\x12\x01\x03\x00")  # how its entry begins
 
 # Pillow's own bound, 89 megapixels, lies below that of `check_size`, which replaces it.
 PIL.Image.MAX_IMAGE_PIXELS = None
+warnings.filterwarnings("ignore", "Corrupt EXIF data")  # `_orientation` tells what matters of it
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -120,13 +122,13 @@ def _bits(path: Path, image: PIL.Image.Image) -> int:
 
 def _orientation(path: Path, image: PIL.Image.Image) -> int:
     """How the picture is to be turned, 1 to 8; 1 where EXIF data say nothing that can be read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Pillow only warns of tags that are cut short
-        try:
-            value = image.getexif().get(_ORIENTATION, 1)
-        except (*DAMAGE, UserWarning):
-            warning(path, "damaged EXIF data, taken as upright")
-            return 1
+    data = image.info.get("exif", b"")
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except DAMAGE:
+        value, data = None, _TAG[0]
+    if value is None and any(tag in data for tag in _TAG):
+        warning(path, "damaged EXIF data, taken as upright")
     return int(value) if value in range(1, 9) else 1
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (the table has one row per kind)
 """Image files of every kind, with what they must be read as: the rows of docs/image_formats.md."""
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def test_coco_classes_follow_the_options_and_groups_the_file_names(tmp_path):
     options = {"classes": ["mitosis", "cell"], "positive": "mitosis", "group": r"^(patient\d+)"}
     module = dataset("coco_boxes", tmp_path, tmp_path / "stores", mpp=0.25, **options)
     (record,) = module.records(tmp_path)
-    assert record.targets["boxes"].labels.tolist() == [1]
+    assert record.targets["boxes"]().labels.tolist() == [1]
     assert record.group == "patient01"
     assert module.tasks_in(tmp_path)[0].positive == "mitosis"
     assert module.native_mpp() == 0.25
@@ -60,7 +60,7 @@ def test_coco_rounding_at_the_edge_is_clipped_but_a_box_outside_is_refused(tmp_p
     write_coco(tmp_path, [(3, -0.6, 5, 20, 35.4)])
     module = dataset("coco_boxes", tmp_path, tmp_path / "stores")
     (record,) = module.records(tmp_path)
-    np.testing.assert_allclose(record.targets["boxes"].xyxy, [[0, 5, 19.4, 40]], rtol=1e-6)
+    np.testing.assert_allclose(record.targets["boxes"]().xyxy, [[0, 5, 19.4, 40]], rtol=1e-6)
     write_coco(tmp_path, [(3, -5, 5, 20, 20)])
     assert_refused(module, LayoutError, "images/patient01_1.png", "outside")
 
