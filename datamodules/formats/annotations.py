@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from datamodules.core.errors import LayoutError
 from datamodules.core.records import Boxes, Mask, Task, TaskKind
-from datamodules.formats.images import image_size, read_mask
+from datamodules.formats.images import image_size, read_ids, read_mask
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,45 @@ class Codes:
 
 def foreground(path: Path) -> Mask:
     """Background and foreground, (height, width) uint8 of 0 and 1, from a mask of instances."""
-    return (read_mask(path) > 0).astype(np.uint8)
+    return (read_ids(path) > 0).astype(np.uint8)
+
+
+def fill_polygon(mask: Mask, outline: NDArray[np.float64], value: int) -> None:
+    """Set the pixels of `mask` whose centre lies within an outline.
+
+    Unlike cv2.fillPoly, which adds the pixels of the border, this keeps the outline's area: 100 by
+    100 px stay so, and outlines that share a border share no pixel. Parts that an outline
+    encloses twice lie outside (even-odd rule), as in MATLAB's poly2mask.
+
+    Args:
+        mask: (height, width), changed in place.
+        outline: (n, 2), x and y in pixels; (0, 0) is the image's upper left corner.
+        value: to set.
+
+    >>> mask = np.zeros((3, 4), np.uint8)
+    >>> fill_polygon(mask, np.array([[1, 0], [3, 0], [3, 2], [1, 2]], np.float64), 7)
+    >>> mask.tolist()
+    [[0, 7, 7, 0], [0, 7, 7, 0], [0, 0, 0, 0]]
+    """
+    height, width = mask.shape
+    start, end = outline, np.roll(outline, -1, axis=0)
+    upper, lower = (
+        np.ceil(side(start[:, 1], end[:, 1]) - 0.5).clip(0, height).astype(np.int64)
+        for side in (np.minimum, np.maximum)
+    )
+    edge = np.repeat(np.arange(len(outline)), lower - upper)  # of each row that it crosses
+    if not len(edge):
+        return
+    first = np.repeat(np.cumsum(lower - upper) - (lower - upper), lower - upper)
+    row = np.arange(len(edge)) - first + upper[edge]
+    slope = (end[edge, 0] - start[edge, 0]) / (end[edge, 1] - start[edge, 1])
+    crossing = start[edge, 0] + (row + 0.5 - start[edge, 1]) * slope
+    column = np.ceil(crossing - 0.5).clip(0, width).astype(np.int64)
+    top, left = row.min(), column.min()
+    crossed = np.zeros((row.max() - top + 1, column.max() - left + 1), np.int64)
+    np.add.at(crossed, (row - top, column - left), 1)
+    inside = crossed.cumsum(axis=1)[:, :-1] % 2 == 1
+    mask[top : row.max() + 1, left : column.max()][inside] = value
 
 
 @dataclass

@@ -1,74 +1,91 @@
-"""Reading image and mask files; all readers use these functions.
+"""The one door for pixels: every image and mask of a dataset is opened here.
 
-Pillow decodes all formats of the public datasets and, unlike faster decoders, refuses a
-truncated file instead of returning grey rows; decoding happens once, when a store is written.
+A file is read as what its content says, whatever its name ends with. What cannot be read rightly
+is refused by name; `docs/image_formats.md` says what is read how, and a test keeps it true.
+Boxes and masks refer to the image as displayed: turned as its EXIF orientation says.
 """
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from datamodules.core.errors import DatasetNotFoundError, ImageError, LayoutError
+from datamodules.core.errors import DatasetNotFoundError, LayoutError
 from datamodules.core.records import Image, Mask
+from datamodules.formats import pillow_files, tiff_files
+from datamodules.formats.raster import Raster, decoding, refused
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-MAX_PIXELS = 20_000 * 20_000  # regions of public datasets stay well below; slides do not fit here
+MASK_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp"})
+IMAGE_SUFFIXES = MASK_SUFFIXES | {".jpg", ".jpeg", ".webp", ".gif"}
 
 
 def read_image(path: Path) -> Image:
     """Decode an image file to RGB.
 
     Returns:
-        uint8 (height, width, 3). Grey and palette images become RGB, alpha is dropped.
+        uint8 (height, width, 3), upright; transparent parts lie over white.
 
     Raises:
         DatasetNotFoundError: there is no such file.
-        ImageError: it does not decode, is cut short, or has more than 8 bits a channel.
+        ImageError: it does not decode, is cut short, or leaves open what the picture is.
     """
-    with _open(path) as image:
-        if image.mode.startswith(("I", "F")):
-            raise ImageError(
-                f"{path}: mode {image.mode} has more than 8 bits a channel, expected RGB"
-            )
-        return np.asarray(_decoded(image, path).convert("RGB"))
+    return _load(path).rgb()
 
 
-def read_mask(path: Path) -> Mask:
-    """Decode an 8-bit, single-channel label image without touching its values.
+def read_mask(path: Path, white: int = 1) -> Mask:
+    """Decode a label image without touching its values.
+
+    Args:
+        path: the file.
+        white: the value of white where the mask knows black and white only; black is 0.
 
     Returns:
-        uint8 (height, width); a bilevel image gives 0 and 1.
+        uint8 (height, width), upright.
 
     Raises:
         DatasetNotFoundError: there is no such file.
         ImageError: it does not decode.
-        LayoutError: it has several channels or more than 8 bits.
+        LayoutError: it has colours, or values over 255.
     """
-    with _open(path) as image:
-        if image.mode not in ("L", "P", "1"):
-            raise LayoutError(
-                f"{path}: mask has mode {image.mode}, expected one 8-bit channel of class indices"
-            )
-        return np.asarray(_decoded(image, path)).astype(np.uint8)
+    ids = read_ids(path, white)
+    if ids.max() > 255:
+        problem = f"mask holds the value {int(ids.max())}, expected class indices up to 255"
+        raise refused(path, problem, "instance numbers are no classes", LayoutError)
+    return np.asarray(ids, np.uint8)
+
+
+def read_ids(path: Path, white: int = 1) -> NDArray[Any]:
+    """As `read_mask`, but of up to 32 bits: numbers of instances."""
+    return _load(path).ids(white)
+
+
+def read_foreground(path: Path) -> Mask:
+    """Where a mask of any colours is not black, uint8 (height, width) of 0 and 1.
+
+    Raises:
+        DatasetNotFoundError, ImageError, LayoutError: as `read_mask`.
+    """
+    raster = _load(path)
+    coloured = raster.pixels.ndim == 3 and not raster.lossy and raster.alpha is None
+    return np.asarray(raster.pixels.any(axis=2) if coloured else raster.ids() > 0, np.uint8)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width in pixels from the file's header, without decoding it."""
-    with _open(path) as image:
-        return image.height, image.width
+    """Height and width in pixels as displayed, from the file's header, without decoding it."""
+    size: tuple[int, int] = _format(path).size(path)
+    return size
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Image files directly in a folder, sorted by name; other files are skipped."""
-    if not folder.is_dir():
-        raise DatasetNotFoundError(f"{folder}: no such folder; expected image files in it")
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+def mask_palette(path: Path) -> bytes:
+    """The colours of a palette, three bytes each; empty where there are none but greys."""
+    palette = _format(path).palette(path)
+    plain = palette is None or (palette == palette[:, :1]).all()
+    return b"" if plain else bytes(palette.tobytes())
 
 
 def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -85,25 +102,20 @@ def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
     PIL.Image.fromarray(pixels).save(path, **options)
 
 
-def _open(path: Path) -> PIL.Image.Image:
-    try:
-        with warnings.catch_warnings():
-            # The size bound below replaces Pillow's, which large annotated regions exceed.
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            image = PIL.Image.open(path)
-    except FileNotFoundError as error:
-        raise DatasetNotFoundError(f"{path}: no such file") from error
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: not a readable image ({error}); fetch the file again") from error
-    if image.width * image.height > MAX_PIXELS:
-        image.close()
-        raise ImageError(f"{path}: {image.width}x{image.height} px is larger than a region can be")
-    return image
+def _load(path: Path) -> Raster:
+    raster: Raster = _format(path).load(path)
+    return raster
 
 
-def _decoded(image: PIL.Image.Image, path: Path) -> PIL.Image.Image:
-    try:
-        image.load()
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"{path}: does not decode ({error}); fetch the file again") from error
-    return image
+def _format(path: Path) -> ModuleType:
+    """The module that reads such a file, by its first bytes."""
+    with decoding(path):
+        if not path.exists():
+            raise DatasetNotFoundError(f"{path}: no such file")
+        if not path.is_file():
+            raise refused(path, "is no regular file", "put the image in its place")
+        with path.open("rb") as file:
+            start = file.read(4)
+    if not start:
+        raise refused(path, "is empty (0 bytes)", "fetch the file again")
+    return tiff_files if start in tiff_files.MAGIC else pillow_files

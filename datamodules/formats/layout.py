@@ -6,12 +6,79 @@ Everywhere `root` is the dataset's folder; messages name files relative to it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from datamodules.core.errors import DatasetNotFoundError, LayoutError
+from datamodules.core.notes import skipped
 from datamodules.core.records import Record, Targets
-from datamodules.formats.images import list_images
+from datamodules.formats.images import IMAGE_SUFFIXES
+
+_JUNK = frozenset(
+    {
+        *(".ds_store", "thumbs.db", "desktop.ini", "__macosx", "@eadir", ".ipynb_checkpoints"),
+        *("#recycle", "$recycle.bin", "system volume information", "lost+found"),
+    }
+)
+_BESIDE = frozenset(
+    {".csv", ".tsv", ".xlsx", ".json", ".xml", ".txt", ".md", ".pdf", ".html", ".yaml", ".yml"}
+)
+"""Endings of tables and texts, which may lie beside images without being one."""
+
+
+def is_junk(path: Path) -> bool:
+    """Whether a file or folder is left there by an operating system or a program.
+
+    >>> [is_junk(Path(name)) for name in ("._1.png", "a/__MACOSX", "Thumbs.db", "1.png")]
+    [True, True, True, False]
+    """
+    return path.name.startswith("._") or path.name.lower() in _JUNK
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies directly in a folder, sorted by name, without junk.
+
+    Raises:
+        DatasetNotFoundError: there is no such folder.
+        LayoutError: a name is not UTF-8, so a store cannot keep it.
+    """
+    if not folder.is_dir():
+        raise DatasetNotFoundError(f"{folder}: no such folder; the dataset keeps its data there")
+    paths = sorted(path for path in folder.iterdir() if not is_junk(path))
+    for path in paths:
+        try:
+            path.name.encode()
+        except UnicodeEncodeError as error:
+            name = path.name.encode("utf-8", "backslashreplace").decode()
+            raise LayoutError(f"{folder}: the name {name} is not UTF-8; rename it") from error
+    return paths
+
+
+def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Files of these endings (in small letters) directly in a folder, sorted by name."""
+    found = []
+    for path in entries(folder):
+        if path.suffix.lower() in suffixes and not path.is_dir():
+            if path.name.startswith(".") or not path.is_file():
+                skipped(path, "hidden file, or a link to none")
+            else:
+                found.append(path)
+    return found
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files directly in a folder, sorted by name; what else lies there is noted."""
+    for path in entries(folder):
+        known = path.suffix.lower() in IMAGE_SUFFIXES | _BESIDE or path.name.startswith(".")
+        if not known and not path.is_dir():
+            skipped(path, "no image, by its ending")
+    return list_files(folder, IMAGE_SUFFIXES)
+
+
+def walk_images(folder: Path) -> list[Path]:
+    """Image files in a folder and all below it, in order of path, without hidden folders."""
+    inner = [path for path in subfolders(folder) if not path.is_symlink()]
+    return sorted([*list_images(folder), *(p for one in inner for p in walk_images(one))])
 
 
 def relative(root: Path, path: Path) -> str:
@@ -39,9 +106,7 @@ def image_record(
 
 def subfolders(folder: Path) -> list[Path]:
     """Folders directly in a folder, sorted by name, without hidden ones."""
-    if not folder.is_dir():
-        raise DatasetNotFoundError(f"{folder}: no such folder; the dataset keeps its data there")
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return [p for p in entries(folder) if p.is_dir() and not p.name.startswith(".")]
 
 
 def nonempty_images(root: Path, folder: Path) -> list[Path]:

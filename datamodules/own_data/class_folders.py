@@ -44,8 +44,8 @@ class ClassFolders(Convention):
         <class>/<file>                      all images are training data
         {train,val,test}/<class>/<file>     or lie in published splits
 
-    Images may be PNG, JPEG, TIFF or BMP; other files are skipped. Without the option `group`,
-    images of one patient end up on both sides of a split.
+    Images may be PNG, JPEG, TIFF, BMP, WebP or GIF; other files are skipped, and counted. Without
+    the option `group`, images of one patient end up on both sides of a split.
 
         my_data: {reader: class_folders, folder: glands, options: {group: '^(patient\d+)'}}
     """

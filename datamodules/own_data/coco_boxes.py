@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from datamodules.core.errors import LayoutError
 from datamodules.core.records import Boxes, Record, Task, TaskKind
-from datamodules.formats.images import write_image
+from datamodules.formats.images import image_size, write_image
 from datamodules.formats.layout import image_record, layout_error
 from datamodules.formats.tables import read_coco
 from datamodules.own_data.convention import Convention
@@ -53,10 +55,11 @@ class CocoBoxes(Convention):
 
         annotations.json        images (id, file_name), categories (id, name),
                                 annotations (image_id, category_id, bbox [x, y, width, height])
-        images/<file_name>      PNG, JPEG, TIFF or BMP
+        images/<file_name>      PNG, JPEG, TIFF, BMP, WebP or GIF
 
-    Every image in the JSON must exist; one without annotations holds no object. Regions marked
-    iscrowd are refused, because they are not single objects.
+    Boxes refer to the image as displayed, turned as its EXIF orientation says, and to the size in
+    the JSON if one stands there. Every image in the JSON must exist; one without annotations holds
+    no object. Regions marked iscrowd are refused, because they are not single objects.
 
         my_data: {reader: coco_boxes, folder: cells, options: {group: '^(patient\d+)', mpp: 0.25}}
     """
@@ -113,17 +116,28 @@ class CocoBoxes(Convention):
             table = read_coco(root, top / _TABLE)
             for number, entry in sorted(table.images.items(), key=lambda i: str(i[0]).zfill(20)):
                 path = top / "images" / entry["file_name"]
-                boxes = _boxes(table.objects.get(number, []), entry, task.classes)
+                boxes = partial(_boxes, path, table.objects.get(number, []), entry, task.classes)
                 yield image_record(root, path, {"boxes": boxes}, split, self.group_of(root, path))
 
 
 def _boxes(
-    objects: list[tuple[list[float], str]], entry: dict[str, Any], classes: tuple[str, ...]
+    image: Path,
+    objects: list[tuple[list[float], str]],
+    entry: dict[str, Any],
+    classes: tuple[str, ...],
 ) -> Boxes:
-    """Corners instead of width and height; rounding errors at the image's edge are clipped."""
+    """Corners instead of width and height; rounding errors at the image's edge are clipped.
+
+    Raises:
+        LayoutError: the boxes refer to an image of another size than the one displayed.
+    """
     xywh = np.array([box for box, _ in objects], np.float64).reshape(-1, 4)
     xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     if "width" in entry and "height" in entry:
+        height, width = image_size(image)
+        if (entry["width"], entry["height"]) != (width, height):
+            told = f"{_TABLE} says {entry['width']}x{entry['height']} px"
+            raise LayoutError(f"{image}: {width}x{height} px as displayed, {told}; mend either")
         edge = np.array([entry["width"], entry["height"]] * 2, np.float64)
         clipped = xyxy.clip(0, edge)
         xyxy = np.where(np.abs(clipped - xyxy) <= _ROUNDING, clipped, xyxy)

@@ -9,9 +9,24 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.core.errors import LayoutError
+from datamodules.core.notes import warning
 from datamodules.core.records import Mask, Record, Task, TaskKind
-from datamodules.formats.images import list_images, read_mask, write_image
-from datamodules.formats.layout import image_record, nonempty_images, paired, relative
+from datamodules.formats.images import (
+    MASK_SUFFIXES,
+    mask_palette,
+    read_ids,
+    read_mask,
+    write_image,
+)
+from datamodules.formats.layout import (
+    image_record,
+    layout_error,
+    list_files,
+    nonempty_images,
+    paired,
+    relative,
+)
 from datamodules.own_data.convention import Convention
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import slides
@@ -45,10 +60,12 @@ class ImageMasks(Convention):
 
     Layout, directly or below {train,val,test}/:
 
-        images/<stem>.*         PNG, JPEG, TIFF or BMP
-        masks/<stem>.png        8 bit, one channel, class index per pixel
+        images/<stem>.*         PNG, JPEG, TIFF, BMP, WebP or GIF
+        masks/<stem>.png        or .tif, .bmp: 8 bit, one channel, class index per pixel
 
     Black-and-white masks need the option `foreground`; otherwise their 255 is the ignore index.
+    In masks of one bit, or with a palette of black and white, white is class 1. A palette of
+    colours must be the same in all masks; its indices are the classes.
 
         my_data: {reader: image_masks, folder: glands, options: {classes: [background, gland]}}
     """
@@ -80,7 +97,8 @@ class ImageMasks(Convention):
         """Split by split, sorted by file name."""
         for split, folder in self.splits(root):
             images = nonempty_images(root, folder / "images")
-            masks = [path for path in list_images(folder / "masks") if path.suffix == ".png"]
+            masks = list_files(folder / "masks", MASK_SUFFIXES)
+            _check_palettes(root, masks)
             expected = f"{relative(root, folder / 'masks')}/{{}}.png"
             for path, mask in paired(root, images, masks, expected):
                 targets = {"mask": partial(class_mask, mask, self.options.foreground)}
@@ -88,6 +106,33 @@ class ImageMasks(Convention):
 
 
 def class_mask(path: Path, foreground: int) -> Mask:
-    """Class index per pixel; where `foreground` is not 0, whether the mask has that value."""
-    mask = read_mask(path)
-    return (mask == foreground).astype(np.uint8) if foreground else mask
+    """Class index per pixel; where `foreground` is not 0, whether the mask has that value.
+
+    Raises:
+        LayoutError: the mask holds other values than 0, but never `foreground`.
+    """
+    if not foreground:
+        return read_mask(path)
+    mask = read_ids(path, white=foreground)
+    found = (mask == foreground).astype(np.uint8)
+    others = np.unique(mask[(mask != 0) & (found == 0)]).tolist()
+    if others and not found.any():
+        raise LayoutError(f"{path}: mask holds {others[:5]}, never options.foreground {foreground}")
+    if others:
+        warning(path, "values besides 0 and the foreground, read as background")
+    elif not found.any():
+        warning(path, "mask without foreground")
+    return np.asarray(found, np.uint8)
+
+
+def _check_palettes(root: Path, masks: list[Path]) -> None:
+    """Indices mean the same in all masks only if their colours do."""
+    first, colours = None, b""
+    for path in masks:
+        palette = mask_palette(path)
+        shared = min(len(palette), len(colours))
+        if palette[:shared] != colours[:shared] and first:
+            problem = f"has another palette than {relative(root, first)}; save both as 8-bit grey"
+            raise layout_error(root, path, problem)
+        if len(palette) > len(colours):
+            first, colours = path, palette

@@ -13,8 +13,8 @@ import numpy as np
 
 from datamodules.core.records import SPLITS, Record, Task, TaskKind
 from datamodules.formats.annotations import Codes
-from datamodules.formats.images import list_images, write_image
-from datamodules.formats.layout import folder_with, image_record, named, paired
+from datamodules.formats.images import write_image
+from datamodules.formats.layout import folder_with, image_record, list_images, named, paired
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import slides
 from datamodules.synthetic.tissues import Tissue

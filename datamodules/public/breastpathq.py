@@ -12,8 +12,8 @@ import numpy as np
 
 from datamodules.core.errors import DatasetNotFoundError
 from datamodules.core.records import Record, Task, TaskKind
-from datamodules.formats.images import list_images, write_image
-from datamodules.formats.layout import image_record, layout_error, named, relative
+from datamodules.formats.images import write_image
+from datamodules.formats.layout import image_record, layout_error, list_images, named, relative
 from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View

@@ -12,7 +12,13 @@ from datamodules.core.errors import LayoutError
 from datamodules.core.records import Mask, Record, Task, TaskKind
 from datamodules.formats.annotations import foreground
 from datamodules.formats.images import read_image, write_image
-from datamodules.formats.layout import image_record, layout_error, nonempty_images, subfolders
+from datamodules.formats.layout import (
+    image_record,
+    layout_error,
+    list_files,
+    nonempty_images,
+    subfolders,
+)
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import slides
 
@@ -102,7 +108,7 @@ def union(folder: Path) -> Mask:
         LayoutError: no mask, or masks of different sizes.
     """
     nuclei: Mask | None = None
-    for path in sorted(folder.glob("*.png")):
+    for path in list_files(folder, {".png"}):
         mask = foreground(path)
         if nuclei is None:
             nuclei = mask

@@ -11,8 +11,8 @@ import numpy as np
 
 from datamodules.core.records import Record, Task, TaskKind
 from datamodules.formats.annotations import foreground
-from datamodules.formats.images import list_images, write_image
-from datamodules.formats.layout import image_record, layout_error, named
+from datamodules.formats.images import write_image
+from datamodules.formats.layout import image_record, layout_error, list_images, named
 from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import append_rows, slides

@@ -14,8 +14,8 @@ import numpy as np
 
 from datamodules.core.errors import LayoutError
 from datamodules.core.records import Image, Record, Task, TaskKind
-from datamodules.formats.images import list_images, read_image, write_image
-from datamodules.formats.layout import layout_error, named, relative, subfolders
+from datamodules.formats.images import read_image, write_image
+from datamodules.formats.layout import layout_error, list_images, named, relative, subfolders
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View, resize_image
 from datamodules.synthetic.scene import slides

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from datamodules.core.errors import LayoutError
 from datamodules.core.records import Boxes, Mask, Record, Targets
-from datamodules.formats.annotations import nucleus_tasks
+from datamodules.formats.annotations import fill_polygon, nucleus_tasks
 from datamodules.formats.images import image_size, write_image
-from datamodules.formats.layout import image_record, layout_error, paired, relative
+from datamodules.formats.layout import image_record, layout_error, list_files, paired, relative
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import Scene, append_rows, slides
 
@@ -81,7 +81,8 @@ class MoNuSeg(DatasetReader):
             parts.append(("test", root / _TEST, root / _TEST))
         for split, images, outlined in parts:
             expected = f"{relative(root, outlined)}/{{}}.xml"
-            for path, xml in paired(root, images.glob("*.tif"), outlined.glob("*.xml"), expected):
+            pictures, files = list_files(images, {".tif"}), list_files(outlined, {".xml"})
+            for path, xml in paired(root, pictures, files, expected):
                 targets: Targets = {
                     "nuclei": partial(nuclei_mask, xml, path),
                     "nuclei_detection": partial(nuclei_boxes, xml, path),
@@ -128,8 +129,7 @@ def nuclei_mask(xml: Path, image: Path) -> Mask:
     """Background and nucleus, uint8, of the image's size."""
     mask = np.zeros(image_size(image), np.uint8)
     for outline in outlines(xml):
-        # Vertices count from the image's edge, cv2 from the centre of the first pixel.
-        cv2.fillPoly(mask, [np.rint(outline - 0.5).astype(np.int32)], (1,))
+        fill_polygon(mask, outline, 1)
     return mask
 
 
@@ -147,9 +147,11 @@ def _aperio(drawn: Scene, mpp: float) -> str:
     regions = []
     for number, (x1, y1, x2, y2) in enumerate(drawn.boxes().astype(int).tolist(), start=1):
         mask = (drawn.nuclei[y1:y2, x1:x2] == number).astype(np.uint8)
-        pieces, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        outline = max(pieces, key=len).reshape(-1, 2) + np.array([x1, y1])
-        vertices = np.where(outline == 0, -2.0, outline + 0.5).tolist()
+        # Of four subpixels each, so that the outline runs around the pixels' centres.
+        fine = mask.repeat(2, axis=0).repeat(2, axis=1)
+        pieces, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        outline = max(pieces, key=len).reshape(-1, 2) / 2 + np.array([x1, y1])
+        vertices = np.where(outline == 0, -2.0, outline + 0.25).tolist()
         text = "".join(f'<Vertex X="{x:.6f}" Y="{y:.6f}"/>' for x, y in vertices)
         regions.append(f'<Region Id="{number}"><Vertices>{text}</Vertices></Region>')
     return (

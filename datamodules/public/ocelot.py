@@ -14,8 +14,16 @@ import numpy as np
 from datamodules.core.errors import DatasetNotFoundError
 from datamodules.core.records import SPLITS, Archive, Boxes, Record, Task, TaskKind
 from datamodules.formats.annotations import Codes, boxes_around
-from datamodules.formats.images import list_images, write_image
-from datamodules.formats.layout import folder_with, image_record, layout_error, paired, relative
+from datamodules.formats.images import write_image
+from datamodules.formats.layout import (
+    folder_with,
+    image_record,
+    layout_error,
+    list_files,
+    list_images,
+    paired,
+    relative,
+)
 from datamodules.formats.tables import read_json, read_numbers
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import Tiler
@@ -136,9 +144,8 @@ class OCELOT(DatasetReader):
                 raise DatasetNotFoundError(f"{labels}: no such folder; its images are there")
             suffix = ".csv" if part == "cell" else ".png"
             expected = f"{relative(root, labels)}/{{}}{suffix}"
-            for path, label in paired(
-                root, list_images(images), labels.glob(f"*{suffix}"), expected
-            ):
+            annotations = list_files(labels, {suffix})
+            for path, label in paired(root, list_images(images), annotations, expected):
                 try:
                     entry = pairs[path.stem]
                     slide, mpp = str(entry["slide_name"]), float(entry[part]["resized_mpp_x"])

@@ -11,7 +11,7 @@ import numpy as np
 
 from datamodules.core.errors import DatasetNotFoundError
 from datamodules.core.records import Archive, Mask, Record, Task, TaskKind
-from datamodules.formats.images import read_image, write_image
+from datamodules.formats.images import read_foreground, write_image
 from datamodules.formats.layout import (
     folder_with,
     image_record,
@@ -95,4 +95,4 @@ def nuclei_mask(path: Path) -> Mask:
 
     [K] Whether the masks are grey, palette or RGB is not verified: whatever is not black counts.
     """
-    return np.asarray(read_image(path).any(axis=2), np.uint8)
+    return read_foreground(path)

@@ -18,6 +18,7 @@ from datamodules.formats.layout import (
     folder_with,
     image_record,
     layout_error,
+    list_files,
     relative,
     subfolders,
 )
@@ -92,11 +93,11 @@ class TUPAC16(DatasetReader):
     def records(self, root: Path) -> Iterator[Record]:
         """Case by case, field by field."""
         labels = folder_with(root, _FOLDERS[0])
-        tables = {folder: _by_field(root, labels.glob(f"{folder}/*/*.csv")) for folder in _FOLDERS}
+        tables = {folder: _by_field(root, _inside(labels / folder, ".csv")) for folder in _FOLDERS}
         # [K] The archives' top folders are not verified: cases are read in `root` and one deeper.
         cases = [case for top in (root, *subfolders(root)) for case in subfolders(top)]
         numbered = [case for case in cases if re.fullmatch(r"\d+", case.name)]
-        images = _by_field(root, (path for case in numbered for path in case.glob("*.tif")))
+        images = _by_field(root, (p for case in numbered for p in list_files(case, {".tif"})))
         for field in sorted(images.keys() | {name for table in tables.values() for name in table}):
             for folder, table in tables.items():
                 if field not in table:
@@ -111,6 +112,11 @@ class TUPAC16(DatasetReader):
             classes = np.repeat(np.arange(len(points)), [len(part) for part in points])
             boxes = partial(boxes_around, path, np.concatenate(points), classes, _BOX_SIDE)
             yield image_record(root, path, {"mitosis": boxes}, group=f"case {field[0]}")
+
+
+def _inside(folder: Path, suffix: str) -> Iterator[Path]:
+    for case in subfolders(folder):
+        yield from list_files(case, {suffix})
 
 
 def _by_field(root: Path, paths: Iterable[Path]) -> dict[tuple[str, str], Path]:

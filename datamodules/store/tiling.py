@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.core.errors import ImageError
 from datamodules.core.records import Boxes, Image, Mask, Target, Task, TaskKind
+from datamodules.formats.raster import MAX_PIXELS
 
 _Targets = Mapping[str, Target]
 
@@ -79,6 +81,9 @@ class Tiler:
             image: (height, width, 3) uint8.
             targets: by task name, in pixels of `image`.
             mpp: µm per pixel of `image`; if 0 (unknown), the resolution is kept.
+
+        Raises:
+            ImageError: resampling would make it too large, as of one row that is scaled to a patch.
         """
         height, width = image.shape[:2]
         if self.view is View.WHOLE:
@@ -86,6 +91,9 @@ class Tiler:
         else:
             scale = mpp / self.mpp if mpp and self.mpp else 1.0
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        if size[0] * size[1] > max(MAX_PIXELS, height * width):
+            problem = f"{width}x{height} px would become {size[1]}x{size[0]} px"
+            raise ImageError(f"{problem}, too many; leave it out, or change patch_size or mpp")
         image, targets = self._resized(image, targets, size)
         image, targets = self._padded(image, targets)
         patches = []
@@ -130,11 +138,19 @@ class Tiler:
         return resize_image(image, size), resized
 
     def _padded(self, image: Image, targets: _Targets) -> tuple[Image, _Targets]:
-        """Mirror an image that is smaller than a patch; added pixels carry no dense label."""
+        """Fill up an image that is smaller than a patch; added pixels carry no dense label.
+
+        It is mirrored, unless objects are to be detected: their mirror images would have no box.
+        Then the margin is flat, of the median colour of the image's border.
+        """
         down, right = (max(0, self.side - length) for length in image.shape[:2])
         if not (down or right):
             return image, targets
-        padded = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REFLECT)
+        kind, colour = cv2.BORDER_REFLECT, (0.0, 0.0, 0.0)
+        if any(task.kind is TaskKind.DETECTION for task in self.tasks):
+            border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+            kind, colour = cv2.BORDER_CONSTANT, np.median(border, axis=0).tolist()
+        padded = cv2.copyMakeBorder(image, 0, down, 0, right, kind, value=colour)
         margin = ((0, down), (0, right))
         return np.asarray(padded, np.uint8), self._map_targets(
             targets,

@@ -126,6 +126,8 @@ def run_embed(options: argparse.Namespace) -> int:
     source = source_class(options.images, encoder.input_size)
     count = embed(encoder, source, options.out, options.batch_size)
     console.print(f"{count} embeddings of {options.images}: {options.out}")
+    if isinstance(source, ImageFolder) and source.notes.counts:
+        console.print(source.notes.line())
     return 0
 
 

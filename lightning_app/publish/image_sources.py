@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +13,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.core.errors import DatasetNotFoundError
+from datamodules.core.errors import DatasetNotFoundError, ImageError
+from datamodules.core.notes import Notes, collecting
 from datamodules.core.records import SPLITS
-from datamodules.formats.images import IMAGE_SUFFIXES, read_image
+from datamodules.formats.images import read_image
+from datamodules.formats.layout import walk_images
 from datamodules.store.reader import Store
 from datamodules.store.tiling import Tiler, View
 from datamodules.stream.transforms import Transform
@@ -43,10 +46,13 @@ class Source(Protocol):
 
 
 class ImageFolder:
-    """All image files below a folder, in order of path.
+    """All image files below a folder, in order of path, without junk and hidden folders.
 
     An image is scaled until its shorter side is `size` pixels, and its centre is used. The only
     column is `paths`, relative to the folder.
+
+    Attributes:
+        notes: what was passed over or odd so far.
 
     Raises:
         DatasetNotFoundError: the folder holds no image.
@@ -54,13 +60,16 @@ class ImageFolder:
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder = folder
-        self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        with collecting() as self.notes:
+            self.paths = walk_images(folder)
         if not self.paths:
             raise DatasetNotFoundError(f"{folder}: no image file there or below")
         facts = [(path, path.stat()) for path in self.paths]
         text = "".join(f"{path}|{stat.st_size}|{stat.st_mtime_ns}\n" for path, stat in facts)
-        self.digest = hashlib.sha256(text.encode()).hexdigest()
-        self.attributes: Mapping[str, Any] = {"source": str(folder)}
+        self.digest = hashlib.sha256(os.fsencode(text)).hexdigest()
+        self.attributes: Mapping[str, Any] = {
+            "source": os.fsencode(folder).decode("utf-8", "backslashreplace")
+        }
         self._tiler = Tiler((), size, View.WHOLE, 0.0)
 
     def __len__(self) -> int:
@@ -73,14 +82,22 @@ class ImageFolder:
             ImageError: an image does not decode.
         """
         with ThreadPoolExecutor(_READERS) as pool:
-            return np.stack(list(pool.map(self._read_one, self.paths[rows.start : rows.stop])))
+            found = list(pool.map(self._read_one, self.paths[rows.start : rows.stop]))
+        for _, notes in found:
+            self.notes.merge(notes)
+        return np.stack([image for image, _ in found])
 
     def columns(self) -> Mapping[str, Any]:
         """Return the paths."""
         return {"paths": [str(path.relative_to(self.folder)) for path in self.paths]}
 
-    def _read_one(self, path: Path) -> NDArray[np.uint8]:
-        return self._tiler.cut(read_image(path), {}, 0.0)[0].image
+    def _read_one(self, path: Path) -> tuple[NDArray[np.uint8], Notes]:
+        with collecting() as notes:
+            image = read_image(path)
+        try:
+            return self._tiler.cut(image, {}, 0.0)[0].image, notes
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from error
 
 
 class StorePatches:

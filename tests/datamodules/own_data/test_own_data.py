@@ -1,10 +1,14 @@
 """Class folders and image masks, on real folders and forged copies."""
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from datamodules.core.errors import ConfigError, DatasetNotFoundError, ImageError, LayoutError
 from datamodules.formats.images import read_image, read_mask, write_image
+from datamodules.prepare import prepare
+from datamodules.store.tiling import resize_mask
+from tests.support.image_files import oriented, paletted
 from tests.support.readers import assert_refused, dataset, prepared
 
 CLASS_SETS = {
@@ -164,7 +168,7 @@ def test_invalid_masks_are_refused(forged_copy):
     assert_refused(module, LayoutError, f"images/{mask.name}", "100x256")
     write_image(mask, np.where(good == 1, 7, good).astype(np.uint8))
     assert_refused(module, LayoutError, f"images/{mask.name}", "class index 7")
-    write_image(mask, np.stack([good] * 3, axis=2))
+    write_image(mask, np.stack([good, good, good + 1], axis=2))
     assert_refused(module, LayoutError, mask.name, "one 8-bit channel")
     mask.write_bytes(b"no image")
     assert_refused(module, ImageError, mask.name)
@@ -177,6 +181,74 @@ def test_black_and_white_masks_are_read_with_the_option_foreground(forged_copy):
         write_image(path, read_mask(path) * 255)
     module = forged_copy_in_place(module, foreground=255)
     np.testing.assert_array_equal(prepared(module).masks("mask", range(4)), plain)
+
+
+@pytest.mark.parametrize("kind", ["1 bit", "palette with white first", "RGB", "TIFF", "BMP"])
+def test_masks_of_black_and_white_mean_the_same_in_every_file_format(forged_copy, kind):
+    module = forged_copy("image_masks")
+    plain = prepared(module).masks("mask", range(4)).copy()
+    for path in sorted((module.root / "masks").iterdir()):
+        mask = read_mask(path) * 255
+        path.unlink()
+        if kind == "1 bit":
+            PIL.Image.fromarray(mask).convert("1").save(path)
+        elif kind == "palette with white first":
+            white = np.array([[255] * 3, [0] * 3])
+            paletted(path, (mask == 0).astype(np.uint8), white)
+        elif kind == "RGB":
+            write_image(path, np.stack([mask] * 3, axis=2))
+        else:
+            write_image(path.with_suffix(".tif" if kind == "TIFF" else ".bmp"), mask)
+    module = forged_copy_in_place(module, foreground=255)
+    np.testing.assert_array_equal(prepared(module).masks("mask", range(4)), plain)
+
+
+def test_a_foreground_that_never_occurs_is_refused_and_empty_masks_are_counted(forged_copy):
+    module = forged_copy("image_masks", foreground=200)
+    masks = sorted((module.root / "masks").iterdir())
+    assert_refused(module, LayoutError, masks[0].name, "[1], never options.foreground 200")
+    for path in masks:
+        write_image(path, read_mask(path) * 0)
+    write_image(masks[0], np.where(read_image(masks[0])[..., 0] == 0, 200, 7).astype(np.uint8))
+    write_image(masks[1], np.tile(np.array([0, 200, 254], np.uint8), (256, 86))[:, :256])
+    notes = prepare(module, workers=1).notes
+    assert notes.counts == {
+        ("warning", "mask without foreground"): len(masks) - 2,
+        ("warning", "values besides 0 and the foreground, read as background"): 1,
+    }
+
+
+def test_palettes_that_differ_from_mask_to_mask_are_refused(forged_copy):
+    module = forged_copy("image_masks")
+    masks = sorted((module.root / "masks").iterdir())
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]])
+    plain = prepared(module).masks("mask", range(4)).copy()
+    for path in masks:
+        paletted(path, read_mask(path), colours)
+    np.testing.assert_array_equal(prepared(module).masks("mask", range(4)), plain)
+    paletted(masks[1], 1 - read_mask(masks[1]), colours[[1, 0, 2]])
+    module.store_path.unlink()
+    assert_refused(module, LayoutError, masks[1].name, "another palette", masks[0].name)
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_an_image_and_its_mask_are_turned_alike(forged_copy, part):
+    module = forged_copy("image_masks")
+    pairs = {p: sorted((module.root / p).iterdir())[0] for p in ("images", "masks")}
+    wide = {
+        p: read(path)[:200]
+        for (p, path), read in zip(pairs.items(), (read_image, read_mask), strict=True)
+    }
+    for name, path in pairs.items():
+        write_image(path, wide[name])
+    oriented(wide[part], 8)(pairs[part])
+    assert_refused(module, LayoutError, pairs["images"].name, "mask is")
+    for name, path in pairs.items():
+        oriented(wide[name], 8)(path)
+    store = prepared(dataset("image_masks", module.root, module.store_path.parent, view="WHOLE"))
+    mask = store.masks("mask", [0])[0]
+    assert (mask == resize_mask(np.rot90(wide["masks"]), (328, 256))[36:292]).mean() > 0.99
+    assert prepare(module, workers=1).notes.total("warning") == 2
 
 
 def forged_copy_in_place(module, **options):

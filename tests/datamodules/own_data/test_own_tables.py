@@ -7,7 +7,8 @@ import pytest
 
 from datamodules.core.errors import ConfigError, DatasetNotFoundError, LayoutError
 from datamodules.core.records import TaskKind
-from datamodules.formats.images import write_image
+from datamodules.formats.images import read_image, write_image
+from tests.support.image_files import oriented
 from tests.support.readers import assert_refused, dataset, prepared
 
 
@@ -50,7 +51,7 @@ def test_coco_classes_follow_the_options_and_groups_the_file_names(tmp_path):
     options = {"classes": ["mitosis", "cell"], "positive": "mitosis", "group": r"^(patient\d+)"}
     module = dataset("coco_boxes", tmp_path, tmp_path / "stores", mpp=0.25, **options)
     (record,) = module.records(tmp_path)
-    assert record.targets["boxes"].labels.tolist() == [1]
+    assert record.targets["boxes"]().labels.tolist() == [1]
     assert record.group == "patient01"
     assert module.tasks_in(tmp_path)[0].positive == "mitosis"
     assert module.native_mpp() == 0.25
@@ -60,9 +61,27 @@ def test_coco_rounding_at_the_edge_is_clipped_but_a_box_outside_is_refused(tmp_p
     write_coco(tmp_path, [(3, -0.6, 5, 20, 35.4)])
     module = dataset("coco_boxes", tmp_path, tmp_path / "stores")
     (record,) = module.records(tmp_path)
-    np.testing.assert_allclose(record.targets["boxes"].xyxy, [[0, 5, 19.4, 40]], rtol=1e-6)
+    np.testing.assert_allclose(record.targets["boxes"]().xyxy, [[0, 5, 19.4, 40]], rtol=1e-6)
     write_coco(tmp_path, [(3, -5, 5, 20, 20)])
     assert_refused(module, LayoutError, "images/patient01_1.png", "outside")
+
+
+def test_coco_boxes_refer_to_the_image_as_displayed_or_the_file_is_refused(tmp_path):
+    write_coco(tmp_path, [(3, 1, 2, 10, 12)])
+    module = dataset("coco_boxes", tmp_path, tmp_path / "stores", 64)
+    path, table = tmp_path / "images/patient01_1.png", tmp_path / "annotations.json"
+    data, shown = json.loads(table.read_text()), read_image(path).copy()
+    shown[2:14, 1:11] = (9, 0, 0)
+    oriented(np.rot90(shown).copy(), 6)(path)  # stored lying on its side
+    store = prepared(module)
+    assert store.boxes("boxes", 0).xyxy.tolist() == [[1, 2, 11, 14]]
+    assert (store.images([0])[0][2:14, 1:11] == (9, 0, 0)).all()
+    module.store_path.unlink()
+    (entry,) = data["images"]
+    entry["width"], entry["height"] = shown.shape[0], shown.shape[1]
+    table.write_text(json.dumps(data))
+    size = f"{shown.shape[1]}x{shown.shape[0]} px as displayed"
+    assert_refused(module, LayoutError, "patient01_1.png", size)
 
 
 def test_coco_image_without_annotation_holds_no_object(tmp_path):

@@ -2,11 +2,13 @@
 
 import itertools
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from datamodules.core.errors import ImageError
 from datamodules.core.records import Boxes, Task, TaskKind
 from datamodules.store.tiling import Patch, Tiler, View, clip_boxes, grid
 
@@ -147,10 +149,30 @@ def test_a_whole_image_of_patch_size_is_not_touched():
 def test_a_small_image_is_mirrored_and_its_margin_carries_no_label():
     rng = np.random.default_rng(2)
     image, targets = picture(20, 32, 3, rng)
-    (patch,) = Tiler(TASKS, 32, View.TILE, 0.0).cut(image, targets, 0.0)
+    (patch,) = Tiler(TASKS[:2], 32, View.TILE, 0.0).cut(image, targets, 0.0)
     np.testing.assert_array_equal(patch.image[20:32], image[19:7:-1])
     assert (patch.targets["area"][20:] == 255).all()
     np.testing.assert_array_equal(patch.targets["area"][:20], targets["area"])
+
+
+def test_objects_to_detect_have_no_mirror_images_without_box():
+    tissue = np.full((20, 24, 3), (230, 180, 210), np.uint8)
+    tissue[8:16, 14:22] = 40  # one dark object, near both edges that are continued
+    boxes = Boxes(np.array([[14, 8, 22, 16]], np.float32), np.zeros(1, np.int64))
+    targets = {"label": 1, "area": np.zeros((20, 24), np.uint8), "objects": boxes}
+    (patch,) = Tiler(TASKS, 32, View.TILE, 0.0).cut(tissue, targets, 0.0)
+    pieces, _ = cv2.connectedComponents((patch.image[..., 0] < 128).astype(np.uint8))
+    assert pieces - 1 == len(patch.targets["objects"]) == 1
+    np.testing.assert_array_equal(patch.image[:20, :24], tissue)
+    assert (patch.image[20:] == (230, 180, 210)).all()
+    assert (patch.image[:, 24:] == (230, 180, 210)).all()
+    assert (patch.targets["area"][20:] == 255).all()
+
+
+def test_a_row_of_pixels_is_refused_before_it_fills_the_memory():
+    row = np.zeros((1, 20_000, 3), np.uint8)
+    with pytest.raises(ImageError, match="20000x1 px would become 5120000x256 px"):
+        Tiler((), 256, View.WHOLE, 0.0).cut(row, {}, 0.0)
 
 
 def test_tiles_without_any_label_are_left_out():

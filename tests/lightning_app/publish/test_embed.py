@@ -158,3 +158,37 @@ def named(exported: Path) -> FrozenEncoder:
 def test_a_folder_without_images_is_reported(tmp_path):
     with pytest.raises(DatasetNotFoundError, match="no image file there or below"):
         ImageFolder(tmp_path, SIDE)
+
+
+def test_embed_passes_over_junk_and_says_what_it_did(exported, tmp_path, capsys):
+    folder = write_images(tmp_path / "images", 3)
+    for name in ("._a.png", ".ipynb_checkpoints/a.png", "@eaDir/a.png", "__MACOSX/a.png"):
+        write_image(folder / name, np.zeros((SIDE, SIDE, 3), np.uint8))
+    (folder / "x.tif").mkdir()
+    (folder / "slide.svs").write_bytes(b"x")
+    write_image(folder / "0/image000.png", np.zeros((SIDE, SIDE, 4), np.uint8))
+    out = tmp_path / "f.h5"
+    assert main(["embed", str(exported), str(folder), "--out", str(out)]) == 0
+    with h5py.File(out) as file:
+        names = file["paths"].asstr()[:].tolist()
+    assert names == ["0/image000.png", "1/image001.png", "2/image002.png"]
+    told = capsys.readouterr().out
+    assert "1 skipped (no image, by its ending: 1)" in told
+    assert "1 warnings (transparent pixels, laid over white: 1)" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        (b"b\xe9.png", b"", "the name b\\udce9.png is not UTF-8"),
+        (b"b.png", b"", "b.png: is empty (0 bytes)"),
+        (b"b.png", b"II*\0\x08\0\0\0", "b.png: not a readable image"),
+    ],
+)
+def test_embed_ends_with_one_line_and_no_file(exported, tmp_path, capsys, name, content, words):
+    folder = write_images(tmp_path / "images", 2)
+    Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(content)
+    assert main(["embed", str(exported), str(folder), "--out", str(tmp_path / "f.h5")]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and words in told
+    assert not (tmp_path / "f.h5").exists()
