@@ -56,7 +56,7 @@ def test_further_predictors_agree_with_scikit_learn_on_the_same_subsets(
     found = tidy(sweep([data], ALL, tmp_path / "journal"))
     expected = []
     for fold in make_folds("idc", kind, data.targets, data.groups, data.split, 2, 0):
-        strata = strata_of(kind, data.targets)[fold.pool]
+        strata = strata_of(kind, data.targets[fold.pool])
         for size in (6, 30):
             for repeat in range(2):
                 seed = seed_from(0, "idc", fold.number, repeat)

@@ -38,13 +38,13 @@ def test_a_sweep_is_identical_to_a_plain_loop(
     data = table("ours", kind, classes, folds)
     found = tidy(sweep([data], SETTINGS, tmp_path / "journal"))
     expected = []
-    strata = strata_of(kind, data.targets)
     split = make_folds("idc", kind, data.targets, data.groups, data.split, folds, 0)
     for fold in split:
+        strata = strata_of(kind, data.targets[fold.pool])
         for size in (6, 20, 0):
             for repeat in range(2):
                 seed = seed_from(0, "idc", fold.number, repeat)
-                order = fold.pool[nested_order(strata[fold.pool], data.groups[fold.pool], seed)]
+                order = fold.pool[nested_order(strata, data.groups[fold.pool], seed)]
                 rows = np.sort(order[:size] if size else order)
                 if kind is TaskKind.REGRESSION:
                     forest = RandomForestRegressor(5, max_features=1 / 3)
