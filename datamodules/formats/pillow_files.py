@@ -35,7 +35,8 @@ _TAG = (b"\x01\x12\x00\x03", b"\x12\x01\x03\x00")  # how its entry begins
 
 # Pillow's own bound, 89 megapixels, lies below that of `check_size`, which replaces it.
 PIL.Image.MAX_IMAGE_PIXELS = None
-warnings.filterwarnings("ignore", "Corrupt EXIF data")  # `_orientation` tells what matters of it
+# What it warns of, damaged EXIF data, `_orientation` tells where it matters.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -46,9 +47,13 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def palette(path: Path) -> NDArray[np.uint8] | None:
-    """The palette, uint8 (n, 3), of a file that has one."""
-    with _opened(path) as image:
-        return _palette(image)
+    """The palette, uint8 (n, 3), of a file that has one; pixels are not decoded."""
+    with _opened(path) as image, decoding(path):
+        if image.mode != "P" or image.palette is None:
+            return None
+        layout, data = image.palette.getdata()
+        colours = np.frombuffer(data, np.uint8).reshape(-1, len(layout))[:, :3]
+        return colours[:, ::-1] if layout.startswith("BGR") else colours
 
 
 def load(path: Path) -> Raster:
@@ -129,7 +134,7 @@ def _orientation(path: Path, image: PIL.Image.Image) -> int:
         value, data = None, _TAG[0]
     if value is None and any(tag in data for tag in _TAG):
         warning(path, "damaged EXIF data, taken as upright")
-    return int(value) if value in range(1, 9) else 1
+    return int(value) if value is not None and value in range(1, 9) else 1
 
 
 def _palette(image: PIL.Image.Image) -> NDArray[np.uint8] | None:

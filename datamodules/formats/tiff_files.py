@@ -108,6 +108,8 @@ def _page(path: Path) -> Iterator[TiffPage]:
         with decoding(path), TiffFile(path, _multifile=False) as tiff:
             page = _full_page(path, tiff)
             check_size(path, page.imagewidth, page.imagelength)
+            if page.is_tiled:
+                check_size(path, page.tilewidth, page.tilelength)
             if len(tiff.pages) == 1 and any(s.size > page.size for s in tiff.series):
                 raise _stack(path, f"axes {tiff.series[0].axes} {tiff.series[0].shape}")
             yield page
@@ -207,7 +209,7 @@ def _unassociated(pixels: NDArray[Any], alpha: NDArray[np.uint8]) -> NDArray[np.
 def _palette(page: TiffPage) -> NDArray[np.uint8] | None:
     if page.photometric != PHOTOMETRIC.PALETTE or page.colormap is None:
         return None
-    colours = np.asarray(page.colormap).T  # some programs write 8 bits instead of 16
+    colours = np.asarray(page.colormap).reshape(3, -1).T  # some write 8 bits instead of 16
     return (colours if colours.max() < 256 else colours >> 8).astype(np.uint8)
 
 

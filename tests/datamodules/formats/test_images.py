@@ -15,6 +15,7 @@ from datamodules.core.errors import DatasetNotFoundError, ImageError, LayoutErro
 from datamodules.core.notes import collecting
 from datamodules.formats.images import (
     image_size,
+    mask_palette,
     read_foreground,
     read_ids,
     read_image,
@@ -22,7 +23,7 @@ from datamodules.formats.images import (
     write_image,
 )
 from datamodules.formats.layout import list_images, walk_images
-from tests.support.image_files import IDS, KINDS, RGB, Kind, huge_png, oriented, tiff
+from tests.support.image_files import COLOURS, IDS, KINDS, RGB, Kind, huge_png, oriented, tiff
 
 NAMES = [kind.what for kind in KINDS]
 
@@ -93,6 +94,13 @@ def test_numbers_of_instances_may_exceed_8_bits(tmp_path):
     np.testing.assert_array_equal(read_ids(tmp_path / "a.png"), numbers)
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.gif", "a.tif"])
+def test_the_palette_is_read_without_decoding(name, tmp_path):
+    kind = next(k for k in KINDS if k.name == name and k.how == "its colours")
+    kind.write(tmp_path / name)
+    assert mask_palette(tmp_path / name)[:12] == COLOURS.tobytes()
+
+
 def test_foreground_is_what_is_not_black(tmp_path):
     write_image(tmp_path / "a.png", np.where(IDS[..., None] > 0, RGB | 1, 0).astype(np.uint8))
     np.testing.assert_array_equal(read_foreground(tmp_path / "a.png"), IDS > 0)
@@ -113,7 +121,7 @@ def test_what_is_no_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     "kind", [k for k in KINDS if not isinstance(k.image, str)], ids=lambda k: k.what
 )
-def test_damage_anywhere_ends_in_one_line_or_in_a_picture_of_the_same_size(kind: Kind, tmp_path):
+def test_damage_anywhere_ends_in_a_picture_or_in_one_line_that_names_the_file(kind: Kind, tmp_path):
     path = tmp_path / kind.name
     kind.write(path)
     sound, rng = path.read_bytes(), np.random.default_rng(0)
