@@ -143,7 +143,7 @@ def _cell(pattern: str, put: Callable[[str], str]) -> Lines:
     """Change one cell that matches below the header, of a column that names no identity."""
 
     def change(lines: list[list[str]], rng: np.random.Generator) -> None:
-        free = re.compile(r"patient|slide|case|group|fold|\bid\b", re.IGNORECASE)
+        free = re.compile(r"patient|slide|case|group|fold|cluster|patch_info|\bid\b", re.IGNORECASE)
         found = [
             (row, column)
             for row, line in enumerate(lines[1:], 1)
@@ -208,6 +208,10 @@ def _array(change: Callable[[np.ndarray], np.ndarray]) -> Apply:
     return apply
 
 
+def _halves(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64) + 0.5 if array.dtype.kind in "biuf" else array.astype("S3")
+
+
 FILES = (
     Mutation("truncate", _content(cut), (*PIXELS, ".json", ".xml", ".npy", ".h5", ".xlsx")),
     Mutation("truncate table", _content(cut), (".csv",), "always"),  # a shorter list is a list
@@ -231,7 +235,12 @@ FILES = (
     Mutation("CMYK", _pixels(lambda i: i.convert("RGB").convert("CMYK")), PIXELS, "image"),
     Mutation("alpha", _pixels(lambda i: i.convert("RGBA")), PIXELS),
     Mutation("16 bit", _pixels(lambda i: i.convert("I;16")), PIXELS),
-    Mutation("1 bit", _pixels(lambda i: i.convert("1")), PIXELS, "image"),
+    Mutation(
+        "1 bit",
+        _pixels(lambda i: i.convert("L").point(lambda v: 255 * (v > 0), "1")),
+        PIXELS,
+        "image",
+    ),
     Mutation("drop line", _table(_drop), (".csv",), "always"),
     Mutation("repeat line", _table(_repeat), (".csv",)),
     Mutation("swap columns", _table(_swap_columns), (".csv",), "headless"),
@@ -251,7 +260,7 @@ FILES = (
     Mutation("JSON NaN", _json((int, float), lambda v, rng: float("nan")), (".json",), "always"),
     Mutation("JSON repeat", _json(list, lambda v, rng: v + v[:1]), (".json",), "always"),
     Mutation("XML text", _xml_text, (".xml",)),
-    Mutation("array type", _array(lambda a: a.astype(np.float64) + 0.5), (".npy", ".h5")),
+    Mutation("array type", _array(_halves), (".npy", ".h5")),
     Mutation("array shape", _array(lambda a: a[..., :1]), (".npy", ".h5")),
     Mutation("array rows", _array(lambda a: a[:-1]), (".npy", ".h5")),
 )
