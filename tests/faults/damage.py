@@ -59,6 +59,11 @@ def _content(change: Callable[[bytes, np.random.Generator], bytes]) -> Apply:
     return lambda path, rng: rewrite(path, change(path.read_bytes(), rng))
 
 
+def _nul(content: bytes, rng: np.random.Generator) -> bytes:
+    place = int(rng.integers(len(content) + 1))
+    return content[:place] + b"\0" + content[place:]
+
+
 def _swap(path: Path, rng: np.random.Generator) -> None:
     others = sorted(p for p in path.parent.iterdir() if p.is_file() and p.suffix == path.suffix)
     other = others[int(rng.integers(len(others)))]
@@ -143,7 +148,9 @@ def _cell(pattern: str, put: Callable[[str], str]) -> Lines:
     """Change one cell that matches below the header, of a column that names no identity."""
 
     def change(lines: list[list[str]], rng: np.random.Generator) -> None:
-        free = re.compile(r"patient|slide|case|group|fold|cluster|patch_info|\bid\b", re.IGNORECASE)
+        free = re.compile(
+            r"patient|slide|case|group|fold|cluster|wsi|patch_info|\bid\b", re.IGNORECASE
+        )
         found = [
             (row, column)
             for row, line in enumerate(lines[1:], 1)
@@ -253,7 +260,7 @@ FILES = (
     Mutation("negative", _table(_cell(r"\d+", lambda c: "-7")), (".csv",)),
     Mutation("absolute path", _table(_cell(r".*[A-Za-z].*", lambda c: "/etc/hosts")), (".csv",)),
     Mutation("path upwards", _table(_cell(r".*[A-Za-z].*", lambda c: f"../../{c}")), (".csv",)),
-    Mutation("NUL", _table(_cell(r".+", lambda c: f"{c}\0")), (".csv",)),
+    Mutation("NUL", _content(_nul), (".csv",)),
     Mutation("UTF-16", _content(lambda c, rng: c.decode().encode("utf-16")), (".csv", ".json")),
     Mutation("Latin-1", _content(lambda c, rng: c.replace(b",", b"\xe9,", 3)), (".csv", ".json")),
     Mutation("JSON other type", _json(object, _other_type), (".json",), "always"),
