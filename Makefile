@@ -110,6 +110,10 @@ report: $(STAMP) ## write report.html of RUN again; of several, a leaderboard
 test: $(STAMP) ## run the tests in two processes (ARGS="-k name" picks some, ARGS=-n0 takes one)
 	$(RUN_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+.PHONY: faults
+faults: $(STAMP) ## prepare 2,000 damaged inputs; each must be refused, counted or harmless
+	$(RUN_PYTHON) -m tests.faults.campaign $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## lint, formatting and types
 	$(RUN_PYTHON) -m ruff check

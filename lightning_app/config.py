@@ -145,10 +145,10 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> Config
     schema = OmegaConf.structured(Config)
     try:
         merged = OmegaConf.merge(schema, _read_yaml(path)) if path else schema
+        # The config.yaml of a run has both seeds; a change of `seed` takes the other one along.
+        follows = merged.data.seed in (schema.data.seed, merged.seed)
     except (OmegaConfBaseException, TypeError) as error:
         raise ConfigError(f"{path}: {_reason(error)}") from error
-    # The config.yaml of a run has both seeds; a change of `seed` takes the other one along.
-    follows = merged.data.seed in (schema.data.seed, merged.seed)
     for override in overrides or []:
         follows &= not override.startswith("data.seed=")
         if "=" not in override:

@@ -172,6 +172,8 @@ def _tar_members(tar: tarfile.TarFile) -> Iterator[Member]:
         content = tar.extractfile(info)
         if content and not _is_junk(info.name):
             yield info.name, info.size, content
+    while cast(IO[bytes], tar.fileobj).read(_BLOCK):  # to the checksum at the end of a gzip file
+        pass
 
 
 class _Header(tarfile.TarInfo):
@@ -179,7 +181,12 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        header = super().frombuf(buf, encoding, errors)
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:  # tarfile would end there as if all were read
+            raise tarfile.ReadError(f"a member's header: {error}") from error
         if header.size < 0 or (header.size > _MAX_HEADER and not header.isreg()):
             raise tarfile.ReadError(f"a header of {header.size} bytes")
         return header

@@ -251,3 +251,34 @@ def test_modes_of_an_archive_have_no_effect(tmp_path, target):
     info.mode = 0o6777
     unpack(write_tar(tmp_path / "a.tar.gz", [(info, b"#!")]), target)
     assert not (target / "tool").stat().st_mode & (stat.S_ISUID | stat.S_IXUSR)
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("damage", ["header", "content", "end"])
+def test_a_damaged_tar_is_refused_instead_of_ending_early(
+    tmp_path: Path, ending: str, damage: str
+) -> None:
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as tar:
+        for number in range(8):
+            info = tarfile.TarInfo(f"{number}.bin")
+            info.size = 512
+            tar.addfile(info, io.BytesIO(bytes([number]) * 512))
+    content = bytearray(held.getvalue())
+    if damage == "header":
+        content[4 * 1024 + 3] ^= 1  # in the name of the fifth member
+    if damage == "end":
+        del content[5 * 1024 :]  # cut before the sixth header
+    packed = bytes(content)
+    if ending == ".tar.gz":
+        zipped = bytearray(gzip.compress(packed, compresslevel=0))
+        if damage == "content":
+            zipped[3 * 1024 + 700] ^= 1
+        packed = bytes(zipped)
+    elif damage == "content":
+        pytest.skip("a plain tar has no checksum of its contents")
+    path, target = tmp_path / f"a{ending}", tmp_path / "out"
+    path.write_bytes(packed)
+    target.mkdir()
+    with pytest.raises(DownloadError, match="damaged"):
+        unpack(path, target)
