@@ -203,7 +203,8 @@ def _alpha(path: Path, page: TiffPage, extra: NDArray[Any]) -> NDArray[np.uint8]
 def _unassociated(pixels: NDArray[Any], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Colours that were stored multiplied by their opacity."""
     whole = np.maximum(alpha, 1)[..., None].astype(np.uint16)
-    return np.minimum((pixels.astype(np.uint16) * 255 + whole // 2) // whole, 255).astype(np.uint8)
+    plain = np.minimum((pixels.astype(np.uint16) * 255 + whole // 2) // whole, 255)
+    return np.asarray(plain, np.uint8)
 
 
 def _palette(page: TiffPage) -> NDArray[np.uint8] | None:

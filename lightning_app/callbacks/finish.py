@@ -14,6 +14,7 @@ from lightning_app.loggers.wandb_results import log_files, log_probes
 from lightning_app.publish.model_card import write_model_card
 from lightning_app.run.folder import RunContext
 from lightning_app.run.probing import load_all, probe_run
+from models.distributed import is_sharded
 from models.inference.export import export_encoder
 
 
@@ -38,8 +39,8 @@ class ExportEncoder(Callback):
     run: RunContext
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Write on rank 0; all ranks hold the same weights."""
-        if trainer.is_global_zero and not trainer.interrupted:
+        """Write on rank 0, unless the ranks still hold pieces of the weights."""
+        if trainer.is_global_zero and not trainer.interrupted and not is_sharded(pl_module):
             export_encoder(pl_module, self.run.folder, self.run.origin)
 
 
@@ -62,8 +63,8 @@ class ModelCard(Callback):
         if trainer.is_global_zero:
             folder, origin = self.run.folder, self.run.origin
             scores, splits = self.final.scores, self.final.splits
+            export_encoder(pl_module, folder, {**origin, "scores": scores, "scored_on": splits})
             with later_step("model card", f"export {folder} --out hub"):
-                export_encoder(pl_module, folder, {**origin, "scores": scores, "scored_on": splits})
                 write_model_card(folder, origin, scores, splits)
 
 

@@ -318,7 +318,10 @@ def test_bad_input_gives_one_line_and_exit_code_2(
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     cases = {
-        ("pretrain", "data.root=empty"): ["nct_crc", "empty/nct_crc"],
+        ("pretrain", "data.root=empty", "model.encoder=tf_efficientnet_lite0"): [
+            "nct_crc",
+            "empty/nct_crc",
+        ],
         ("pretrain", "--config", "configs/demo.yaml", "trainer.epoch=3"): [
             "trainer.epoch",
             "epochs",
