@@ -19,6 +19,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from datamodules.core.errors import StoreError
 from datamodules.core.notes import Notes
@@ -69,7 +70,7 @@ def read_attributes(path: Path, sealed: bool = True) -> dict[str, Any]:
     """
     with damage_told(path):
         with h5py.File(path, "r") as file:
-            attributes = dict(file.attrs)
+            attributes = attributes_in(file)
         size = path.stat().st_size
         if attributes.get("schema") != SCHEMA:
             version = attributes.get("schema", "none")
@@ -84,6 +85,32 @@ def read_attributes(path: Path, sealed: bool = True) -> dict[str, Any]:
         tasks_from_json(attributes["tasks"])
         notes_of(attributes)
     return attributes
+
+
+def attributes_in(file: h5py.File) -> dict[str, Any]:
+    """Return the attributes of an open store, all texts as str."""
+    return {
+        name: value.decode() if isinstance(value, bytes) else value
+        for name, value in file.attrs.items()
+    }
+
+
+def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
+    """Write attributes, texts in a fixed length.
+
+    HDF5 keeps texts of variable length in a heap without checksum, and may read a damaged one
+    forever.
+    """
+    for name, value in attributes.items():
+        file.attrs[name] = fixed_texts(value)[()] if isinstance(value, str) else value
+
+
+def fixed_texts(texts: str | Sequence[str]) -> NDArray[np.bytes_]:
+    """Return texts as UTF-8 of one fixed length."""
+    encoded = [text.encode() for text in ([texts] if isinstance(texts, str) else texts)]
+    length = max([1, *map(len, encoded)])
+    array = np.array(encoded, dtype=h5py.string_dtype("utf-8", length))
+    return array[0] if isinstance(texts, str) else array
 
 
 def _problem(attributes: Mapping[str, Any]) -> str:
