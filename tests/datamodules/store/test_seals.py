@@ -58,7 +58,7 @@ def test_a_changed_or_added_attribute_is_found_wherever_a_store_is_opened(tmp_pa
 
 def test_a_changed_class_name_is_found(tmp_path):
     def rename(file: h5py.File) -> None:
-        file.attrs["tasks"] = file.attrs["tasks"].replace("mitosis", "mitoses")
+        file.attrs["tasks"] = file.attrs["tasks"].replace(b"mitosis", b"mitoses")
 
     assert_one_line(changed(tmp_path / "a.h5", rename), "seal differs")
 
