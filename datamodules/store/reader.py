@@ -9,7 +9,7 @@ Layout, also readable with plain h5py:
     offsets/<name>    (n,) int64, start of each patch of a dense array in the file
                       (compressed: (n + 1,) int64, its start in the array)
     split             (n,) uint8: 0 train, 1 val, 2 test, as published
-    group, source     (n,) int32, rows of the string tables `groups` and `sources`
+    group, source     (n,) int32, rows of the string tables `groups` and `sources` (UTF-8)
     xy                (n, 2) int32, corner of the patch in pixels of its source
 
 A patch is one uncompressed chunk and therefore contiguous in the file, so `preadv` reads a batch
