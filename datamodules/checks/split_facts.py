@@ -48,8 +48,9 @@ def leaks(dataset: DatasetReader, store: Store) -> list[Leak]:
         if len(shared):
             names = tuple(sorted(store.group_names[group] for group in shared))
             share = float(np.isin(groups, shared).mean())
+            plural, lie = ("", "lies") if len(names) == 1 else ("s", "lie")
             text = (
-                f"{len(names)} groups ({dataset.grouping}) lie in {one} and in {other}: "
+                f"{len(names)} group{plural} ({dataset.grouping}) {lie} in {one} and in {other}: "
                 f"{_listed(names)}; {share:.0%} of the {other} patches are of them"
             )
             reason = f"; {dataset.split_overlap}" if dataset.split_overlap else ""
@@ -69,15 +70,15 @@ def validation_cautions(dataset: DatasetReader, store: Store) -> list[str]:
     if not len(train):
         return []
     if not len(held):
-        kept = f"training cannot spare a {dataset.grouping}: each is the only one, or of its class"
-        return [f"validation is empty: {kept}"]
+        kept = f"training cannot spare a group ({dataset.grouping})"
+        return [f"validation is empty: {kept}; each is the only one, or the only one of a class"]
     found = []
     total = len(train) + len(held)
     wanted = max(1, round(data.val_fraction * total))
     if not published and not wanted / 1.5 <= len(held) <= wanted * 1.5:
         found.append(
             f"validation holds {len(held) / total:.1%} of the training patches, "
-            f"{data.val_fraction:.1%} were wanted: each {dataset.grouping} stays whole"
+            f"{data.val_fraction:.1%} were wanted: groups ({dataset.grouping}) stay whole"
         )
     present = class_presence(store)
     known = present[train].any(axis=0) | present[held].any(axis=0)
@@ -86,7 +87,8 @@ def validation_cautions(dataset: DatasetReader, store: Store) -> list[str]:
         names = [class_names(store)[column] for column in lacking]
         found.append(
             f"validation lacks {len(names)} of {int(known.sum())} classes ({_listed(names)}): "
-            f"training cannot spare a {dataset.grouping} with them, or data.val_limit is too small"
+            f"training cannot spare a group ({dataset.grouping}) with them, or data.val_limit is "
+            "too small"
         )
     return found
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from datamodules.core.errors import StoreError
 from datamodules.core.notes import Notes
@@ -57,20 +59,27 @@ def damage_told(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: not a readable HDF5 store ({reason}); {REMEDY}") from error
 
 
-def read_attributes(path: Path, sealed: bool = True) -> dict[str, Any]:
+def read_attributes(path: Path) -> dict[str, Any]:
     """Read the attributes of a finished store, without its arrays.
-
-    Args:
-        path: the .h5 file.
-        sealed: refuse attributes that do not match their seal.
 
     Raises:
         StoreError: missing, not HDF5, unfinished, changed, or of another schema version.
     """
-    with damage_told(path):
-        with h5py.File(path, "r") as file:
-            attributes = dict(file.attrs)
-        size = path.stat().st_size
+    with open_store(path) as (_, attributes):
+        return attributes
+
+
+@contextmanager
+def open_store(path: Path, sealed: bool = True) -> Iterator[tuple[h5py.File, dict[str, Any]]]:
+    """Open a store and check its attributes; what damage raises within the block is a StoreError.
+
+    Args:
+        path: the .h5 file.
+        sealed: refuse attributes that do not match their seal.
+    """
+    with damage_told(path), h5py.File(path, "r") as file:
+        attributes = attributes_in(file)
+        size, _ = state_of(file)
         if attributes.get("schema") != SCHEMA:
             version = attributes.get("schema", "none")
             raise StoreError(f"{path}: schema version {version}, expected {SCHEMA}; {REMEDY}")
@@ -83,7 +92,37 @@ def read_attributes(path: Path, sealed: bool = True) -> dict[str, Any]:
             raise StoreError(f"{path}: {problem}; {REMEDY}")
         tasks_from_json(attributes["tasks"])
         notes_of(attributes)
-    return attributes
+        yield file, attributes
+
+
+def state_of(file: h5py.File | int) -> tuple[int, int]:
+    """Return size and time of change of an open file, which tell it from its replacement."""
+    status = os.fstat(file if isinstance(file, int) else file.id.get_vfd_handle())
+    return status.st_size, status.st_mtime_ns
+
+
+def attributes_in(file: h5py.File) -> dict[str, Any]:
+    """Return the attributes of an open store, all texts as str."""
+    return {
+        name: value.decode() if isinstance(value, bytes) else value
+        for name, value in file.attrs.items()
+    }
+
+
+def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
+    """Write attributes, texts in a fixed length.
+
+    HDF5 keeps texts of variable length in a heap without checksum, and may read a damaged one
+    forever.
+    """
+    for name, value in attributes.items():
+        file.attrs[name] = fixed_texts([value]).reshape(()) if isinstance(value, str) else value
+
+
+def fixed_texts(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    """Return texts as UTF-8 of one fixed length."""
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded, h5py.string_dtype("utf-8", max([1, *map(len, encoded)])))
 
 
 def _problem(attributes: Mapping[str, Any]) -> str:

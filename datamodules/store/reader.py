@@ -9,7 +9,7 @@ Layout, also readable with plain h5py:
     offsets/<name>    (n,) int64, start of each patch of a dense array in the file
                       (compressed: (n + 1,) int64, its start in the array)
     split             (n,) uint8: 0 train, 1 val, 2 test, as published
-    group, source     (n,) int32, rows of the string tables `groups` and `sources`
+    group, source     (n,) int32, rows of the string tables `groups` and `sources` (UTF-8)
     xy                (n, 2) int32, corner of the patch in pixels of its source
 
 A patch is one uncompressed chunk and therefore contiguous in the file, so `preadv` reads a batch
@@ -22,7 +22,8 @@ A compressed store holds the same, but `images` and masks are (bytes,) uint8: pa
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 
 from datamodules.core.errors import StoreError
 from datamodules.core.records import SPLITS, Boxes, Target, TaskKind
-from datamodules.store.attributes import REMEDY, damage_told, read_attributes, tasks_from_json
+from datamodules.store.attributes import REMEDY, damage_told, open_store, state_of, tasks_from_json
 from datamodules.store.content import decode
 from datamodules.store.tables import place_of, seal_differs, table_problem
 
@@ -70,32 +71,49 @@ class Store:
 
     def __init__(self, path: Path, checked: bool = True) -> None:
         self.path = path
-        self.attributes = read_attributes(path, checked)
+        self.attributes: dict[str, Any]
+        with open_store(path, checked) as (file, self.attributes):
+            self._state = state_of(file)
+            problem = self._load(file, checked)
+        if problem:
+            raise StoreError(f"{path}: {problem}; {REMEDY}")
+        # Opened by the process whose id they carry; a forked child opens its own.
+        self._descriptor: tuple[int, int] | None = None
+        self._file: tuple[int, h5py.File] | None = None
+
+    def _load(self, file: h5py.File, checked: bool) -> str:
+        """Read everything but pixels; return what is wrong with it, if that is to be checked."""
         self.side = int(self.attributes["side"])
         self.mpp = float(self.attributes["mpp"])
         self.digest = str(self.attributes["digest"])
         self.synthetic = bool(self.attributes["synthetic"])
         self.compressed = bool(self.attributes["compressed"])
         self.tasks = tasks_from_json(self.attributes["tasks"])
-        with damage_told(path), h5py.File(path, "r") as file:
-            self.split: NDArray[np.uint8] = file["split"][:]
-            self.group: NDArray[np.int32] = file["group"][:]
-            self._offsets = {name: data[:] for name, data in file["offsets"].items()}
-            self._scalars = {
-                name: data[:] for name, data in file["targets"].items() if name not in self._offsets
-            }
-            self._boxes = {
-                name: {key: data[:] for key, data in node.items()}
-                for name, node in file["boxes"].items()
-            }
-            problem = table_problem(file, self.attributes, self.tasks) if checked else ""
-            if checked and not problem and seal_differs(file, self.attributes):
-                problem = "its tables are not what was written (seal differs)"
-        if problem:
-            raise StoreError(f"{path}: {problem}; {REMEDY}")
-        # Opened by the process whose id they carry; a forked child opens its own.
-        self._descriptor: tuple[int, int] | None = None
-        self._file: tuple[int, h5py.File] | None = None
+        self.split: NDArray[np.uint8] = file["split"][:]
+        self.group: NDArray[np.int32] = file["group"][:]
+        self._offsets = {name: data[:] for name, data in file["offsets"].items()}
+        self._scalars = {
+            name: data[:] for name, data in file["targets"].items() if name not in self._offsets
+        }
+        self._boxes = {
+            name: {key: data[:] for key, data in node.items()}
+            for name, node in file["boxes"].items()
+        }
+        problem = table_problem(file, self.attributes, self.tasks) if checked else ""
+        if checked and not problem and seal_differs(file, self.attributes):
+            problem = "its tables are not what was written (seal differs)"
+        return problem
+
+    def _same(self, state: tuple[int, int]) -> None:
+        if state != self._state:
+            raise StoreError(f"{self.path}: replaced or cut short since it was opened; start again")
+
+    @contextmanager
+    def _tables(self) -> Iterator[h5py.File]:
+        """Open the file again."""
+        with damage_told(self.path), h5py.File(self.path, "r") as file:
+            self._same(state_of(file))
+            yield file
 
     def __len__(self) -> int:
         return len(self.split)
@@ -111,7 +129,7 @@ class Store:
     @cached_property
     def group_names(self) -> list[str]:
         """Patient, slide or case of each number in `group`."""
-        with damage_told(self.path), h5py.File(self.path, "r") as file:
+        with self._tables() as file:
             return [str(name) for name in file["groups"].asstr()[:]]
 
     def group_name(self, row: int) -> str:
@@ -125,20 +143,20 @@ class Store:
     @cached_property
     def source_numbers(self) -> NDArray[np.int32]:
         """Number of the source file of each patch, counted in the order of reading."""
-        with damage_told(self.path), h5py.File(self.path, "r") as file:
+        with self._tables() as file:
             return np.asarray(file["source"][:], np.int32)
 
     def sources(self, rows: Rows) -> list[str]:
         """Source file of each patch, relative to the dataset's folder."""
         numbers, inverse = np.unique(self.source_numbers[np.asarray(rows)], return_inverse=True)
-        with damage_told(self.path), h5py.File(self.path, "r") as file:
+        with self._tables() as file:
             names = file["sources"].asstr()[numbers]
         return [str(names[position]) for position in inverse]
 
     @property
     def source_names(self) -> list[str]:
         """Name of each source file by its number, also of those that gave no patch."""
-        with damage_told(self.path), h5py.File(self.path, "r") as file:
+        with self._tables() as file:
             return [str(name) for name in file["sources"].asstr()[:]]
 
     def source(self, row: int) -> str:
@@ -147,7 +165,7 @@ class Store:
 
     @cached_property
     def _corners(self) -> NDArray[np.int32]:
-        with damage_told(self.path), h5py.File(self.path, "r") as file:
+        with self._tables() as file:
             return np.asarray(file["xy"][:], np.int32)
 
     def corner(self, row: int) -> tuple[int, int]:
@@ -211,6 +229,7 @@ class Store:
             return batch
         if self._descriptor is None or self._descriptor[0] != os.getpid():
             self._descriptor = (os.getpid(), os.open(self.path, os.O_RDONLY))
+        self._same(state_of(self._descriptor[1]))
         offsets, descriptor = self._offsets[name], self._descriptor[1]
         for patch, row in zip(batch, rows, strict=True):
             if os.preadv(descriptor, [patch.data], int(offsets[row])) != patch.nbytes:
@@ -219,7 +238,9 @@ class Store:
 
     def _decode(self, name: str, rows: Rows, batch: NDArray[np.uint8]) -> None:
         if self._file is None or self._file[0] != os.getpid():
-            self._file = (os.getpid(), h5py.File(self.path, "r"))
+            with damage_told(self.path):
+                self._file = (os.getpid(), h5py.File(self.path, "r"))
+        self._same(state_of(self._file[1]))
         offsets = self._offsets[name]
         for patch, row in zip(batch, rows, strict=True):
             with damage_told(self.path):

@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.core.records import SPLITS, Task, TaskKind
-from datamodules.store.attributes import SEAL, TABLES_SEAL, seal_of_attributes
+from datamodules.store.attributes import (
+    SEAL,
+    TABLES_SEAL,
+    attributes_in,
+    seal_of_attributes,
+    set_attributes,
+)
 from datamodules.store.content import SCALAR_TYPE
 
 _BLOCK = 2**18  # rows of a table hashed at a time
@@ -22,8 +28,8 @@ _BLOCK = 2**18  # rows of a table hashed at a time
 
 def write_seals(file: h5py.File) -> None:
     """Seal a store that is complete: nothing may be written afterwards."""
-    file.attrs[TABLES_SEAL] = seal_of_tables(file)
-    file.attrs[SEAL] = seal_of_attributes(dict(file.attrs))
+    set_attributes(file, {TABLES_SEAL: seal_of_tables(file)})
+    set_attributes(file, {SEAL: seal_of_attributes(attributes_in(file))})
 
 
 def seal_of_tables(file: h5py.File) -> str:

@@ -17,7 +17,7 @@ from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import LayoutError
 from datamodules.core.hdf5 import NewFile
 from datamodules.core.records import SPLITS, Boxes, Record, Task, TaskKind
-from datamodules.store.attributes import SCHEMA, tasks_to_json
+from datamodules.store.attributes import SCHEMA, fixed_texts, set_attributes, tasks_to_json
 from datamodules.store.content import SCALAR_TYPE, ContentDigest, encode
 from datamodules.store.tables import write_seals
 from datamodules.store.tiling import Patch
@@ -149,17 +149,16 @@ class StoreWriter:
             file[name] = np.asarray(self._rows[name])
         file["xy"] = np.asarray(self._rows["xy"]).reshape(len(self), 2)
         for table, names in self._tables.items():
-            file.create_dataset(f"{table}s", data=list(names), dtype=h5py.string_dtype())
+            file[f"{table}s"] = fixed_texts(list(names))
         self._write_targets()
         file.create_group("offsets")
         for name, data in self._dense.items():
             file[f"offsets/{name}"] = self._ends[name] if self.compressed else chunk_offsets(data)
-        file.attrs.update(attributes)
-        file.attrs["tasks"] = tasks_to_json(self.tasks)
+        own = {"tasks": tasks_to_json(self.tasks), "digest": self._digest.hexdigest()}
+        set_attributes(file, {**attributes, **own})
         file.attrs["side"] = self.side
         file.attrs["mpp"] = float(np.median(self._rows["mpp"]))
         file.attrs["count"] = len(self)
-        file.attrs["digest"] = self._digest.hexdigest()
         file.attrs["schema"] = SCHEMA
         file.attrs["compressed"] = self.compressed
         file.attrs["data_end"] = max(

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules.checks.findings import is_verified
-from datamodules.core.errors import DownloadError
+from datamodules.core.errors import DownloadError, StoreError
+from datamodules.core.records import Task
 from datamodules.display.cards import tasks_line
 from datamodules.download.disk_space import SpaceNeeded, size_text, space_needed
-from datamodules.prepare import is_prepared
 from datamodules.reader import DatasetReader
+from datamodules.store.attributes import read_attributes, tasks_from_json
 
 WIDTH = 150  # columns of a table if the terminal reports fewer
 
@@ -24,20 +25,31 @@ def print_list(console: Console, datasets: Sequence[DatasetReader]) -> None:
     headings = ("name", "tasks", "organs", "images", "µm/px", "licence")
     shown = Table(*headings, "present?", "prepared?", "verified?")
     for dataset in datasets:
-        prepared = is_prepared(dataset)
+        state, tasks = _state(dataset)
         mpp = dataset.native_mpp()
         shown.add_row(
             dataset.name,
-            tasks_line(dataset.store.tasks if prepared else dataset.tasks),
+            tasks_line(tasks),
             ", ".join(dataset.organs),
             f"{dataset.images:,}" if dataset.images else "",
             f"{mpp:g}" if mpp else "unknown",
             dataset.licence,
             "yes" if dataset.root.is_dir() else "",
-            f"{len(dataset.store):,} patches" if prepared else "",
+            state,
             "yes" if is_verified(dataset) else "",
         )
     _print(console, shown)
+
+
+def _state(dataset: DatasetReader) -> tuple[str, tuple[Task, ...]]:
+    """Return what is known of a dataset's store, and its tasks."""
+    if not dataset.store_path.exists():
+        return "", dataset.tasks
+    try:
+        attributes = read_attributes(dataset.store_path)
+    except StoreError:
+        return "damaged", dataset.tasks
+    return f"{attributes['count']:,} patches", tasks_from_json(attributes["tasks"])
 
 
 def print_room(console: Console, datasets: Sequence[DatasetReader]) -> None:

@@ -146,7 +146,7 @@ def _duplicates(datasets: list[DatasetReader]) -> int:
 
 def _show(dataset: DatasetReader, options: argparse.Namespace) -> int:
     console.print(card(type(dataset)), markup=False)
-    if not is_prepared(dataset):
+    if not dataset.store_path.exists():
         console.print(f"not prepared: python -m lightning_app datasets prepare {dataset.name}")
         return 0
     from datamodules.display.contact_sheet import contact_sheet

@@ -73,6 +73,38 @@ def test_an_invalid_override_is_named(override: str, expected: str) -> None:
     assert override.partition("=")[0] in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "overrides", "told"),
+    [
+        ("data: {seed: 5}", [], "data.seed=5"),
+        ("seed: 3", ["data.seed=5"], "data.seed=5"),
+        ("seed: 3", ["data.seed=0"], "data.seed=0"),
+        ("{}", ["data.seed=5", "seed=3"], "data.seed=5"),
+    ],
+)
+def test_a_second_seed_is_refused_and_never_overwritten(tmp_path, text, overrides, told):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"{told}: .*follow one seed"):
+        load_config(path, overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "seed"),
+    [
+        ("{}", ["data.seed=5", "seed=5"], 5),
+        ("seed: 3", [], 3),
+        ("{seed: 3, data: {seed: 3}}", ["seed=7"], 7),  # as a run writes it, and then changed
+        ("data: {seed: 5}", ["seed=5"], 5),
+    ],
+)
+def test_one_seed_reaches_the_data(tmp_path, text, overrides, seed):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    config = load_config(path, overrides)
+    assert config.seed == config.data.seed == seed
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.yaml"):
         load_config(tmp_path / "absent.yaml")

@@ -97,7 +97,7 @@ def test_a_published_overlap_of_patients_is_a_warning_with_its_reason(forged):
     report = verify(dataset, workers=1)
     assert report.ok
     warning = listed(report, Level.WARNING)
-    assert "groups (patient) lie in train and in test: patient" in warning
+    assert "group (patient) lies in train and in test: patient" in warning
     assert dataset.split_overlap in warning
 
 

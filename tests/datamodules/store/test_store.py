@@ -153,8 +153,20 @@ def test_a_store_cut_short_after_it_was_opened_is_noticed(tmp_path):
     with h5py.File(store.path) as file:
         last = int(file["offsets/images"][-1])
     os.truncate(store.path, last + 5)
-    with pytest.raises(StoreError, match="cut short"):
+    with pytest.raises(StoreError, match="cut short since it was opened"):
         store.images([len(store) - 1])
+
+
+def test_a_store_that_is_replaced_while_it_is_used_is_never_read_as_the_older_one(tmp_path):
+    older = small_store(tmp_path / "a.h5", 9)
+    images = older.images([3])
+    fresh = pickle.loads(pickle.dumps(older))  # as another process gets it
+    small_store(tmp_path / "a.h5", 12)
+    np.testing.assert_array_equal(older.images([3]), images)  # its file is still open
+    pixels = [lambda: fresh.images([3])] * 2
+    for read in (*pixels, lambda: fresh.group_names, lambda: fresh.sources([3])):
+        with pytest.raises(StoreError, match=r"a\.h5: replaced"):
+            read()
 
 
 def test_a_store_of_another_schema_is_refused(tmp_path):

@@ -17,7 +17,7 @@ from datamodules.core.records import TaskKind
 from evaluation.config import ProbeConfig
 from evaluation.probe.folds import make_folds, nested_order, seed_from, strata_of
 from evaluation.probe.journal import Journal
-from evaluation.probe.sweep import find_baseline, sweep
+from evaluation.probe.sweep import find_baseline, plan, sweep
 from evaluation.statistics.predictions import read_predictions, tidy, write_predictions
 from tests.support.probe_tables import table
 
@@ -266,3 +266,17 @@ def test_imagenet_weights_are_preferred_to_random_ones_as_baseline() -> None:
     assert find_baseline(["runs/a", "random:r", "imagenet:r"]) == "imagenet:r"
     assert find_baseline(["runs/a", "random:r"]) == "random:r"
     assert find_baseline(["runs/a"]) is None
+
+
+def test_targets_of_test_images_do_not_decide_which_images_carry_labels() -> None:
+    data = table("ours", TaskKind.REGRESSION, 0, 2)
+    folds = make_folds("idc", data.kind, data.targets, data.groups, data.split, 2, 0)
+    for number, fold in enumerate(folds):
+        targets = data.targets.copy()
+        targets[fold.test] = np.exp(3 * targets[fold.test]) + 100
+        other = replace(data, targets=targets)
+        chosen, again = (
+            [job.train.tolist() for job in plan(one, folds, SETTINGS) if job.fold == fold.number]
+            for one in (data, other)
+        )
+        assert chosen == again, number

@@ -437,3 +437,17 @@ def test_the_page_itself_forbids_every_external_request(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("<footer>", f"{outside}<footer>"))
     _, messages = opened(tmp_path, path, 1100)
     assert any("Content Security Policy" in line for line in messages)
+
+
+def test_leaks_stand_beside_the_scores_and_notes_beside_the_dataset(tmp_path: Path) -> None:
+    run = whole_run(tmp_path / "run")
+    path = run / "provenance.json"
+    origin = json.loads(path.read_text())
+    origin["datasets"]["glas"]["cautions"] = ["2 groups (patient) lie in train and in test: <a>"]
+    note = {"kind": "skipped", "reason": "no area", "count": 7, "examples": ["a.xml", "b.xml"]}
+    origin["datasets"]["glas"]["notes"] = [note]
+    path.write_text(json.dumps(origin))
+    page = write_report(run).read_text()
+    training, data = page.split('<section id="origin">')
+    assert "2 groups (patient) lie in train and in test: &lt;a&gt;" in training.split("0.850")[1]
+    assert "7 skipped: no area (a.xml, b.xml, ...)" in data

@@ -95,3 +95,12 @@ def test_initial_weights_from_a_file_are_named_without_their_folder(folder):
     text = write_model_card(folder, facts, {}, {}).read_text()
     assert "`start.safetensors`" in text
     assert "/home/somebody" not in text
+
+
+def test_a_card_tells_of_leaking_splits_beside_the_scores(folder):
+    caution = "1 group (patient) lies in train and in test: a | b; 50% of the test patches"
+    told = origin(glands=described(cautions=[caution]), other=described(cautions=[]))
+    text = write_model_card(folder, told, SCORES, SPLITS).read_text()
+    scores = text.partition("## Scores")[2].partition("## Provenance")[0]
+    assert "\n- glands: 1 group (patient) lies in train and in test: a \\| b; 50% of" in scores
+    assert "\n- other" not in scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import torch
 
 from datamodules.core.errors import ConfigError
 from lightning_app.config import TrainerConfig, save_config
-from lightning_app.run.processes import devices_and_nodes
+from lightning_app.run.processes import decide_once, devices_and_nodes, is_first_process
 from tests.support.train_ranks import small_run
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -160,3 +161,42 @@ def test_torchrun_or_slurm_determines_the_number_of_ranks(
     assert devices_and_nodes(TrainerConfig(devices="4", nodes=2)) == (4, 2)
     with pytest.raises(ConfigError, match=r"trainer\.devices=3.*2 x 4 processes were started"):
         devices_and_nodes(TrainerConfig(devices="3"))
+
+
+NODE = """
+import sys
+from lightning_app.run.processes import decide_once, is_first_process
+print(is_first_process(), decide_once("question", lambda: sys.argv[1]), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_first_process_of_the_first_node_decides_for_all_nodes() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1] % 50_000 + 1024
+    nodes = []
+    for node in (1, 0):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).resolve().parents[3]),
+            "NODE_RANK": str(node),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        command = [sys.executable, "-c", NODE, f"node {node}"]
+        pipe = subprocess.PIPE
+        nodes.append(subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe))
+    said = [process.stdout.readline() for process in nodes if process.stdout]
+    for process in nodes:
+        process.communicate("")
+    assert said == ["False node 0\n", "True node 0\n"]
+
+
+def test_a_further_node_that_cannot_ask_the_first_one_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NODE_RANK", "1")
+    assert not is_first_process()
+    with pytest.raises(ConfigError, match="MASTER_ADDR"):
+        decide_once("never asked before", lambda: "")

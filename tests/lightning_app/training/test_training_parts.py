@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from datamodules.config import DatasetConfig
@@ -14,6 +15,7 @@ from datamodules.core.errors import ConfigError
 from datamodules.multitask import MultiTaskDataModule
 from datamodules.prepare import prepare
 from datamodules.synthetic.forge import forge
+from lightning_app.callbacks.monitors import LastEpoch
 from lightning_app.config import Config
 from lightning_app.pretrain import assemble, build_module, build_trainer
 from models.module import MultiTaskModule
@@ -216,3 +218,29 @@ def test_a_run_resumed_after_its_last_step_scores_and_exports_the_same(prepared,
         again.module, datamodule=again.stream, ckpt_path=again.checkpoint, weights_only=True
     )
     assert {name: (run.folder / name).read_bytes() for name in names} == before
+
+
+@pytest.mark.parametrize(("every", "validated"), [(1, [1, 2, 3]), (2, [2, 3]), (3, [3]), (7, [3])])
+def test_the_last_epoch_is_validated_whatever_the_interval_is(tmp_path, every, validated):
+    seen = []
+
+    class Seen(Callback):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            seen.append(trainer.current_epoch + 1)
+
+    fit(
+        make(),
+        tmp_path,
+        epochs=3,
+        callbacks=[LastEpoch(), Seen()],
+        check_val_every_n_epoch=every,
+    )
+    assert seen == validated
+
+
+def test_learning_rates_scale_with_the_images_that_datasets_really_have_in_a_round(prepared):
+    config = with_settings(prepared, glas__batch_size=2, nct_crc__batch_size=4)
+    config.data.batch_size, config.optim.reference_batch = 12, 3
+    module = build_module(config, MultiTaskDataModule(config.data))
+    mean = (2 + 4 + 12) / 3
+    assert module.optim.head_lr == pytest.approx(config.optim.head_lr * mean / 3)

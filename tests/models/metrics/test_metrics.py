@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -206,6 +207,41 @@ def test_the_match_distance_is_in_micrometres():
         metric = make_metrics(task, mpp)[0]
         metric.update(detections([(0, 0, 0.9, 30, 10)]), objects([(0, 0, 10, 10)]))
         assert metric.compute()["f1_best"] == expected
+
+
+def test_the_positive_class_of_a_detection_task_alone_counts():
+    task = Task("t", TaskKind.DETECTION, ("mitosis", "look-alike"), positive="mitosis")
+    seen = detections([(0, 0, 0.9, 10, 10), (0, 1, 0.9, 30, 30)])
+    truth = objects([(0, 0, 10, 10), (0, 1, 5, 35)])  # the look-alike is missed
+    for positive, expected in (("mitosis", 1.0), ("look-alike", 0.0), (None, 0.5)):
+        metric = make_metrics(replace(task, positive=positive), 1.0)[0]
+        metric.update(seen, truth)
+        assert {name: float(v) for name, v in metric.compute().items()} == {
+            "f1_best": expected,
+            "f1_at_half": expected,
+        }
+
+
+def test_a_threshold_of_validation_images_is_not_chosen_anew_on_test_images():
+    specs = [TaskSpec(name, Task("d", TaskKind.DETECTION, ("x",)), 1.0) for name in ("a", "b")]
+    test, validation = TaskMetrics(specs), TaskMetrics(specs)
+    for spec in specs:  # validation is best at 0.8, the test images would be at 0.3
+        hit, miss = (0, 0, 0.8, 10, 10), (0, 0, 0.7, 60, 60)
+        validation.update(spec, detections([hit, miss]), objects([(0, 0, 10, 10)]), 1)
+    test.take_thresholds(validation, {"a"})
+    for spec in specs:
+        test.update(spec, detections([(0, 0, 0.3, 10, 10)]), objects([(0, 0, 10, 10)]), 1)
+    scores, _ = test.collect()
+    assert (scores["a/d/f1_best"], scores["b/d/f1_best"]) == (0.0, 1.0)
+    assert validation.collect() == ({}, None)
+
+
+def test_without_validation_images_the_threshold_is_one_half():
+    spec = TaskSpec("a", Task("d", TaskKind.DETECTION, ("x",)), 1.0)
+    test = TaskMetrics([spec])
+    test.take_thresholds(TaskMetrics([spec]), {"a"})
+    test.update(spec, detections([(0, 0, 0.4, 10, 10)]), objects([(0, 0, 10, 10)]), 1)
+    assert test.collect()[0]["a/d/f1_best"] == 0.0
 
 
 def test_average_precision_is_one_for_perfect_boxes_and_nan_without_objects():
