@@ -39,8 +39,8 @@ class MoNuSeg(DatasetReader):
 
     Split: as published, train and test. The patient is the first 12 characters of <id>.
     Quirks: µm/px stands in each XML and differs a little; vertices lie up to 3 px outside the
-    image and are clipped; outlines may overlap. Touching nuclei become one region of the mask,
-    the boxes keep them apart.
+    image and are clipped; outlines may overlap. A pixel is nucleus if its centre lies within an
+    outline. Touching nuclei become one region of the mask, the boxes keep them apart.
     Shares slides of TCGA with PanNuke, BCSS, MoNuSAC, TUPAC16 and others.
     """
 
