@@ -123,8 +123,6 @@ def class_mask(path: Path, foreground: int) -> Mask:
         raise LayoutError(f"{path}: mask holds {others[:5]}, never options.foreground {foreground}")
     if others:
         warning(path, "values besides 0 and the foreground, read as background")
-    elif not found.any():
-        warning(path, "mask without foreground")
     return np.asarray(found, np.uint8)
 
 

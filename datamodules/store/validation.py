@@ -78,7 +78,9 @@ def note_empty(source: str, targets: Mapping[str, Target], tasks: tuple[Task, ..
         target = targets[task.name]
         if isinstance(target, Boxes):
             empty = not len(target)
-        elif task.kind is TaskKind.SEGMENTATION and task.classes[0] == "background":
+        elif task.kind is not TaskKind.SEGMENTATION:
+            continue
+        elif task.classes[0] == "background" or len(task.classes) == 2:
             empty = not np.isin(target, range(1, len(task.classes))).any()
         else:
             continue
