@@ -9,9 +9,8 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,81 +18,10 @@ from numpy.typing import NDArray
 
 from datamodules.core import notes
 from datamodules.core.errors import LayoutError
-from datamodules.formats.cells import file_name, number, shown, spelling, whole
+from datamodules.formats.cells import shown, spelling
+from datamodules.formats.row import Row
 from datamodules.formats.text_files import label, read_text
 from datamodules.formats.xlsx import read_xlsx
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a table.
-
-    Attributes:
-        where: file and line, for messages.
-        columns: place of each column by its name.
-        cells: without surrounding spaces.
-    """
-
-    where: str
-    columns: Mapping[str, int]
-    cells: Sequence[str]
-
-    def __contains__(self, column: str) -> bool:
-        return column in self.columns
-
-    def __getitem__(self, column: str) -> str:
-        """The text of a cell.
-
-        Raises:
-            LayoutError: it is empty.
-        """
-        text = self.cells[self.columns[column]]
-        if not text:
-            raise self.error(column, "is empty")
-        return text
-
-    def text(self, column: str, default: str) -> str:
-        """The text of a cell; the default where the table has no such column."""
-        return self[column] if column in self.columns else default
-
-    def number(self, column: str, low: float = -math.inf, high: float = math.inf) -> float:
-        """A finite number in a closed range.
-
-        Raises:
-            LayoutError: it is none.
-        """
-        try:
-            return number(self.cells[self.columns[column]], low, high)
-        except ValueError as error:
-            raise self.error(column, str(error)) from error
-
-    def whole(self, column: str, low: float = -math.inf, high: float = math.inf) -> int:
-        """A whole number in a closed range; "7.0" is 7.
-
-        Raises:
-            LayoutError: it is none.
-        """
-        value = self.number(column, low, high)
-        try:
-            return whole(value)
-        except ValueError as error:
-            raise self.error(column, str(error)) from error
-
-    def file(self, column: str, allow_outside: bool = False) -> str:
-        """The name of a file, see `cells.file_name`.
-
-        Raises:
-            LayoutError: it is none, or leaves the folder.
-        """
-        try:
-            return file_name(self[column], allow_outside)
-        except ValueError as error:
-            raise self.error(column, str(error)) from error
-
-    def error(self, column: str, problem: str) -> LayoutError:
-        """The error to raise for a cell; it names the item, which most tables have first."""
-        item = shown(next(filter(None, self.cells), ""))
-        return LayoutError(f"{self.where} ({item}), column '{column}': {problem}")
 
 
 def read_table(
@@ -142,6 +70,26 @@ def read_table(
             raise LayoutError(f"{at}: {len(values)} values, expected {len(header)}")
         rows.append(Row(at, known, values))
     return rows
+
+
+def has_table(root: Path, path: Path, without: str = "") -> bool:
+    """Whether an optional table is there.
+
+    Args:
+        root: the dataset's folder.
+        path: the table.
+        without: what its absence means; noted where it is not there.
+
+    Raises:
+        LayoutError: it is a link to nothing, or no file.
+    """
+    if not os.path.lexists(path) and without:
+        notes.warning(label(root, path), without)
+    if os.path.lexists(path) and not path.is_file():
+        raise LayoutError(
+            f"{label(root, path)}: is a link to nothing or no file; remove or mend it"
+        )
+    return path.is_file()
 
 
 def read_numbers(

@@ -17,7 +17,8 @@ from datamodules.core.records import SPLITS, Record, Task, TaskKind
 from datamodules.formats.cells import MISSING, shown
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import relative, walk_images
-from datamodules.formats.tables import Row, read_table
+from datamodules.formats.row import Row
+from datamodules.formats.tables import read_table
 from datamodules.own_data.convention import Convention
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import append_rows, slides

@@ -15,7 +15,7 @@ from datamodules.core.records import Archive, Record, Task, TaskKind
 from datamodules.formats.cells import spelling
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import class_images, folder_with, image_record, layout_error, named
-from datamodules.formats.tables import read_rows
+from datamodules.formats.tables import has_table, read_rows
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import append_rows, slides
@@ -131,7 +131,7 @@ def _labels(root: Path, table: Path) -> dict[str, int]:
     """Class by file name in the table of labels, if there is one."""
     classes = {spelling(name): index for index, name in enumerate(CLASSES)}
     labels: dict[str, int] = {}
-    for row in read_rows(table, ("image", "class")) if table.is_file() else ():
+    for row in read_rows(table, ("image", "class")) if has_table(root, table) else ():
         label = classes.get(spelling(row["class"]))
         if label is None or labels.setdefault(row["image"], label) != label:
             raise row.error(

@@ -13,7 +13,7 @@ from datamodules.core.records import Record, Task, TaskKind
 from datamodules.formats.cells import spelling
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import image_record, layout_error, named, nonempty_images, relative
-from datamodules.formats.tables import read_table
+from datamodules.formats.tables import has_table, read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import append_rows, slides
@@ -114,7 +114,7 @@ class LC25000(DatasetReader):
 def _clusters(root: Path, name: str) -> dict[str, str] | None:
     """Cluster by file name; None for a class without a file of clusters."""
     path = root / _CLUSTERS.format(name=name)
-    if not path.is_file():
+    if not has_table(root, path, "no table of clusters: each image is its own group"):
         return None
     clusters: dict[str, str] = {}
     for row in read_table(root, path, ("cluster_label", "img_path")):

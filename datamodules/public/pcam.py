@@ -15,7 +15,8 @@ from datamodules.core.records import SPLITS, Archive, Record, Task, TaskKind
 from datamodules.formats.arrays import hdf5_image, hdf5_rows, hdf5_shape, whole_numbers
 from datamodules.formats.cells import spelling
 from datamodules.formats.layout import check_rows
-from datamodules.formats.tables import Row, read_table
+from datamodules.formats.row import Row
+from datamodules.formats.tables import has_table, read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import append_rows, slides
@@ -113,7 +114,8 @@ class PCam(DatasetReader):
             values = whole_numbers(str(labels), hdf5_rows(labels, "y", count))
             meta = root / f"{_STEM}{part}_meta.csv"
             columns = ("wsi",), (_AGAIN,)
-            slides = read_table(root, meta, *columns) if meta.is_file() else None
+            without = "no table of slides: each patch is its own group"
+            slides = read_table(root, meta, *columns) if has_table(root, meta, without) else None
             if slides is not None:
                 check_rows(root, meta, len(slides), count)
                 _compare(slides, values.tolist())

@@ -17,7 +17,8 @@ from datamodules.core.records import SPLITS, Mask, Record, Targets, Task, TaskKi
 from datamodules.formats.annotations import Codes
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import folder_with, image_record
-from datamodules.formats.tables import Row, read_table
+from datamodules.formats.row import Row
+from datamodules.formats.tables import read_table
 from datamodules.formats.xlsx import write_xlsx
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from datamodules.core.errors import ConfigError, DatasetNotFoundError, ImageError, LayoutError
+from datamodules.core.notes import collecting
 from datamodules.formats.arrays import npy_image
 from datamodules.public.pannuke import NUCLEI, TISSUES
 from tests.support.readers import assert_refused, dataset, prepared
@@ -59,7 +60,9 @@ def test_pcam_without_meta_tables_makes_every_patch_its_own_group(forged_copy):
     module = forged_copy("pcam")
     for table in module.root.glob("*_meta.csv"):
         table.unlink()
-    records = list(module.records(module.root))
+    with collecting() as notes:
+        records = list(module.records(module.root))
+    assert notes.line() == "3 warnings (no table of slides: each patch is its own group: 3)"
     assert all(record.group == record.source for record in records)
     assert len({record.source for record in records}) == len(records)
 
