@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from datamodules.core.config_ranges import limited
+from datamodules.core.options import MPP_MAX, MPP_MIN
 
 
 class Compression(Enum):
@@ -35,6 +36,7 @@ class DatasetConfig:
             entropy.
         input_size: probes: side of the network input in pixels; `data.image_size` if null.
         folds: probes: grouped folds, each held out in turn; 0 takes the official test split.
+        follow_links: read what links in its folder point to outside of it.
         options: the reader's own options (see `datasets show NAME`).
     """
 
@@ -43,12 +45,13 @@ class DatasetConfig:
     batch_size: int | None = limited(None, 1)
     balance: str = ""
     patch_size: int | None = limited(None, 8)
-    mpp: float | None = limited(None, above=0)
+    mpp: float | None = limited(None, MPP_MIN, MPP_MAX)
     compression: Compression | None = None
     weights: dict[str, float] = field(default_factory=dict)
     class_weights: dict[str, list[float]] = field(default_factory=dict)
     input_size: int | None = limited(None, 32)
     folds: int = limited(0, 0)
+    follow_links: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -100,7 +103,7 @@ class DataConfig:
     root: str = "data"
     stores: str = "data/stores"
     image_size: int = limited(224, 32)
-    mpp: float = limited(0.5, above=0)
+    mpp: float = limited(0.5, MPP_MIN, MPP_MAX)
     compression: Compression = Compression.none
     batch_size: int = limited(16, 1)
     size_power: float = limited(0.0, 0)

@@ -21,12 +21,19 @@ from datamodules.core.notes import Notes, collecting
 from datamodules.core.progress import OnProgress
 from datamodules.core.records import DOWNLOADS, Record
 from datamodules.formats.images import read_image
+from datamodules.formats.tree import leads_to_itself
 from datamodules.reader import DatasetReader
 from datamodules.store.attributes import notes_of, read_attributes
 from datamodules.store.parallel import in_order
 from datamodules.store.synthetic_mark import is_forged
 from datamodules.store.tiling import Patch, Tiler
-from datamodules.store.validation import check_image, check_record, check_targets
+from datamodules.store.validation import (
+    Occurring,
+    check_image,
+    check_record,
+    check_targets,
+    note_empty,
+)
 from datamodules.store.writer import write_store
 
 log = logging.getLogger(__name__)
@@ -79,8 +86,8 @@ def prepare(
             return ready
         if path.exists():
             log.info("%s: the data in %s changed, preparing again", dataset.name, dataset.root)
-        dataset.check_layout()
         with collecting() as notes:
+            dataset.check_layout()
             _write(dataset, path, workers or os.cpu_count() or 1, progress, notes)
     dataset.__dict__.pop("store", None)
     return _prepared(path, read_attributes(path), written=True)
@@ -140,13 +147,17 @@ def _entries(folder: str, inside: str) -> Iterator[str]:
     with os.scandir(folder) as scan:
         entries = sorted(scan, key=lambda entry: entry.name)
     for entry in entries:
-        if entry.is_dir():
+        if Path(entry.path).is_dir() and not _is_loop(entry):  # entry.is_dir() fails for loops
             if entry.name != DOWNLOADS:
                 yield from _entries(entry.path, f"{inside}{entry.name}/")
         else:
             broken = entry.is_symlink() and not Path(entry.path).exists()
             status = entry.stat(follow_symlinks=not broken)
             yield f"{inside}{entry.name}|{status.st_size}|{status.st_mtime_ns}\n"
+
+
+def _is_loop(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and leads_to_itself(Path(entry.path))
 
 
 def _write(
@@ -163,15 +174,18 @@ def _write(
         "synthetic": is_forged(dataset.root),
     }
     work = partial(load_all, tiler=dataset.tiler(tasks), mpp=dataset.native_mpp())
-    results = in_order(work, dataset.records(dataset.root), workers)
+    results = in_order(work, dataset.read(), workers)
     store = write_store(path, tasks, dataset.side, attributes, dataset.compressed)
+    occurring = Occurring(tasks)
     with store as writer, closing(results):
         for record, (patches, noted) in results:
             writer.add(record, patches)
             notes.merge(noted)
+            occurring.add(patches)
             attributes["records"] = int(attributes["records"]) + 1
             if progress:
                 progress("writing", 1, len(patches))
+        occurring.note_absent(dataset.name)
         attributes["notes"] = notes.to_json()
     log.info("%s: %d patches of %d px in %s", dataset.name, len(writer), dataset.side, path)
 
@@ -196,12 +210,14 @@ def load(record: Record, tiler: Tiler, mpp: float) -> list[Patch]:
         image = read_image(record.image) if isinstance(record.image, Path) else record.image()
     except DatasetNotFoundError as error:
         raise DatasetNotFoundError(
-            f"{record.source}: is annotated, but its image is missing ({error})"
+            f"{record.source}: is annotated, but its image is missing ({error}); "
+            "options.allow_missing=true goes without"
         ) from error
-    check_image(record.source, image)
+    check_image(record, image)
     lazy = {task.name: record.targets[task.name] for task in tiler.tasks}
     targets = {name: target() if callable(target) else target for name, target in lazy.items()}
     check_targets(record.source, targets, tiler.tasks, (image.shape[0], image.shape[1]))
+    note_empty(record.source, targets, tiler.tasks)
     try:
         patches = tiler.cut(np.ascontiguousarray(image), targets, record.mpp or mpp)
     except ImageError as error:

@@ -9,28 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.config import Compression, DataConfig, DatasetConfig
 from datamodules.core.errors import ConfigError, DatasetNotFoundError
+from datamodules.core.options import ReaderOptions, read_options, stated_options
 from datamodules.core.records import Archive, Record, Task
+from datamodules.formats.tree import check_links
 from datamodules.store.attributes import SCHEMA
+from datamodules.store.identity import distinct
 from datamodules.store.reader import Store
 from datamodules.store.splits import rows_of_split
 from datamodules.store.tiling import Tiler, View
-
-
-@dataclass
-class NoOptions:
-    """The options of a reader that has none."""
 
 
 class DatasetReader:
@@ -90,7 +86,7 @@ class DatasetReader:
     grouping: ClassVar[str] = "patient"
     published_splits: ClassVar[tuple[str, ...]] = ("train",)
     split_overlap: ClassVar[str] = ""
-    options_type: ClassVar[type[Any]] = NoOptions
+    options_type: ClassVar[type[Any]] = ReaderOptions
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -108,12 +104,8 @@ class DatasetReader:
         self.data = data or DataConfig()
         self.config = config or DatasetConfig()
         self.name: str = name or self.folder
-        try:
-            schema = OmegaConf.structured(self.options_type)
-            self.options: Any = OmegaConf.to_object(OmegaConf.merge(schema, self.config.options))
-        except OmegaConfBaseException as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"data.*.{self.name}.options: {reason}") from error
+        where = f"data.*.{self.name}.options"
+        self.options: Any = read_options(where, self.options_type, self.config.options)
 
     # ---- defined by a reader ---------------------------------------------------------------
 
@@ -124,6 +116,10 @@ class DatasetReader:
             LayoutError: something does not fit the official layout.
         """
         raise TypeError(f"{type(self).__name__} does not define records()")
+
+    def read(self) -> Iterator[Record]:
+        """The records of the dataset's folder, each image once, each group in one spelling."""
+        return distinct(self.root, self.records(self.root), bool(self.options.allow_missing))
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
@@ -180,7 +176,7 @@ class DatasetReader:
         """All settings that decide the content of the store."""
         return {
             "reader": self.key,
-            "options": asdict(self.options),
+            "options": stated_options(self.options),
             "side": self.side,
             "mpp": self.target_mpp,
             "view": str(self.view),
@@ -208,7 +204,7 @@ class DatasetReader:
         return Path(self.data.stores) / f"{self.name}-{digest}.h5"
 
     def check_layout(self) -> None:
-        """Check that the publisher's files exist.
+        """Check that the publisher's files exist, and where links lead (see `check_links`).
 
         Raises:
             DatasetNotFoundError: a file is missing; the message says how to get the data.
@@ -221,6 +217,7 @@ class DatasetReader:
             fetch = f"fetch it from {self.homepage} and unpack it there" if self.archives else ""
             remedy = self.obtain or fetch or "set data.root or the dataset's folder"
             raise DatasetNotFoundError(f"{self.name}: {missing}; {remedy}")
+        check_links(self.root, self.config.follow_links)
 
     # ---- the prepared store ----------------------------------------------------------------
 

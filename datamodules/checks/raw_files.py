@@ -53,7 +53,7 @@ def check_raw_files(
     work = partial(_try_all, tiler=dataset.tiler(tasks), mpp=dataset.native_mpp())
     complete = False
     with collecting() as notes:
-        results = in_order(work, dataset.records(root), workers)
+        results = in_order(work, dataset.read(), workers)
         try:
             with closing(results):
                 for record, (prints, problem, noted) in results:

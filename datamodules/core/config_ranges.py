@@ -11,6 +11,10 @@ from datamodules.core.errors import ConfigError
 
 _KEY = "range"
 
+LATER = {"later": True}
+"""Metadata of an option that came after stores were written: at its default it is not part of the
+settings that name a store."""
+
 
 @dataclass(frozen=True)
 class _Range:
@@ -38,6 +42,7 @@ def limited(
     *,
     above: float | None = None,
     below: float | None = None,
+    later: bool = False,
 ) -> Any:
     """Declare a dataclass field whose number must lie in a range; None is exempt.
 
@@ -47,9 +52,11 @@ def limited(
         at_most: closed upper end.
         above: open lower end, in place of the closed one.
         below: open upper end, in place of the closed one.
+        later: see `LATER`.
     """
     low, high = at_least if above is None else above, at_most if below is None else below
-    metadata = {_KEY: _Range(low, high, above is not None, below is not None)}
+    metadata: dict[str, Any] = {_KEY: _Range(low, high, above is not None, below is not None)}
+    metadata |= LATER if later else {}
     if isinstance(default, tuple):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)

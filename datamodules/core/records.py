@@ -106,6 +106,7 @@ class Record:
         split: "train", "val" or "test" as published; "train" if no split is published.
         group: patient, slide or case; a group must never lie in two splits.
         mpp: µm per pixel of this image, if it differs from the dataset's.
+        size: height and width that an annotation file states; None where it does not.
     """
 
     source: str
@@ -114,6 +115,7 @@ class Record:
     split: str
     group: str
     mpp: float | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from datamodules.core.atomic import write_text
+from datamodules.core.options import ReaderOptions
 from datamodules.core.records import Task, TaskKind
 from datamodules.reader import DatasetReader
 from datamodules.registry import CONVENTIONS, READERS, reader
@@ -23,6 +24,11 @@ or facts and run it again.
 Every public dataset is one file with one class: facts as attributes, a reader of the publisher's
 own layout, and a function that forges small synthetic copies in that layout. A dataset lies in its
 folder below `data.root`, exactly as its publisher packed it.
+
+What does not fit is an error that names file, line and column. What is passed over or odd, such as
+an outline without area, is counted: `prepare` and `verify` end with the counts, and the store keeps
+them. Every reader has the option `allow_missing`: go without listed images and folders that do not
+exist. A dataset's key `follow_links` lets links lead out of its folder.
 
 ```
 python -m lightning_app datasets list              what exists and what is prepared
@@ -58,12 +64,16 @@ def card(dataset: type[DatasetReader], heading: str = "") -> str:
         _task_list(dataset.tasks),
         _facts(dataset),
     ]
-    if fields(dataset.options_type):
-        _, _, options = inspect.cleandoc(dataset.options_type.__doc__ or "").partition(
-            "Attributes:\n"
-        )
-        parts += ["Options:", options.rstrip()]
+    kinds: dict[type[Any], None] = dict.fromkeys((dataset.options_type, ReaderOptions))
+    options = [_options(kind) for kind in kinds if not heading or kind is not ReaderOptions]
+    if options:
+        parts += ["Options:", "\n".join(options)]
     return "\n\n".join(parts) + "\n"
+
+
+def _options(kind: type[Any]) -> str:
+    """The options that a dataclass states itself."""
+    return inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2].rstrip()
 
 
 def readme() -> str:

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.core import notes
+from datamodules.core.config_ranges import limited
 from datamodules.core.errors import LayoutError
+from datamodules.core.options import ReaderOptions
 from datamodules.core.records import Boxes, Mask, Task, TaskKind
 from datamodules.formats.images import image_size, read_ids, read_mask
 
@@ -86,14 +89,14 @@ def fill_polygon(mask: Mask, outline: NDArray[np.float64], value: int) -> None:
 
 
 @dataclass
-class RareObjectOptions:
+class RareObjectOptions(ReaderOptions):
     """Options of readers of rare objects.
 
     Attributes:
         empty_share: share of the training tiles without any object that is kept.
     """
 
-    empty_share: float = 0.25
+    empty_share: float = limited(0.25, 0, 1)
 
 
 MITOSIS = Task(
@@ -145,8 +148,25 @@ def boxes_around(
         points: (n, 2), x and y of the centres in pixels.
         labels: int64 (n,).
         side: of a box in pixels.
+
+    Raises:
+        LayoutError: a point lies outside of the image by more than half a box, or one place has
+            two labels.
     """
     height, width = image_size(image)
+    beyond = np.maximum(-points, points - [width, height]).max(axis=1, initial=-np.inf)
+    if (beyond >= side / 2).any():
+        x, y = points[beyond.argmax()]
+        raise LayoutError(f"{image}: point ({x:g}, {y:g}) is outside its {width}x{height} px image")
+    for _ in range(int((beyond > 0).sum())):
+        notes.warning(image.name, "point outside of its image; its box is clipped")
+    labelled = np.unique(np.column_stack([points, labels]), axis=0)
+    _, counts = np.unique(labelled[:, :2], axis=0, return_counts=True)
+    if (counts > 1).any():
+        x, y = np.unique(labelled[:, :2], axis=0)[counts > 1][0]
+        raise LayoutError(f"{image}: point ({x:g}, {y:g}) has labels of two classes")
+    if len(labelled) < len(points):
+        notes.warning(image.name, "the same point twice")
     centres = points.astype(np.float32)
     corners = np.concatenate([centres - side / 2, centres + side / 2], axis=1)
     edge = np.array([width, height] * 2, np.float32)

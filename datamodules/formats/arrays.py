@@ -6,6 +6,12 @@ a millisecond, so that a call carries nothing but a path and a number to another
 
 from __future__ import annotations
 
+import math
+import struct
+import sys
+import tokenize
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,26 +20,50 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.core import notes
 from datamodules.core.errors import DatasetNotFoundError, ImageError, LayoutError
 from datamodules.core.records import Image, Record, Targets
+from datamodules.formats.cells import shown
 from datamodules.formats.layout import relative
 
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, SyntaxError, MemoryError),
+    *(OverflowError, tokenize.TokenError, struct.error),
+)
+"""What NumPy and HDF5 raise for damaged files."""
 
-def open_npy(path: Path, shape: tuple[int | None, ...]) -> NDArray[Any]:
+
+def open_npy(path: Path, shape: tuple[int | None, ...], texts: bool = False) -> NDArray[Any]:
     """A NumPy file mapped into memory, not read.
+
+    Args:
+        path: the file.
+        shape: expected, with None for any length.
+        texts: it holds texts instead of numbers.
 
     Raises:
         DatasetNotFoundError: there is no such file.
-        LayoutError: it is no array file, is cut short, or has another shape than the expected
-            one, in which None stands for any length.
+        LayoutError: it is no array file, holds objects, is shorter or longer than its header
+            states, or has another shape or type.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.lib.format.open_memmap(path, "r")  # refuses objects and archives
+        end = array.offset + array.nbytes
+        if end < path.stat().st_size:
+            raise ValueError(f"longer than the {end} bytes that its header states")
     except FileNotFoundError as error:
         raise DatasetNotFoundError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise LayoutError(f"{path}: not a readable .npy file ({error}); fetch it again") from error
+    except _UNREADABLE as error:
+        reason = shown(error)
+        raise LayoutError(f"{path}: not a readable .npy file ({reason}); fetch it again") from error
     _check_shape(str(path), array.shape, shape)
+    _check_type(str(path), array.dtype, texts)
+    if texts and array.dtype.kind == "U":
+        codes = np.asarray(array).view(f"{array.dtype.str[0]}u4")
+        if codes.size and int(codes.max()) > sys.maxunicode:
+            raise LayoutError(f"{path}: holds what is no text; fetch it again")
+    if array.dtype.kind == "S":
+        return np.char.decode(array, "utf-8", "replace")
     return np.asarray(array)
 
 
@@ -55,24 +85,37 @@ def hdf5_shape(path: Path, key: str, shape: tuple[int | None, ...]) -> tuple[int
 
     Raises:
         DatasetNotFoundError: there is no such file.
-        LayoutError: it is no HDF5 file, has no such dataset, or one of another shape.
+        LayoutError: it is no HDF5 file, or has no such dataset of numbers that it holds itself.
     """
-    with _open_hdf5(path, key) as file:
-        actual = tuple(int(length) for length in file[key].shape)
-    _check_shape(f"{path}: '{key}'", actual, shape)
-    return actual
+    with _hdf5(path, key) as data:
+        _check_shape(f"{path}: '{key}'", data.shape, shape)
+        # Rows that were never written would be read as zeros.
+        chunks = math.prod(
+            -(-n // c) for n, c in zip(data.shape, data.chunks or data.shape, strict=True)
+        )
+        whole = data.id.get_num_chunks() == chunks if data.chunks else data.id.get_storage_size()
+        if data.size and not whole:
+            raise LayoutError(f"{path}: parts of '{key}' were never written; fetch it again")
+        return tuple(int(length) for length in data.shape)
 
 
-def hdf5_rows(path: Path, key: str) -> NDArray[Any]:
-    """A whole dataset of an HDF5 file; for labels, not for images."""
-    with _open_hdf5(path, key) as file:
-        return np.asarray(file[key][:])
+def hdf5_rows(path: Path, key: str, count: int) -> NDArray[Any]:
+    """A whole dataset of one value for each of `count` rows; for labels, not for images.
+
+    Raises:
+        LayoutError: it has more or fewer values.
+    """
+    shape = hdf5_shape(path, key, ())
+    if math.prod(shape) != count or shape[0] != count:
+        raise LayoutError(f"{path.name}: {shape[0]} rows in shape {shape} for {count} images")
+    with _hdf5(path, key) as data:
+        return np.asarray(data[:]).ravel()
 
 
 def hdf5_image(path: Path, key: str, row: int) -> Image:
     """One image of an HDF5 file, see `as_image`."""
-    with _open_hdf5(path, key) as file:
-        return as_image(f"{path}#{row}", np.asarray(file[key][row]))
+    with _hdf5(path, key) as data:
+        return as_image(f"{path}#{row}", np.asarray(data[row]))
 
 
 def as_image(where: str, pixels: NDArray[Any]) -> Image:
@@ -93,24 +136,67 @@ def as_image(where: str, pixels: NDArray[Any]) -> Image:
     return whole
 
 
-def _open_hdf5(path: Path, key: str) -> h5py.File:
+def whole_numbers(where: str, values: NDArray[Any]) -> NDArray[np.int64]:
+    """Labels or instance ids of any number type as whole numbers, without changing a value.
+
+    Raises:
+        LayoutError: a value is negative, has a fraction or is no number.
+    """
+    values = np.asarray(values)
+    with np.errstate(invalid="ignore"):  # the comparison below detects what does not fit
+        whole = values.astype(np.int64)
+    if not np.array_equal(whole, values) or (whole.size and whole.min() < 0):
+        wrong = values[(whole != values) | (whole < 0)].ravel()[0]
+        raise LayoutError(f"{where}: holds {wrong}, expected whole numbers from 0")
+    return whole
+
+
+@contextmanager
+def _hdf5(path: Path, key: str) -> Iterator[h5py.Dataset]:
+    """A dataset of numbers that lies in the file itself, which is closed afterwards.
+
+    Links, external files and virtual datasets could bring in any file of this machine.
+    """
     try:
-        file = h5py.File(path, "r")
+        with h5py.File(path, "r") as file:
+            if key not in file:
+                known = shown(", ".join(file) or "nothing")
+                raise LayoutError(f"{path}: no dataset '{key}', expected it; it holds {known}")
+            if path.stat().st_size > _stated_end(path):
+                notes.warning(path.name, "longer than its header states")
+            link = file.get(key, getlink=True)
+            data = file[key] if isinstance(link, h5py.HardLink) else None
+            if not isinstance(data, h5py.Dataset):
+                raise LayoutError(f"{path}: '{key}' is a link or group, expected a dataset")
+            if data.external or data.is_virtual:
+                raise LayoutError(f"{path}: '{key}' keeps its values in other files; refused")
+            _check_type(f"{path}: '{key}'", data.dtype)
+            yield data
     except FileNotFoundError as error:
         raise DatasetNotFoundError(f"{path}: no such file") from error
-    except OSError as error:
-        raise LayoutError(f"{path}: not a readable HDF5 file ({error}); fetch it again") from error
-    if key not in file:
-        known = ", ".join(file) or "nothing"
-        file.close()
-        raise LayoutError(f"{path}: no dataset '{key}', expected it; the file holds {known}")
-    return file
+    except _UNREADABLE as error:
+        reason = shown(error)
+        raise LayoutError(f"{path}: not a readable HDF5 file ({reason}); fetch it again") from error
+
+
+def _stated_end(path: Path) -> int:
+    """The end of an HDF5 file by its header (format specification, superblock versions 0 to 3)."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    at = {0: 40, 1: 44}.get(head[8], 28)
+    return int.from_bytes(head[at : at + 8], "little")
+
+
+def _check_type(where: str, kind: np.dtype[Any], texts: bool = False) -> None:
+    if kind.kind not in ("US" if texts else "biuf") or kind.names:
+        raise LayoutError(f"{where}: type {kind}, expected {'texts' if texts else 'numbers'}")
 
 
 def _check_shape(where: str, shape: tuple[int, ...], expected: tuple[int | None, ...]) -> None:
+    """Compare a shape; an empty expectation fits anything with rows."""
     fits = len(shape) == len(expected) and all(
         length in (actual, None) for actual, length in zip(shape, expected, strict=True)
     )
-    if not fits:
+    if not (fits if expected else shape):
         lengths = ", ".join("n" if length is None else str(length) for length in expected)
         raise LayoutError(f"{where}: shape {shape}, expected ({lengths})")

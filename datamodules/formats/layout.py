@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from datamodules.core import notes
 from datamodules.core.errors import DatasetNotFoundError, LayoutError
 from datamodules.core.notes import skipped
 from datamodules.core.records import Record, Targets
@@ -98,10 +99,11 @@ def image_record(
     split: str = "train",
     group: str = "",
     mpp: float | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Record:
     """The record of an image file; without a `group` the image is its own group."""
     source = relative(root, path)
-    return Record(source, path, targets, split, group or source, mpp)
+    return Record(source, path, targets, split, group or source, mpp, size)
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -127,7 +129,8 @@ def class_images(
     """Images of `folder/<class>/` with the class index, class by class.
 
     Raises:
-        LayoutError: an unknown or empty class folder, or one missing where all must be there.
+        LayoutError: an unknown or empty class folder, or one missing where all must be there;
+            otherwise a missing one is counted.
     """
     present = [path.name for path in subfolders(folder)]
     unknown = [name for name in present if name not in classes]
@@ -138,9 +141,11 @@ def class_images(
     if not present or (complete and missing):
         raise layout_error(root, folder / missing[0], "no such class folder; fetch the data again")
     for index, name in enumerate(classes):
-        if name in present:
-            for path in nonempty_images(root, folder / name):
-                yield path, index
+        if name not in present:
+            notes.skipped(relative(root, folder / name), "class folder does not exist")
+            continue
+        for path in nonempty_images(root, folder / name):
+            yield path, index
 
 
 def named(pattern: re.Pattern[str], root: Path, path: Path, expected: str) -> re.Match[str]:
@@ -176,11 +181,20 @@ def folder_with(root: Path, inside: str) -> Path:
 
 
 def paired(
-    root: Path, images: Iterable[Path], annotations: Iterable[Path], expected: str
+    root: Path,
+    images: Iterable[Path],
+    annotations: Iterable[Path],
+    expected: str,
+    allow_missing: bool = False,
 ) -> list[tuple[Path, Path]]:
     """Images with the annotation of the same stem, sorted by the image's name.
 
-    `expected` is the place of an image's annotation, with `{}` for the stem.
+    Args:
+        root: the dataset's folder.
+        images: image files.
+        annotations: annotation files.
+        expected: place of an image's annotation, with `{}` for the stem.
+        allow_missing: count annotations without image instead of refusing them.
 
     Raises:
         LayoutError: an image without annotation, or two files of one stem.
@@ -188,10 +202,13 @@ def paired(
     """
     image_of, annotation_of = _by_stem(root, images), _by_stem(root, annotations)
     for stem, path in annotation_of.items():
-        if stem not in image_of:
+        if stem not in image_of and not allow_missing:
             raise DatasetNotFoundError(
-                f"{relative(root, path)}: is an annotation, but its image {stem} is missing"
+                f"{relative(root, path)}: is an annotation, but its image {stem} is missing; "
+                "options.allow_missing=true goes without"
             )
+        if stem not in image_of:
+            notes.skipped(relative(root, path), "listed image does not exist")
     for stem, path in image_of.items():
         if stem not in annotation_of:
             raise layout_error(root, path, f"has no annotation, expected {expected.format(stem)}")

@@ -1,137 +1,189 @@
-"""Reading tables: CSV with and without a header, spreadsheets, JSON, and COCO's boxes in it."""
+"""Tables: CSV and .xlsx files with a header, and CSV files of numbers without one.
+
+A row that does not fit, a header that is not as expected, an open quote or a value of the wrong
+kind is an error that names file, line and column; nothing gets a default in silence.
+"""
 
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import difflib
+import io
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.core.errors import DatasetNotFoundError, LayoutError
-from datamodules.formats.layout import layout_error, relative
+from datamodules.core import notes
+from datamodules.core.errors import LayoutError
+from datamodules.formats.cells import shown, spelling
+from datamodules.formats.row import Row
+from datamodules.formats.text_files import label, read_text
 from datamodules.formats.xlsx import read_xlsx
 
 
 def read_table(
-    root: Path, path: Path, columns: Sequence[str], delimiter: str = ","
-) -> list[dict[str, str]]:
-    """Rows of a CSV or .xlsx file with a header; names and values lose surrounding spaces.
+    root: Path,
+    path: Path,
+    columns: Sequence[str],
+    optional: Sequence[str] = (),
+    delimiter: str = ",",
+    own: bool = False,
+) -> list[Row]:
+    """Rows of a CSV or .xlsx file with a header.
+
+    Names of columns are matched exactly; one that differs in case, spaces or underscores only is
+    taken with a warning. Rows without any value are passed over and counted.
+
+    Args:
+        root: the dataset's folder.
+        path: the table.
+        columns: that must be there.
+        optional: that are used where they are there.
+        delimiter: between the values of a CSV file.
+        own: the table is not a publisher's: a column that is not read is a warning.
 
     Raises:
         DatasetNotFoundError: no such file.
-        LayoutError: one of `columns` is missing, or a row is short.
+        LayoutError: a column is missing or doubled, or a row has another length than the header.
     """
-    if not path.is_file():
-        raise DatasetNotFoundError(f"{path}: no such file; it is part of the published dataset")
-    if path.suffix == ".xlsx":
-        sheet = read_xlsx(path)  # leaves out empty cells at the end of a line
-        lines = [[*line, *[""] * (len(sheet[0]) - len(line))] for line in sheet]
+    where = label(root, path)
+    if path.suffix.lower() == ".xlsx":
+        lines = read_xlsx(root, path)
     else:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.reader(file, delimiter=delimiter))
-    lines = [[cell.strip() for cell in line] for line in lines]
-    header = lines[0] if lines else []
-    missing = [name for name in columns if name not in header]
-    if missing:
-        problem = f"no column '{missing[0]}'; found {', '.join(header) or 'none'}"
-        raise layout_error(root, path, problem)
-    rows = []
-    for number, line in enumerate(lines[1:], start=2):
-        if not any(line):
+        lines = list(_csv_lines(where, read_text(root, path), delimiter))
+    lines = [(line, cells) for line, cells in lines if cells]
+    header = lines[0][1] if lines else []
+    known = _columns(where, header, columns, optional, own)
+    rows: list[Row] = []
+    for line, cells in lines[1:]:
+        at = f"{where}, line {line}"
+        if not any(cells):
+            notes.skipped(at, "empty row of a table")
             continue
-        if len(line) < len(header):
-            raise LayoutError(
-                f"{relative(root, path)}, line {number}: {len(line)} values, expected {len(header)}"
-            )
-        rows.append(dict(zip(header, line, strict=False)))
+        values = cells[: len(header)] if not any(cells[len(header) :]) else cells
+        if path.suffix.lower() == ".xlsx":  # empty cells at the end of a row are not stored
+            values = [*values, *[""] * (len(header) - len(values))]
+        if len(values) != len(header):
+            raise LayoutError(f"{at}: {len(values)} values, expected {len(header)}")
+        rows.append(Row(at, known, values))
     return rows
 
 
-def read_numbers(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
+def has_table(root: Path, path: Path, without: str = "") -> bool:
+    """Whether an optional table is there.
+
+    Args:
+        root: the dataset's folder.
+        path: the table.
+        without: what its absence means; noted where it is not there.
+
+    Raises:
+        LayoutError: it is a link to nothing, or no file.
+    """
+    if not os.path.lexists(path) and without:
+        notes.warning(label(root, path), without)
+    if os.path.lexists(path) and not path.is_file():
+        raise LayoutError(
+            f"{label(root, path)}: is a link to nothing or no file; remove or mend it"
+        )
+    return path.is_file()
+
+
+def read_numbers(
+    path: Path, columns: Sequence[str], whole_columns: Sequence[str] = ()
+) -> NDArray[np.float64]:
     """Numbers of a CSV file without a header; an empty file holds none.
 
     Returns:
         float64 (lines, columns).
 
     Raises:
-        LayoutError: a line is not one number for each of `columns`.
+        DatasetNotFoundError: no such file.
+        LayoutError: a line is not one finite number for each of `columns`, or has a fraction in
+            one of `whole_columns`.
     """
-    rows = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, line in enumerate(csv.reader(file), start=1):
-            try:
-                rows.append([float(cell) for cell, _ in zip(line, columns, strict=True)])
-            except ValueError as error:
-                raise LayoutError(
-                    f"{path}, line {number}: '{','.join(line)}', expected {','.join(columns)}"
-                ) from error
-    return np.array(rows, np.float64).reshape(-1, len(columns))
+    values = [
+        [row.whole(c) if c in whole_columns else row.number(c) for c in columns]
+        for row in read_rows(path, columns)
+    ]
+    return np.array(values, np.float64).reshape(-1, len(columns))
 
 
-def read_json(root: Path, path: Path) -> Any:
-    """The value in a JSON file.
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    """Rows of a CSV file without a header.
 
     Raises:
         DatasetNotFoundError: no such file.
-        LayoutError: it is not JSON.
+        LayoutError: a line has not one value for each of `columns`.
     """
-    if not path.is_file():
-        raise DatasetNotFoundError(f"{path}: no such file; it is part of the dataset")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise layout_error(root, path, f"not readable as JSON ({error})") from error
+    places = {name: place for place, name in enumerate(columns)}
+    for line, cells in _csv_lines(str(path), read_text(Path(), path), ","):
+        if not any(cells):
+            notes.skipped(f"{path.name}, line {line}", "empty row of a table")
+            continue
+        row = Row(f"{path}, line {line}", places, cells)
+        if len(cells) != len(columns):
+            text = shown(",".join(cells))
+            raise LayoutError(f"{row.where}: '{text}', expected {','.join(columns)}")
+        yield row
 
 
-@dataclass(frozen=True)
-class Coco:
-    """The content of a JSON file in COCO's format for objects.
-
-    Attributes:
-        images: the entries of the list `images`, by id.
-        categories: names of the categories, in order of their ids.
-        objects: four numbers of `bbox` as they stand and category name of every annotation, by
-            id of its image.
-    """
-
-    images: Mapping[Any, dict[str, Any]]
-    categories: tuple[str, ...]
-    objects: Mapping[Any, list[tuple[list[float], str]]]
-
-
-def read_coco(root: Path, path: Path) -> Coco:
-    """Images, categories and annotations of a JSON file in COCO's format.
-
-    Raises:
-        DatasetNotFoundError: no such file.
-        LayoutError: it is not in COCO's format, or an annotation is unusable.
-    """
-    data = read_json(root, path)
-    try:
-        entries = [{**row, "file_name": str(row["file_name"])} for row in data["images"]]
-        images = {row["id"]: row for row in entries}
-        names = dict(sorted((row["id"], row["name"]) for row in data["categories"]))
-        annotations = [(row["image_id"], row) for row in data["annotations"]]
-    except (KeyError, TypeError) as error:
-        raise layout_error(root, path, f"not in COCO's format ({error!r})") from error
-    if len(images) < len(entries):
-        raise layout_error(root, path, "two images have the same id")
-    objects: dict[Any, list[tuple[list[float], str]]] = {}
-    for image, row in annotations:
-        if image not in images:
-            problem = f"an annotation belongs to image {image}, which is not listed"
-            raise layout_error(root, path, problem)
-        if row.get("iscrowd"):
-            problem = f"image {image} has a region marked iscrowd, expected objects"
-            raise layout_error(root, path, problem)
+def _csv_lines(where: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Lines by number, without surrounding spaces in their cells."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    while True:
+        line = reader.line_num + 1
         try:
-            a, b, c, d = (float(number) for number in row["bbox"])
-            objects.setdefault(image, []).append(([a, b, c, d], names[row["category_id"]]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise layout_error(root, path, f"annotation {row} has no category or box") from error
-    return Coco(images, tuple(names.values()), objects)
+            cells = [cell.strip() for cell in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise LayoutError(f"{where}, line {line}: {error}; is a quote left open?") from error
+        for cell in cells:
+            if "\n" in cell or "\r" in cell:
+                problem = "a value goes over several lines; is a quote left open?"
+                raise LayoutError(f"{where}, line {line}: {problem}")
+            if '"' in cell:
+                raise LayoutError(f"{where}, line {line}: a quote inside the value {shown(cell)}")
+        yield line, cells
+
+
+def _columns(
+    where: str, header: list[str], columns: Sequence[str], optional: Sequence[str], own: bool
+) -> dict[str, int]:
+    """Place of each wanted column that is there."""
+    plain = [_plain(name) for name in header]
+    places = {}
+    for name in (*columns, *optional):
+        found = [place for place, other in enumerate(plain) if other == _plain(name)]
+        if len(found) > 1:
+            raise LayoutError(f"{where}: {len(found)} columns are named '{name}'; keep one")
+        if not found and name in columns:
+            listed = shown(", ".join(header) or "none")
+            raise LayoutError(f"{where}: no column '{name}'; found {listed}{_hint(header)}")
+        if found:
+            places[name] = found[0]
+            if header[found[0]] != name:
+                notes.warning(f"{where}, column '{header[found[0]]}'", f"read as column '{name}'")
+    absent = {_plain(name): name for name in optional if name not in places}
+    for place in sorted(set(range(len(header))) - set(places.values())) if own else ():
+        column = f"{where}, column '{shown(header[place])}'"
+        near = difflib.get_close_matches(plain[place], absent, 1, 0.7)
+        if near:
+            raise LayoutError(f"{column}: is not read; did you mean '{absent[near[0]]}'?")
+        notes.warning(column, "column is not read")
+    return places
+
+
+def _plain(name: str) -> str:
+    return spelling(name.replace("_", " ").replace("-", " ")).replace(" ", "")
+
+
+def _hint(header: list[str]) -> str:
+    for sign, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (",", "commas")):
+        if any(sign in cell for cell in header):
+            return f"; its columns seem to be separated by {name}"
+    return ""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.core.config_ranges import limited
+from datamodules.core.options import MPP_MAX, ReaderOptions
 from datamodules.core.records import Record, Task, TaskKind
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import class_images, image_record, subfolders
@@ -17,7 +19,7 @@ from datamodules.synthetic.scene import slides
 
 
 @dataclass
-class ClassFoldersOptions:
+class ClassFoldersOptions(ReaderOptions):
     r"""Options of `ClassFolders`.
 
     Attributes:
@@ -32,7 +34,7 @@ class ClassFoldersOptions:
     classes: list[str] = field(default_factory=list)
     group: str = ""
     positive: str = ""
-    mpp: float = 0.0
+    mpp: float = limited(0.0, 0, MPP_MAX)
     view: View = View.WHOLE
 
 
@@ -74,5 +76,6 @@ class ClassFolders(Convention):
         """Split by split, class by class, sorted by file name."""
         (task,) = self.tasks_in(root)
         for split, folder in self.splits(root):
-            for path, label in class_images(root, folder, task.classes):
+            complete = not self.options.allow_missing
+            for path, label in class_images(root, folder, task.classes, complete):
                 yield image_record(root, path, {"class": label}, split, self.group_of(root, path))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datamodules.core.errors import LayoutError
+from datamodules.core import notes
+from datamodules.core.config_ranges import LATER, limited
+from datamodules.core.notes import collecting
+from datamodules.core.options import MPP_MAX, ReaderOptions
 from datamodules.core.records import Boxes, Record, Task, TaskKind
-from datamodules.formats.images import image_size, write_image
-from datamodules.formats.layout import image_record, layout_error
-from datamodules.formats.tables import read_coco
+from datamodules.formats.coco import Coco, CocoImage, read_coco
+from datamodules.formats.images import write_image
+from datamodules.formats.layout import layout_error, list_images, relative
+from datamodules.formats.text_files import label
 from datamodules.own_data.convention import Convention
 from datamodules.synthetic.scene import slides
 from datamodules.synthetic.tissues import NucleusType
@@ -25,7 +28,7 @@ _ROUNDING = 1.0  # pixels: drawing tools round boxes at the image's edge
 
 
 @dataclass
-class CocoBoxesOptions:
+class CocoBoxesOptions(ReaderOptions):
     r"""Options of `CocoBoxes`.
 
     Attributes:
@@ -37,15 +40,17 @@ class CocoBoxesOptions:
         object_size_um: typical diameter of an object in µm.
         match_distance_um: a prediction counts when its centre is this near to an object's.
         empty_share: share of the training tiles without any object that is kept.
+        allow_outside: read images whose names in the JSON leave the folder images.
     """
 
     classes: list[str] = field(default_factory=list)
     positive: str = ""
     group: str = ""
-    mpp: float = 0.0
-    object_size_um: float = 10.0
-    match_distance_um: float = 7.5
-    empty_share: float = 1.0
+    mpp: float = limited(0.0, 0, MPP_MAX)
+    object_size_um: float = limited(10.0, 0.1, 10_000)
+    match_distance_um: float = limited(7.5, 0.1, 10_000)
+    empty_share: float = limited(1.0, 0, 1)
+    allow_outside: bool = field(default=False, metadata=LATER)
 
 
 class CocoBoxes(Convention):
@@ -91,7 +96,8 @@ class CocoBoxes(Convention):
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """One task with the classes of the options or the categories of the JSON."""
         options = self.options
-        tables = {top / _TABLE: read_coco(root, top / _TABLE) for _, top in self.splits(root)}
+        with collecting():  # what is odd is noted when the records are read
+            tables = {top / _TABLE: self._table(root, top) for _, top in self.splits(root)}
         first = next(iter(tables.values())).categories
         for path, table in tables.items():
             if set(table.categories) != set(first):
@@ -101,6 +107,7 @@ class CocoBoxes(Convention):
         if not classes or set(classes) != set(first):
             problem = f"{', '.join(classes) or 'none'}; the JSON has {', '.join(first) or 'none'}"
             raise self.option_error("classes", problem)
+        self.check_distinct(classes)
         task = Task(
             *("boxes", TaskKind.DETECTION, classes),
             positive=self.positive_of(classes),
@@ -113,32 +120,29 @@ class CocoBoxes(Convention):
         """Split by split, in order of the image ids."""
         (task,) = self.tasks_in(root)
         for split, top in self.splits(root):
-            table = read_coco(root, top / _TABLE)
+            table = self._table(root, top)
             for number, entry in sorted(table.images.items(), key=lambda i: str(i[0]).zfill(20)):
-                path = top / "images" / entry["file_name"]
-                boxes = partial(_boxes, path, table.objects.get(number, []), entry, task.classes)
-                yield image_record(root, path, {"boxes": boxes}, split, self.group_of(root, path))
+                path = top / "images" / entry.name
+                boxes = {"boxes": _boxes(table.objects.get(number, []), entry, task.classes)}
+                source = label(root, path)
+                group = self.group_of(root, path) if self.options.group else source
+                yield Record(source, path, boxes, split, group, size=entry.size)
+            listed = {image.name for image in table.images.values()}
+            for path in list_images(top / "images"):
+                if path.name not in listed:
+                    notes.skipped(relative(root, path), f"image that {_TABLE} does not list")
+
+    def _table(self, root: Path, top: Path) -> Coco:
+        return read_coco(root, top / _TABLE, allow_outside=self.options.allow_outside)
 
 
 def _boxes(
-    image: Path,
-    objects: list[tuple[list[float], str]],
-    entry: dict[str, Any],
-    classes: tuple[str, ...],
+    objects: list[tuple[list[float], str]], entry: CocoImage, classes: tuple[str, ...]
 ) -> Boxes:
-    """Corners instead of width and height; rounding errors at the image's edge are clipped.
-
-    Raises:
-        LayoutError: the boxes refer to an image of another size than the one displayed.
-    """
-    xywh = np.array([box for box, _ in objects], np.float64).reshape(-1, 4)
-    xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    if "width" in entry and "height" in entry:
-        height, width = image_size(image)
-        if (entry["width"], entry["height"]) != (width, height):
-            told = f"{_TABLE} says {entry['width']}x{entry['height']} px"
-            raise LayoutError(f"{image}: {width}x{height} px as displayed, {told}; mend either")
-        edge = np.array([entry["width"], entry["height"]] * 2, np.float64)
+    """Boxes as an array; rounding errors at the image's edge are clipped."""
+    xyxy = np.array([box for box, _ in objects], np.float64).reshape(-1, 4)
+    if entry.size:
+        edge = np.array([*entry.size[::-1]] * 2, np.float64)
         clipped = xyxy.clip(0, edge)
         xyxy = np.where(np.abs(clipped - xyxy) <= _ROUNDING, clipped, xyxy)
     labels = np.array([classes.index(name) for _, name in objects], np.int64)

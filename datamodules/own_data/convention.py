@@ -8,6 +8,7 @@ from pathlib import Path
 
 from datamodules.core.errors import ConfigError, LayoutError
 from datamodules.core.records import SPLITS, Task, TaskKind
+from datamodules.formats.cells import shown, spelling
 from datamodules.formats.layout import layout_error, relative, subfolders
 from datamodules.reader import DatasetReader
 
@@ -77,10 +78,26 @@ class Convention(DatasetReader):
             LayoutError: there are fewer than two classes.
         """
         classes = tuple(self.options.classes) or tuple(sorted(set(present)))
+        self.check_distinct(classes)
         if len(classes) < 2:
             raise LayoutError(f"{where}: {len(classes)} classes, expected at least two")
         positive = self.positive_of(classes) or (classes[-1] if len(classes) == 2 else None)
         return Task(name, TaskKind.CLASSIFICATION, classes, positive=positive)
+
+    def check_distinct(self, classes: Sequence[str]) -> None:
+        """Check that no two classes are spellings of one name.
+
+        Raises:
+            LayoutError: two are.
+        """
+        first: dict[str, str] = {}
+        for name in classes:
+            other = first.setdefault(spelling(name), name)
+            if other is not name:
+                problem = (
+                    f"the classes '{shown(other)}' and '{shown(name)}' differ in spelling only"
+                )
+                raise LayoutError(f"{self.name}: {problem}; write them alike")
 
     def option_error(self, option: str, problem: str) -> ConfigError:
         """The error to raise for an option that does not fit the data."""

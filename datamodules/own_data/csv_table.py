@@ -9,19 +9,26 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules.core.errors import LayoutError
-from datamodules.core.records import Record, Task, TaskKind
+from datamodules.core import notes
+from datamodules.core.config_ranges import LATER, limited
+from datamodules.core.notes import collecting
+from datamodules.core.options import MPP_MAX, ReaderOptions
+from datamodules.core.records import SPLITS, Record, Task, TaskKind
+from datamodules.formats.cells import MISSING, shown
 from datamodules.formats.images import write_image
+from datamodules.formats.layout import relative, walk_images
+from datamodules.formats.row import Row
 from datamodules.formats.tables import read_table
 from datamodules.own_data.convention import Convention
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import append_rows, slides
 
 _TABLE = "table.csv"
+_HUGE = 1e30
 
 
 @dataclass
-class CsvTableOptions:
+class CsvTableOptions(ReaderOptions):
     """Options of `CsvTable`.
 
     Attributes:
@@ -33,15 +40,17 @@ class CsvTableOptions:
         high: largest possible value; null where there is none.
         mpp: µm per pixel of the images; 0 where unknown.
         view: whole (the image as one patch) or tile (cut into a grid, each tile with the target).
+        allow_outside: read images whose names in the table leave the folder.
     """
 
     kind: Literal["auto", "classification", "regression"] = "auto"
     classes: list[str] = field(default_factory=list)
     positive: str = ""
-    low: float | None = None
-    high: float | None = None
-    mpp: float = 0.0
+    low: float | None = limited(None, -_HUGE, _HUGE)
+    high: float | None = limited(None, -_HUGE, _HUGE)
+    mpp: float = limited(0.0, 0, MPP_MAX)
     view: View = View.WHOLE
+    allow_outside: bool = field(default=False, metadata=LATER)
 
 
 class CsvTable(Convention):
@@ -80,33 +89,63 @@ class CsvTable(Convention):
 
     def tasks_in(self, root: Path) -> tuple[Task, ...]:
         """One task of the kind that options and table determine."""
-        targets = [row["target"] for row in self._rows(root)]
-        if self._kind(targets) == "classification":
-            return (self.classification("target", _TABLE, targets),)
+        with collecting():  # what is odd is noted when the records are read
+            rows = self._rows(root)
+        if self._kind(rows) == "classification":
+            return (self.classification("target", _TABLE, self._classes(rows)),)
         low, high = self.options.low, self.options.high
+        if low is not None and high is not None and low >= high:
+            raise self.option_error("low", f"{low:g} is not below high, {high:g}")
         return (Task("target", TaskKind.REGRESSION, low=low, high=high),)
 
     def records(self, root: Path) -> Iterator[Record]:
         """In the order of the table."""
         (task,) = self.tasks_in(root)
-        for number, row in enumerate(self._rows(root), start=1):
-            image = row["image"]
-            where = f"{_TABLE}, row {number} ({image})"
-            if not image:
-                raise LayoutError(f"{where}: names no image")
-            targets = {"target": _target(where, row["target"], task)}
-            split, group = row.get("split", "train"), row.get("group", image)
-            yield Record(image, root / image, targets, split, group)
+        lines: dict[str, str] = {}
+        for row in self._rows(root):
+            name = row.file("image", self.options.allow_outside)
+            if lines.setdefault(name, row.where) != row.where:
+                raise row.error("image", f"{name} stands in {lines[name]} too; keep one")
+            split = row.text("split", "train")
+            if split not in SPLITS:
+                raise row.error("split", f"'{shown(split)}', expected {', '.join(SPLITS)}")
+            group = self._group(row, name)
+            yield Record(name, root / name, {"target": _target(row, task)}, split, group)
+        for path in walk_images(root):
+            if relative(root, path) not in lines:
+                notes.skipped(relative(root, path), f"image that {_TABLE} does not list")
 
-    def _rows(self, root: Path) -> list[dict[str, str]]:
-        return read_table(root, root / _TABLE, ("image", "target"))
+    def _rows(self, root: Path) -> list[Row]:
+        return read_table(root, root / _TABLE, ("image", "target"), ("split", "group"), own=True)
 
-    def _kind(self, targets: list[str]) -> str:
+    def _group(self, row: Row, name: str) -> str:
+        group = row.text("group", name)
+        if group.casefold() in MISSING:
+            raise row.error("group", f"'{group}' tells no patient or slide")
+        return group
+
+    def _classes(self, rows: list[Row]) -> list[str]:
+        for row in rows:
+            if row["target"].casefold() in MISSING and not self.options.classes:
+                problem = (
+                    f"'{row['target']}' is a missing value; if it is a class, name all classes"
+                )
+                raise row.error("target", f"{problem} in the option classes")
+        return [row["target"] for row in rows]
+
+    def _kind(self, rows: list[Row]) -> str:
         if self.options.kind != "auto":
             return str(self.options.kind)
-        if not all(_is_number(text) for text in targets):
+        numbers = [row for row in rows if _is_number(row["target"])]
+        if not numbers:
             return "classification"
-        if all(text.lstrip("+-").isdigit() for text in targets):
+        for row in rows:
+            if not _is_number(row["target"]):
+                problem = (
+                    f"'{shown(row['target'])}' among numbers; mend it or state the option kind"
+                )
+                raise row.error("target", problem)
+        if all(row["target"].lstrip("+-").isdigit() for row in rows):
             raise self.option_error(
                 "kind",
                 "the targets are whole numbers; state whether they are classes "
@@ -115,19 +154,20 @@ class CsvTable(Convention):
         return "regression"
 
 
-def _target(where: str, text: str, task: Task) -> int | float:
-    if task.kind is TaskKind.CLASSIFICATION:
-        if text not in task.classes:
-            raise LayoutError(f"{where}: class '{text}', expected one of {', '.join(task.classes)}")
-        return task.classes.index(text)
-    if not _is_number(text):
-        raise LayoutError(f"{where}: target '{text}' is not a number")
-    return float(text)
+def _target(row: Row, task: Task) -> int | float:
+    if task.kind is TaskKind.REGRESSION:
+        low, high = task.low, task.high
+        return row.number("target", -_HUGE if low is None else low, _HUGE if high is None else high)
+    if row["target"] not in task.classes:
+        problem = f"class '{shown(row['target'])}', expected one of {', '.join(task.classes)}"
+        raise row.error("target", problem)
+    return task.classes.index(row["target"])
 
 
 def _is_number(text: str) -> bool:
+    """Whether a text is a number, also one that is written in a wrong way, such as 0,5."""
     try:
-        float(text)
+        float(text.replace(",", "."))
     except ValueError:
         return False
-    return True
+    return text.casefold() not in MISSING

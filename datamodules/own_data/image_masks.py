@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.core.config_ranges import limited
 from datamodules.core.errors import LayoutError
 from datamodules.core.notes import warning
+from datamodules.core.options import MPP_MAX, ReaderOptions
 from datamodules.core.records import Mask, Record, Task, TaskKind
 from datamodules.formats.images import (
     MASK_SUFFIXES,
@@ -33,7 +35,7 @@ from datamodules.synthetic.scene import slides
 
 
 @dataclass
-class ImageMasksOptions:
+class ImageMasksOptions(ReaderOptions):
     r"""Options of `ImageMasks`.
 
     Attributes:
@@ -49,9 +51,9 @@ class ImageMasksOptions:
 
     classes: list[str] = field(default_factory=lambda: ["background", "foreground"])
     group: str = ""
-    mpp: float = 0.0
-    ignore_index: int = 255
-    foreground: int = 0
+    mpp: float = limited(0.0, 0, MPP_MAX)
+    ignore_index: int = limited(255, 0, 255)
+    foreground: int = limited(0, 0, 255)
     view: View = View.TILE
 
 
@@ -90,6 +92,7 @@ class ImageMasks(Convention):
         classes = tuple(self.options.classes)
         if len(classes) < 2:
             raise self.option_error("classes", "name at least background and one class")
+        self.check_distinct(classes)
         ignore = self.options.ignore_index
         return (Task("mask", TaskKind.SEGMENTATION, classes, ignore_index=ignore),)
 
@@ -100,7 +103,7 @@ class ImageMasks(Convention):
             masks = list_files(folder / "masks", MASK_SUFFIXES)
             _check_palettes(root, masks)
             expected = f"{relative(root, folder / 'masks')}/{{}}.png"
-            for path, mask in paired(root, images, masks, expected):
+            for path, mask in paired(root, images, masks, expected, self.options.allow_missing):
                 targets = {"mask": partial(class_mask, mask, self.options.foreground)}
                 yield image_record(root, path, targets, split, self.group_of(root, path))
 
@@ -120,8 +123,6 @@ def class_mask(path: Path, foreground: int) -> Mask:
         raise LayoutError(f"{path}: mask holds {others[:5]}, never options.foreground {foreground}")
     if others:
         warning(path, "values besides 0 and the foreground, read as background")
-    elif not found.any():
-        warning(path, "mask without foreground")
     return np.asarray(found, np.uint8)
 
 

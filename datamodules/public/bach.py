@@ -10,9 +10,12 @@ from typing import Literal
 
 import numpy as np
 
+from datamodules.core.options import ReaderOptions
 from datamodules.core.records import Archive, Record, Task, TaskKind
+from datamodules.formats.cells import spelling
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import class_images, folder_with, image_record, layout_error, named
+from datamodules.formats.tables import has_table, read_rows
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import append_rows, slides
@@ -34,7 +37,7 @@ _GRADES = {
 
 
 @dataclass
-class BACHOptions:
+class BACHOptions(ReaderOptions):
     """Options of `BACH`.
 
     Attributes:
@@ -53,7 +56,7 @@ class BACH(DatasetReader):
 
         ICIAR2018_BACH_Challenge/Photos/
             Benign/b<NNN>.tif, InSitu/is<NNN>.tif, Invasive/iv<NNN>.tif, Normal/n<NNN>.tif
-            microscopy_ground_truth.csv      the same labels again, not needed
+            microscopy_ground_truth.csv      the same labels again, compared where it is there
 
     The challenge's own test images have no public labels.
     Split: no official one; train and test are the patient-safe parts of kaiko's eva benchmark,
@@ -108,15 +111,33 @@ class BACH(DatasetReader):
     def records(self, root: Path) -> Iterator[Record]:
         """Class by class, sorted by file name."""
         photos = folder_with(root, "Photos") / "Photos"
-        for path, label in class_images(root, photos, CLASSES):
+        again = _labels(root, photos / "microscopy_ground_truth.csv")
+        complete = not self.options.allow_missing
+        for path, label in class_images(root, photos, CLASSES, complete):
             prefix = _PREFIXES[CLASSES[label]]
             match = named(_NAME, root, path, f"{prefix}<NNN>.tif")
             place = int(match["number"]) - 1
             if match["prefix"] != prefix or not 0 <= place < _PER_CLASS:
                 problem = f"expected {prefix}<NNN>.tif with 001 to {_PER_CLASS} here"
                 raise layout_error(root, path, problem)
+            if again.get(path.name, label) != label:
+                name = CLASSES[again[path.name]]
+                raise layout_error(root, path, f"lies in {CLASSES[label]}, its table says {name}")
             targets = {"invasive": int(CLASSES[label] == "Invasive"), "histology": label}
             yield image_record(root, path, targets, split_of(label * _PER_CLASS + place))
+
+
+def _labels(root: Path, table: Path) -> dict[str, int]:
+    """Class by file name in the table of labels, if there is one."""
+    classes = {spelling(name): index for index, name in enumerate(CLASSES)}
+    labels: dict[str, int] = {}
+    for row in read_rows(table, ("image", "class")) if has_table(root, table) else ():
+        label = classes.get(spelling(row["class"]))
+        if label is None or labels.setdefault(row["image"], label) != label:
+            raise row.error(
+                "class", f"'{row['class']}', expected one of {', '.join(CLASSES)}, once"
+            )
+    return labels
 
 
 def split_of(position: int) -> str:

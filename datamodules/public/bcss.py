@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from datamodules.core.options import ReaderOptions
 from datamodules.core.records import SPLITS, Record, Task, TaskKind
 from datamodules.formats.annotations import Codes
 from datamodules.formats.images import write_image
@@ -52,7 +53,7 @@ _CODE_OF_TISSUE = {
 
 
 @dataclass
-class BCSSOptions:
+class BCSSOptions(ReaderOptions):
     """Options of the BCSS reader.
 
     Attributes:
@@ -129,7 +130,8 @@ class BCSS(DatasetReader):
         top = folder_with(root, "rgbs_colorNormalized")
         codes = Codes(_INDICES[self.options.classes])
         images, masks = (list_images(top / name) for name in ("rgbs_colorNormalized", "masks"))
-        for path, mask in paired(root, images, masks, "masks/{}.png"):
+        missing = self.options.allow_missing
+        for path, mask in paired(root, images, masks, "masks/{}.png", missing):
             match = named(_NAME, root, path, "TCGA-A1-A0SK-DX1_xmin1_ymin1_MPP-0.2500.png")
             split, targets = split_of(match["institute"]), {"tissue": partial(codes, mask)}
             yield image_record(root, path, targets, split, match["patient"], float(match["mpp"]))

@@ -10,6 +10,9 @@ from typing import Literal
 
 import numpy as np
 
+from datamodules.core import notes
+from datamodules.core.errors import DatasetNotFoundError
+from datamodules.core.options import ReaderOptions
 from datamodules.core.records import Archive, Record, Task, TaskKind
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import (
@@ -17,6 +20,7 @@ from datamodules.formats.layout import (
     layout_error,
     named,
     nonempty_images,
+    relative,
     subfolders,
 )
 from datamodules.reader import DatasetReader
@@ -46,7 +50,7 @@ _GRADES = ((0.0, 0.2), (0.5, 1.0))
 
 
 @dataclass
-class BreaKHisOptions:
+class BreaKHisOptions(ReaderOptions):
     """Options of `BreaKHis`.
 
     Attributes:
@@ -113,18 +117,28 @@ class BreaKHis(DatasetReader):
         """Benign, then malignant, subtype by subtype, sorted."""
         expected = "SOB_<B|M>_<type>-<year>-<slide>-<magnification>-<number>.png"
         for label, name in enumerate(CLASSES):
-            for slide in _slides(root, root / _TOP / name / "SOB"):
-                for path in nonempty_images(root, slide / self.options.magnification):
+            for folder in self._folders(root, root / _TOP / name / "SOB"):
+                for path in nonempty_images(root, folder):
                     match = named(_NAME, root, path, expected)
                     if (match[1] == "M") != bool(label):
                         problem = "name and folder disagree about malignancy"
                         raise layout_error(root, path, problem)
                     yield image_record(root, path, {"tumour": label}, group=match[4])
 
-
-def _slides(root: Path, folder: Path) -> Iterator[Path]:
-    for subtype in subfolders(folder):
-        slides = subfolders(subtype)
-        if not slides:
-            raise layout_error(root, subtype, "the folder holds no slide")
-        yield from slides
+    def _folders(self, root: Path, top: Path) -> Iterator[Path]:
+        """The folder of the chosen magnification of each slide."""
+        if not top.is_dir() and self.options.allow_missing:
+            notes.skipped(relative(root, top), "class folder does not exist")
+            return
+        for subtype in subfolders(top):
+            slides = subfolders(subtype)
+            if not slides:
+                raise layout_error(root, subtype, "the folder holds no slide")
+            for folder in (slide / self.options.magnification for slide in slides):
+                if folder.is_dir():
+                    yield folder
+                elif self.options.allow_missing:
+                    notes.skipped(relative(root, folder), "slide without this magnification")
+                else:
+                    problem = "no such folder; options.allow_missing=true goes without"
+                    raise DatasetNotFoundError(f"{relative(root, folder)}: {problem}")

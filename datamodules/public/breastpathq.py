@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.core import notes
 from datamodules.core.errors import DatasetNotFoundError
 from datamodules.core.records import Record, Task, TaskKind
 from datamodules.formats.images import write_image
@@ -18,8 +18,6 @@ from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import append_rows, slides
-
-log = logging.getLogger(__name__)
 
 _TOP = "breastpathq/datasets"
 _TABLES = {"train": "train_labels.csv", "validation": "val_labels.csv"}
@@ -31,7 +29,7 @@ class BreastPathQOptions:
     """Options of `BreastPathQ`.
 
     Attributes:
-        allow_missing: skip labelled images that do not exist, to try out a part of it.
+        allow_missing: go without labelled images that do not exist; they are counted.
     """
 
     allow_missing: bool = False
@@ -100,16 +98,17 @@ class BreastPathQ(DatasetReader):
         images = {path.name for path in list_images(folder)} if folder.is_dir() else set()
         listed = set()
         for row in read_table(root, table, ("slide", "rid", "y")):
-            try:
-                slide, rid = (int(float(row[column])) for column in ("slide", "rid"))
-                targets = {"cellularity": float(row["y"])}
-            except ValueError as error:
-                raise layout_error(root, table, f"row {row} is not numeric") from error
+            slide, rid = row.whole("slide", 0), row.whole("rid", 0)
+            targets = {"cellularity": row.number("y", 0.0, 1.0)}
             path = folder / f"{slide}_{rid}.tif"
+            if path.name in listed:
+                raise row.error("rid", f"{path.name} is listed twice")
             listed.add(path.name)
             if path.name in images:
                 yield image_record(root, path, targets, split, str(slide))
-            elif not self.options.allow_missing:
+            elif self.options.allow_missing:
+                notes.skipped(relative(root, path), "listed image does not exist")
+            else:
                 raise DatasetNotFoundError(
                     f"{relative(root, path)}: listed in {table.name}, but there is no such "
                     "image; fetch it, or set options.allow_missing=true to go without"
@@ -117,5 +116,3 @@ class BreastPathQ(DatasetReader):
         for name in sorted(images - listed):
             named(_NAME, root, folder / name, "<slide>_<rid>.tif")
             raise layout_error(root, folder / name, f"{table.name} has no row for it")
-        if listed - images:
-            log.warning("%s: %d labelled images are missing", folder, len(listed - images))

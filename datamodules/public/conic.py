@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from datamodules.core.errors import LayoutError
 from datamodules.core.records import Boxes, Image, Mask, Record, Targets
 from datamodules.formats.annotations import instance_boxes, nucleus_tasks
-from datamodules.formats.arrays import npy_record, open_npy
-from datamodules.formats.layout import check_rows, folder_with, layout_error
+from datamodules.formats.arrays import npy_record, open_npy, whole_numbers
+from datamodules.formats.layout import check_rows, folder_with
 from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
@@ -105,11 +105,10 @@ class CoNIC(DatasetReader):
         check_rows(root, labels, len(open_npy(labels, (None, _SIDE, _SIDE, 2))), count)
         check_rows(root, names, len(rows), count)
         for row, entry in enumerate(rows):
-            group, dash, _ = entry["patch_info"].rpartition("-")
-            if not dash:
-                name = entry["patch_info"]
-                problem = f"line {row + 2}: '{name}', expected <source image>-<number>"
-                raise layout_error(root, names, problem)
+            group, _, number = entry["patch_info"].rpartition("-")
+            if not group or not number.isdecimal():
+                problem = f"'{entry['patch_info']}', expected <source image>-<number>"
+                raise entry.error("patch_info", problem)
             targets: Targets = {
                 "nuclei": partial(type_mask, labels, row),
                 "nuclei_detection": partial(type_boxes, labels, row),
@@ -138,11 +137,13 @@ def _label(labels: Path, row: int) -> NDArray[Any]:
     Raises:
         LayoutError: a class that is not published.
     """
-    label = np.asarray(open_npy(labels, (None, _SIDE, _SIDE, 2))[row])
-    low, high = label[:, :, 1].min(), label[:, :, 1].max()
-    if low < 0 or high > len(NUCLEI):
-        wrong = int(low if low < 0 else high)
-        raise LayoutError(f"{labels}#{row}: class {wrong}, expected 0 to {len(NUCLEI)}")
+    where = f"{labels}#{row}"
+    label = whole_numbers(where, open_npy(labels, (None, _SIDE, _SIDE, 2))[row])
+    high = int(label[:, :, 1].max())
+    if high > len(NUCLEI):
+        raise LayoutError(f"{where}: class {high}, expected 0 to {len(NUCLEI)}")
+    if ((label[:, :, 0] > 0) != (label[:, :, 1] > 0)).any():
+        raise LayoutError(f"{where}: pixels of a nucleus without class, or of a class without one")
     return label
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.core import notes
 from datamodules.core.records import Record, Task, TaskKind
 from datamodules.formats.annotations import foreground
+from datamodules.formats.cells import spelling
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import image_record, layout_error, list_images, named
 from datamodules.formats.tables import read_table
@@ -80,11 +82,18 @@ class GlaS(DatasetReader):
         """Sorted by file name: testA, testB, train."""
         top = root / _TOP
         table = read_table(root, top / "Grade.csv", ("name", "patient ID"))
-        patients = {row["name"]: row["patient ID"] for row in table}
+        patients: dict[str, str] = {}
+        for row in table:
+            if row["name"] in patients:
+                raise row.error("name", f"{row['name']} is listed twice")
+            patients[row["name"]] = spelling(row["patient ID"])
         files = {
             path.name: named(_NAME, root, path, "train_, testA_ or testB_<number>[_anno].bmp")
             for path in list_images(top)
         }
+        for name in sorted(patients):
+            if f"{name}.bmp" not in files:
+                notes.skipped(f"{name}.bmp", "listed image does not exist")
         for name, match in files.items():
             stem, path = match[1], top / name
             partner = f"{stem}.bmp" if match[3] else f"{stem}_anno.bmp"

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from datamodules.core.errors import DatasetNotFoundError
+from datamodules.core.options import ReaderOptions
 from datamodules.core.records import SPLITS, Record, Task, TaskKind
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import (
@@ -39,7 +40,7 @@ _GRADES = ((0.0, 0.1), (0.3, 0.45), (0.55, 0.7), (0.85, 1.0))
 
 
 @dataclass
-class GleasonOptions:
+class GleasonOptions(ReaderOptions):
     """Options of the Gleason TMA reader.
 
     Attributes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
@@ -12,9 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from datamodules.core import notes
+from datamodules.core.config_ranges import limited
 from datamodules.core.errors import LayoutError
+from datamodules.core.options import ReaderOptions
 from datamodules.core.records import Image, Record, Task, TaskKind
-from datamodules.formats.images import read_image, write_image
+from datamodules.formats.images import image_size, read_image, write_image
 from datamodules.formats.layout import layout_error, list_images, named, relative, subfolders
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View, resize_image
@@ -25,6 +29,18 @@ SIDE = 50
 CLASSES = ("non-invasive", "invasive")
 _NESTED = "IDC_regular_ps50_idx5"
 _NAME = re.compile(r"(\d+)_idx5_x(\d+)_y(\d+)_class([01])\.png")
+
+
+@dataclass
+class IDCOptions(ReaderOptions):
+    """Options of `IDC`.
+
+    Attributes:
+        smallest_side: patches of a slide's edge that are narrower, in pixels, are left out and
+            counted; 1 takes them all.
+    """
+
+    smallest_side: int = limited(25, 1, SIDE, later=True)
 
 
 class IDC(DatasetReader):
@@ -39,9 +55,11 @@ class IDC(DatasetReader):
         IDC_regular_ps50_idx5/<patient>/...      the same files once more, in some archives
 
     Split: none is published here.
-    Quirks: the class is taken from the file name. The archive of Kaggle holds every file twice;
-    a file name is read once. Patches at a slide's edge are smaller (for example 32x50 px) and
-    are filled up to 50x50 px by mirroring. A few patients may lack one of the class folders.
+    Quirks: the class stands in the file name and in the folder. The archive of Kaggle holds every
+    file twice, in other copies the files are spread over both places; a file name is read once.
+    Patches at a slide's edge are smaller, down to 1x50 px: those below `smallest_side` are left
+    out (12 of 4,961 patches of two partial copies), the others are filled up to 50x50 px by
+    mirroring. A few patients may lack one of the class folders.
     """
 
     title = "IDC breast histopathology patches"
@@ -62,6 +80,7 @@ class IDC(DatasetReader):
     view = View.WHOLE
     tasks = (Task("invasive", TaskKind.CLASSIFICATION, CLASSES, positive="invasive"),)
     layout = ("**/*_idx5_*_class?.png",)
+    options_type = IDCOptions
 
     @classmethod
     def forge(cls, root: Path, rng: np.random.Generator, images: int) -> None:
@@ -89,6 +108,12 @@ class IDC(DatasetReader):
                 if match[1] != patient:
                     problem = f"named after patient {match[1]}, but lies in the folder of {patient}"
                     raise layout_error(root, path, problem)
+                if path.parent.name != match[4]:
+                    problem = f"named class {match[4]}, but lies in folder {path.parent.name}"
+                    raise layout_error(root, path, problem)
+                if min(image_size(path)) < self.options.smallest_side:
+                    notes.skipped(relative(root, path), "narrower than smallest_side")
+                    continue
                 targets = {"invasive": int(match[4])}
                 image = partial(padded, path)
                 yield Record(relative(root, path), image, targets, "train", patient)

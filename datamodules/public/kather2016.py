@@ -85,7 +85,8 @@ class Kather2016(DatasetReader):
 
     def records(self, root: Path) -> Iterator[Record]:
         """Class by class, sorted by file name."""
-        for path, label in class_images(root, folder_with(root, CLASSES[0]), CLASSES):
+        top, complete = folder_with(root, CLASSES[0]), not self.options.allow_missing
+        for path, label in class_images(root, top, CLASSES, complete):
             # [K] The pattern of the names is not verified, so a name may lack the slide.
             slide = _SLIDE.search(path.name)
             yield image_record(root, path, {"tissue": label}, group=slide[0] if slide else "")

@@ -8,10 +8,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from datamodules.core import notes
 from datamodules.core.records import Record, Task, TaskKind
+from datamodules.formats.cells import spelling
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import image_record, layout_error, named, nonempty_images
-from datamodules.formats.tables import read_table
+from datamodules.formats.layout import image_record, layout_error, named, nonempty_images, relative
+from datamodules.formats.tables import has_table, read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import append_rows, slides
@@ -94,7 +96,11 @@ class LC25000(DatasetReader):
         for label, (name, prefix) in enumerate(PREFIXES.items()):
             pattern, clusters = re.compile(prefix + r"\d+\.jpeg"), _clusters(root, name)
             organ = name.split("_")[0]
-            for path in nonempty_images(root, root / _TOP / f"{organ}_image_sets" / name):
+            folder = root / _TOP / f"{organ}_image_sets" / name
+            if self.options.allow_missing and not folder.is_dir():
+                notes.skipped(relative(root, folder), "class folder does not exist")
+                continue
+            for path in nonempty_images(root, folder):
                 named(pattern, root, path, f"{prefix}<number>.jpeg")
                 group = ""
                 if clusters is not None:
@@ -108,7 +114,12 @@ class LC25000(DatasetReader):
 def _clusters(root: Path, name: str) -> dict[str, str] | None:
     """Cluster by file name; None for a class without a file of clusters."""
     path = root / _CLUSTERS.format(name=name)
-    if not path.is_file():
+    if not has_table(root, path, "no table of clusters: each image is its own group"):
         return None
-    rows = read_table(root, path, ("cluster_label", "img_path"))
-    return {PurePosixPath(row["img_path"]).name: row["cluster_label"] for row in rows}
+    clusters: dict[str, str] = {}
+    for row in read_table(root, path, ("cluster_label", "img_path")):
+        file = PurePosixPath(row["img_path"].replace("\\", "/")).name
+        cluster = spelling(row["cluster_label"])
+        if clusters.setdefault(file, cluster) != cluster:
+            raise row.error("img_path", f"{file} lies in two clusters")
+    return clusters

@@ -9,17 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.core.errors import DatasetNotFoundError
+from datamodules.core.errors import DatasetNotFoundError, LayoutError
 from datamodules.core.records import Boxes, Record
 from datamodules.formats.annotations import MITOSIS, RareObjectOptions
+from datamodules.formats.coco import CocoImage, read_coco
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import image_record, layout_error
-from datamodules.formats.tables import read_coco, read_table
+from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import append_rows, slides
 
 UNLABELLED = range(151, 201)
 """Image ids of the GT450 scanner, which were published without labels."""
+_CATEGORIES = {"mitotic figure": 0, "not mitotic figure": 1, "Hard negative": 1}
+"""Class of each category; the last is that of older files."""
 _REPOSITORY = "https://github.com/DeepMicroscopy/MIDOGpp"
 
 _SIDE = 800  # of a forged region in pixels
@@ -113,18 +116,26 @@ class MIDOGpp(DatasetReader):
 
     def records(self, root: Path) -> Iterator[Record]:
         """Labelled images in order of their id."""
-        database = read_coco(root, _table(root, "MIDOG++.json"))
+        database = read_coco(root, _table(root, "MIDOG++.json"), corners=True)
         table = _table(root, "datasets_xvalidation.csv")
         rows = read_table(root, table, ("Slide", "Dataset"), delimiter=";")
-        splits = {int(row["Slide"]): row["Dataset"] for row in rows}
-        for number, entry in sorted(database.images.items()):
+        splits: dict[int, str] = {}
+        for row in rows:
+            number = row.whole("Slide", 1)
+            if number in splits:
+                raise row.error("Slide", f"{number} is listed twice")
+            splits[number] = row["Dataset"]
+        for key, entry in database.images.items():
+            if not isinstance(key, int) or entry.size is None:
+                raise LayoutError(f"MIDOG++.json: image {key}, expected a number, width and height")
+        for number, entry in sorted((int(key), entry) for key, entry in database.images.items()):
             if number in UNLABELLED:
                 continue
             if number not in splits:
                 raise layout_error(root, table, f"no row for Slide {number}")
-            boxes = _boxes(database.objects.get(number, []), entry)
-            path, group = root / "images" / entry["file_name"], f"case {number:03d}"
-            yield image_record(root, path, {"mitosis": boxes}, splits[number], group)
+            boxes = {"mitosis": _boxes(database.objects.get(number, []), entry)}
+            path, group = root / "images" / entry.name, f"case {number:03d}"
+            yield image_record(root, path, boxes, splits[number], group, size=entry.size)
 
 
 def _table(root: Path, name: str) -> Path:
@@ -136,12 +147,15 @@ def _table(root: Path, name: str) -> Path:
     )
 
 
-def _boxes(objects: list[tuple[list[float], str]], entry: dict[str, Any]) -> Boxes:
+def _boxes(objects: list[tuple[list[float], str]], entry: CocoImage) -> Boxes:
     """Boxes clipped to the image; one entirely outside stays and is refused when checked."""
+    unknown = {name for _, name in objects} - set(_CATEGORIES)
+    if unknown:
+        known = ", ".join(_CATEGORIES)
+        raise LayoutError(f"MIDOG++.json: category '{min(unknown)}', expected one of {known}")
     xyxy = np.array([box for box, _ in objects], np.float32).reshape(-1, 4)
-    edge = np.array([entry["width"], entry["height"]] * 2, np.float32)
-    # The other category is "not mitotic figure", in older files "Hard negative".
-    labels = [int(name != MITOSIS.positive) for _, name in objects]
+    edge = np.array([*(entry.size or (0, 0))[::-1]] * 2, np.float32)
+    labels = [_CATEGORIES[name] for _, name in objects]
     return Boxes(xyxy.clip(0, edge), np.array(labels, np.int64))
 
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from datamodules.core.errors import LayoutError
-from datamodules.core.records import Boxes, Mask, Record, Targets
-from datamodules.formats.annotations import fill_polygon, nucleus_tasks
-from datamodules.formats.images import image_size, write_image
-from datamodules.formats.layout import image_record, layout_error, list_files, paired, relative
+from datamodules.core.records import Record, Targets
+from datamodules.formats.annotations import nucleus_tasks
+from datamodules.formats.aperio import filled, resolution, surrounded
+from datamodules.formats.images import write_image
+from datamodules.formats.layout import image_record, list_files, paired, relative
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import Scene, append_rows, slides
 
 _TRAIN = "MoNuSeg 2018 Training Data"
 _TEST = "MoNuSegTestData"
-_MPP = re.compile(rb'MicronsPerPixel="([0-9.]+)"')
 
 
 class MoNuSeg(DatasetReader):
@@ -38,9 +34,11 @@ class MoNuSeg(DatasetReader):
         MoNuSegTestData/<id>.tif, <id>.xml                   a separate download
 
     Split: as published, train and test. The patient is the first 12 characters of <id>.
-    Quirks: µm/px stands in each XML and differs a little; vertices lie up to 3 px outside the
-    image and are clipped; outlines may overlap. A pixel is nucleus if its centre lies within an
-    outline. Touching nuclei become one region of the mask, the boxes keep them apart.
+    Quirks: µm/px stands in nearly all XML files and differs a little; where it does not, the
+    published 0.25 is taken. Vertices lie up to 3 px outside the image and are clipped; outlines
+    may overlap; a few have two vertices and are left out. Regions marked NegativeROA are holes.
+    A pixel is nucleus if its centre lies within an outline. Touching nuclei become one region of
+    the mask, the boxes keep them apart.
     Shares slides of TCGA with PanNuke, BCSS, MoNuSAC, TUPAC16 and others.
     """
 
@@ -81,65 +79,14 @@ class MoNuSeg(DatasetReader):
             parts.append(("test", root / _TEST, root / _TEST))
         for split, images, outlined in parts:
             expected = f"{relative(root, outlined)}/{{}}.xml"
-            pictures, files = list_files(images, {".tif"}), list_files(outlined, {".xml"})
-            for path, xml in paired(root, pictures, files, expected):
+            files = list_files(images, {".tif"}), list_files(outlined, {".xml"})
+            for path, xml in paired(root, *files, expected, self.options.allow_missing):
                 targets: Targets = {
-                    "nuclei": partial(nuclei_mask, xml, path),
-                    "nuclei_detection": partial(nuclei_boxes, xml, path),
+                    "nuclei": partial(filled, root, xml, path),
+                    "nuclei_detection": partial(surrounded, root, xml, path),
                 }
-                mpp = _microns(root, xml)
+                mpp = resolution(root, xml, self.mpp)
                 yield image_record(root, path, targets, split, path.stem[:12], mpp)
-
-
-def _microns(root: Path, xml: Path) -> float:
-    """µm per pixel from the head of the file; the rest is parsed when targets are needed."""
-    with xml.open("rb") as file:
-        match = _MPP.search(file.read(1024))
-    if match is None:
-        raise layout_error(root, xml, "no MicronsPerPixel at its beginning")
-    return float(match[1])
-
-
-def outlines(xml: Path) -> list[NDArray[np.float64]]:
-    """Outlines of an Aperio XML in the order of the file, each (n, 2) x and y in pixels.
-
-    Raises:
-        LayoutError: not well-formed, or a region without three vertices.
-    """
-    try:
-        tree = ElementTree.parse(xml)
-    except ElementTree.ParseError as error:
-        raise LayoutError(f"{xml}: not a readable XML file ({error})") from error
-    polygons = []
-    for region in tree.iter("Region"):
-        vertices = [
-            (float(vertex.get("X", "nan")), float(vertex.get("Y", "nan")))
-            for vertex in region.iterfind("Vertices/Vertex")
-        ]
-        polygon = np.array(vertices, np.float64).reshape(-1, 2)
-        if len(polygon) < 3 or not np.isfinite(polygon).all():
-            raise LayoutError(
-                f"{xml}: Region {region.get('Id')} has no three vertices with X and Y"
-            )
-        polygons.append(polygon)
-    return polygons
-
-
-def nuclei_mask(xml: Path, image: Path) -> Mask:
-    """Background and nucleus, uint8, of the image's size."""
-    mask = np.zeros(image_size(image), np.uint8)
-    for outline in outlines(xml):
-        fill_polygon(mask, outline, 1)
-    return mask
-
-
-def nuclei_boxes(xml: Path, image: Path) -> Boxes:
-    """A box around every outline, clipped to the image; those entirely outside are dropped."""
-    height, width = image_size(image)
-    corners = [np.concatenate([line.min(axis=0), line.max(axis=0)]) for line in outlines(xml)]
-    xyxy = np.array(corners, np.float32).reshape(-1, 4).clip(0, [width, height] * 2)
-    inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
-    return Boxes(xyxy[inside].astype(np.float32), np.zeros(int(inside.sum()), np.int64))
 
 
 def _aperio(drawn: Scene, mpp: float) -> str:

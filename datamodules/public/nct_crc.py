@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.core.errors import DatasetNotFoundError
+from datamodules.core.options import ReaderOptions
 from datamodules.core.records import Archive, Record, Task, TaskKind
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import class_images, image_record, layout_error, named
@@ -19,14 +19,12 @@ from datamodules.store.tiling import View
 from datamodules.synthetic.scene import slides
 from datamodules.synthetic.tissues import Tissue
 
-log = logging.getLogger(__name__)
-
 CLASSES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")
 _NAME = re.compile(r"([A-Z]+)-(?:TCGA-)?[A-Za-z]+\.tif")
 
 
 @dataclass
-class NCTCRCOptions:
+class NCTCRCOptions(ReaderOptions):
     """Options of `NCTCRC`.
 
     Attributes:
@@ -55,7 +53,7 @@ class NCTCRC(DatasetReader):
     Quirks: the 100K are Macenko-normalised; JPEG artefacts, a colour bias per class and
     saturated pixels make classes separable by low-level statistics (arXiv 2409.11546), so
     train with strong colour augmentation or read the NONORM version.
-    Class folders missing from CRC-VAL-HE-7K are only reported, so that a part of it is usable.
+    Class folders missing from CRC-VAL-HE-7K are only counted, so that a part of it is usable.
     """
 
     title = "NCT-CRC-HE-100K and CRC-VAL-HE-7K"
@@ -108,10 +106,8 @@ class NCTCRC(DatasetReader):
         if not parts:
             raise DatasetNotFoundError(f"{root}: holds neither {large.name} nor {small.name}")
         for folder, split in parts:
-            absent = [name for name in CLASSES if not (folder / name).is_dir()]
-            if absent and folder == small:
-                log.warning("%s lacks the classes %s", small, ", ".join(absent))
-            for path, label in class_images(root, folder, CLASSES, complete=folder == large):
+            complete = folder == large and not self.options.allow_missing
+            for path, label in class_images(root, folder, CLASSES, complete):
                 match = named(_NAME, root, path, f"{CLASSES[label]}-<8 letters>.tif")
                 if match[1] != CLASSES[label]:
                     raise layout_error(root, path, f"named {match[1]} but lies in {CLASSES[label]}")

@@ -12,19 +12,20 @@ from typing import Any, Literal
 import numpy as np
 
 from datamodules.core.errors import DatasetNotFoundError
+from datamodules.core.options import ReaderOptions
 from datamodules.core.records import SPLITS, Archive, Boxes, Record, Task, TaskKind
 from datamodules.formats.annotations import Codes, boxes_around
 from datamodules.formats.images import write_image
+from datamodules.formats.json_files import Node, read_json
 from datamodules.formats.layout import (
     folder_with,
     image_record,
-    layout_error,
     list_files,
     list_images,
     paired,
     relative,
 )
-from datamodules.formats.tables import read_json, read_numbers
+from datamodules.formats.tables import read_numbers
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import Tiler
 from datamodules.synthetic.scene import Scene, append_rows, slides
@@ -39,11 +40,12 @@ _CELLS = Task(
     match_distance_um=3.0,  # the challenge counts a hit within 15 px of 0.2 µm
 )
 _TISSUE = Task("tissue", TaskKind.SEGMENTATION, ("background", "cancer"))
+_MPP = {"cell": 0.2, "tissue": 0.8}
 _CODES = Codes({1: 0, 2: 1, 255: 255})
 
 
 @dataclass
-class OCELOTOptions:
+class OCELOTOptions(ReaderOptions):
     """Options of `OCELOT`.
 
     Attributes:
@@ -134,7 +136,7 @@ class OCELOT(DatasetReader):
     def records(self, root: Path) -> Iterator[Record]:
         """Split by split, sorted by number."""
         top, part = folder_with(root, "metadata.json"), self.options.part
-        pairs = _pairs(root, top / "metadata.json")
+        pairs = read_json(root, top / "metadata.json")["sample_pairs"]
         # [K] Early versions came without the test part: the splits that exist are read.
         for split in SPLITS:
             images, labels = top / "images" / split / part, top / "annotations" / split / part
@@ -144,30 +146,28 @@ class OCELOT(DatasetReader):
                 raise DatasetNotFoundError(f"{labels}: no such folder; its images are there")
             suffix = ".csv" if part == "cell" else ".png"
             expected = f"{relative(root, labels)}/{{}}{suffix}"
-            annotations = list_files(labels, {suffix})
-            for path, label in paired(root, list_images(images), annotations, expected):
-                try:
-                    entry = pairs[path.stem]
-                    slide, mpp = str(entry["slide_name"]), float(entry[part]["resized_mpp_x"])
-                except (KeyError, TypeError, ValueError) as error:
-                    problem = f"no usable entry for {relative(root, path)} ({error!r})"
-                    raise layout_error(root, top / "metadata.json", problem) from error
+            files = list_images(images), list_files(labels, {suffix})
+            for path, label in paired(root, *files, expected, self.options.allow_missing):
+                entry = pairs.get(path.stem)
+                if entry is None:
+                    raise pairs.error(f"no entry for {relative(root, path)}")
+                slide, mpp = entry["slide_name"].text(), _resolution(entry[part], _MPP[part])
                 cells, tissue = partial(_cells, label, path, mpp), partial(_CODES, label)
                 targets = {"cells": cells} if part == "cell" else {"tissue": tissue}
                 yield image_record(root, path, targets, split, slide, mpp)
 
 
-def _pairs(root: Path, path: Path) -> dict[str, Any]:
-    data = read_json(root, path)
-    pairs = data.get("sample_pairs") if isinstance(data, dict) else None
-    if not isinstance(pairs, dict):
-        raise layout_error(root, path, "no 'sample_pairs', expected one entry per pair")
-    return pairs
+def _resolution(entry: Node, about: float) -> float:
+    """µm per pixel of a field, which must be of this order and the same along both sides."""
+    x, y = (entry[f"resized_mpp_{axis}"].number(about / 2, about * 2) for axis in "xy")
+    if abs(x - y) > 0.01 * x:
+        raise entry.error(f"resized_mpp_x is {x:g} and resized_mpp_y {y:g}, expected the same")
+    return x
 
 
 def _cells(table: Path, image: Path, mpp: float) -> Boxes:
     """Boxes around the points of a table, clipped to the image."""
-    rows = read_numbers(table, ("x", "y", "label"))
+    rows = read_numbers(table, ("x", "y", "label"), ("label",))
     return boxes_around(image, rows[:, :2], rows[:, 2].astype(np.int64) - 1, _CELL_UM / mpp)
 
 

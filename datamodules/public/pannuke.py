@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.core.options import ReaderOptions
 from datamodules.core.records import SPLITS, Archive, Boxes, Mask, Record, Targets, Task, TaskKind
 from datamodules.formats.annotations import instance_boxes, nucleus_tasks
-from datamodules.formats.arrays import npy_record, open_npy
+from datamodules.formats.arrays import npy_record, open_npy, whole_numbers
 from datamodules.formats.layout import check_rows, folder_with, layout_error
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
@@ -39,7 +40,7 @@ _URL = "https://warwick.ac.uk/fac/cross_fac/tia/data/pannuke"
 
 
 @dataclass
-class PanNukeOptions:
+class PanNukeOptions(ReaderOptions):
     """Options of `PanNuke`.
 
     Attributes:
@@ -133,7 +134,7 @@ class PanNuke(DatasetReader):
 def _tissues(root: Path, path: Path) -> list[int]:
     # [K] Copies write spaces, underscores and capitals in different ways.
     known = {_plain(name): index for index, name in enumerate(TISSUES)}
-    names = [str(name) for name in open_npy(path, (None,))]
+    names = [str(name) for name in open_npy(path, (None,), texts=True)]
     for row, name in enumerate(names):
         if _plain(name) not in known:
             problem = f"tissue '{name}', expected one of {', '.join(TISSUES)}"
@@ -160,4 +161,5 @@ def type_boxes(masks: Path, row: int) -> Boxes:
 
 def _instances(masks: Path, row: int) -> NDArray[Any]:
     """Instance ids, (256, 256, 5); the background's channel is left out."""
-    return np.asarray(open_npy(masks, (None, _SIDE, _SIDE, 6))[row, :, :, : len(NUCLEI)])
+    ids = open_npy(masks, (None, _SIDE, _SIDE, 6))[row, :, :, : len(NUCLEI)]
+    return whole_numbers(f"{masks}#{row}", ids)

@@ -9,18 +9,23 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from datamodules.core import notes
 from datamodules.core.errors import LayoutError
 from datamodules.core.records import SPLITS, Archive, Record, Task, TaskKind
-from datamodules.formats.arrays import hdf5_image, hdf5_rows, hdf5_shape
+from datamodules.formats.arrays import hdf5_image, hdf5_rows, hdf5_shape, whole_numbers
+from datamodules.formats.cells import spelling
 from datamodules.formats.layout import check_rows
-from datamodules.formats.tables import read_table
+from datamodules.formats.row import Row
+from datamodules.formats.tables import has_table, read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
 from datamodules.synthetic.scene import append_rows, slides
 from datamodules.synthetic.tissues import Tissue
 
 _STEM = "camelyonpatch_level_2_split_"
+_SIDE = 96
 _SPLITS = {"train": "train", "valid": "val", "test": "test"}
+_AGAIN = "center_tumor_patch"
 _URL = "https://zenodo.org/records/2546921/files/"
 # Of the unpacked files, as several programs that read PCam check them.
 _MD5 = {
@@ -104,19 +109,33 @@ class PCam(DatasetReader):
         """One record per patch, split by split."""
         for part, split in _SPLITS.items():
             images, labels = (_unpacked(root / f"{_STEM}{part}_{what}.h5") for what in ("x", "y"))
-            count = hdf5_shape(images, "x", (None, None, None, 3))[0]
+            count = hdf5_shape(images, "x", (None, *[_SIDE] * 2, 3))[0]
             # [K] The trailing axes of length 1 of the labels are not verified: any number is valid.
-            values = hdf5_rows(labels, "y").ravel()
-            check_rows(root, labels, len(values), count)
+            values = whole_numbers(str(labels), hdf5_rows(labels, "y", count))
             meta = root / f"{_STEM}{part}_meta.csv"
-            slides = read_table(root, meta, ("wsi",)) if meta.is_file() else None
+            columns = ("wsi",), (_AGAIN,)
+            without = "no table of slides: each patch is its own group"
+            slides = read_table(root, meta, *columns) if has_table(root, meta, without) else None
             if slides is not None:
                 check_rows(root, meta, len(slides), count)
+                _compare(slides, values.tolist())
             for row, value in enumerate(values):
                 source = f"{images.name}#{row}"
                 group = source if slides is None else slides[row]["wsi"]
                 image = partial(hdf5_image, images, "x", row)
                 yield Record(source, image, {"tumor": int(value)}, split, group)
+
+
+def _compare(rows: list[Row], labels: list[int]) -> None:
+    """Compare the labels with those that the table repeats; in another order, many differ."""
+    codes = {"true": 1, "1": 1, "false": 0, "0": 0}
+    pairs = [pair for pair in zip(rows, labels, strict=True) if _AGAIN in pair[0]]
+    odd = [(row, label) for row, label in pairs if codes.get(spelling(row[_AGAIN])) != label]
+    if len(odd) > len(rows) / 10:
+        problem = f"'{odd[0][0][_AGAIN]}', its patch has label {odd[0][1]}; {len(odd)} rows differ"
+        raise odd[0][0].error(_AGAIN, problem)
+    for row, _ in odd:
+        notes.warning(row.where, "another label than that of the patch")
 
 
 def _unpacked(path: Path) -> Path:

@@ -10,11 +10,14 @@ from typing import Literal
 
 import numpy as np
 
+from datamodules.core import notes
 from datamodules.core.errors import DatasetNotFoundError
+from datamodules.core.options import ReaderOptions
 from datamodules.core.records import SPLITS, Mask, Record, Targets, Task, TaskKind
 from datamodules.formats.annotations import Codes
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import folder_with, image_record, layout_error
+from datamodules.formats.layout import folder_with, image_record
+from datamodules.formats.row import Row
 from datamodules.formats.tables import read_table
 from datamodules.formats.xlsx import write_xlsx
 from datamodules.reader import DatasetReader
@@ -32,7 +35,7 @@ _FOLDS = (1, 2, 3, 4)
 
 
 @dataclass
-class SICAPv2Options:
+class SICAPv2Options(ReaderOptions):
     """Options of `SICAPv2`.
 
     Attributes:
@@ -119,18 +122,15 @@ class SICAPv2(DatasetReader):
         for split, name in tables.items():
             table = top / "partition" / f"{name}.xlsx"
             for row in read_table(root, table, ("image_name", *CLASSES)):
-                if row["image_name"]:
-                    yield _record(root, top, table, row, split)
+                yield _record(root, top, row, split)
 
 
-def _record(root: Path, top: Path, table: Path, row: dict[str, str], split: str) -> Record:
+def _record(root: Path, top: Path, row: Row, split: str) -> Record:
     # [K] Whether names carry their suffix is not verified: both forms are read.
-    name = row["image_name"].removesuffix(".jpg")
-    try:
-        labels = np.array([int(float(row[column])) for column in CLASSES], np.uint8)
-    except (ValueError, OverflowError) as error:
-        problem = f"{name}: expected 0 or 1 for {', '.join(CLASSES)}"
-        raise layout_error(root, table, problem) from error
+    name = row.file("image_name").removesuffix(".jpg")
+    labels = np.array([row.whole(column, 0, 1) for column in CLASSES], np.uint8)
+    if not labels.any():
+        notes.warning(name, "patch with no label")
     image, mask = top / "images" / f"{name}.jpg", top / "masks" / f"{name}.png"
     targets: Targets = {"gleason": labels, "regions": partial(_regions, mask)}
     return image_record(root, image, targets, split, name.split("_")[0])

@@ -84,7 +84,8 @@ class TNBC(DatasetReader):
             images, masks = (
                 nonempty_images(root, top / f"{kind}_{slide}") for kind in ("Slide", "GT")
             )
-            for path, mask in paired(root, images, masks, f"GT_{slide}/{{}}.png"):
+            place, missing = f"GT_{slide}/{{}}.png", self.options.allow_missing
+            for path, mask in paired(root, images, masks, place, missing):
                 named(_NAME, root, path, f"{slide}_<N>.png")
                 targets = {"nuclei": partial(nuclei_mask, mask)}
                 yield image_record(root, path, targets, group=f"patient {slide}")

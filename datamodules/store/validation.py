@@ -5,39 +5,51 @@ A reader never invents: data that do not fit raise an error naming the item and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from datamodules.core import notes
 from datamodules.core.errors import ImageError, LayoutError
+from datamodules.core.options import MPP_MAX, MPP_MIN
 from datamodules.core.records import SPLITS, Boxes, Image, Record, Target, Task, TaskKind
+from datamodules.store.tiling import Patch
 
 
 def check_record(record: Record, tasks: tuple[Task, ...]) -> None:
     """Check a record before its pixels are read.
 
     Raises:
-        LayoutError: unknown split, no group, or a task without target.
+        LayoutError: unknown split, no group, a resolution that cannot be, or a task without
+            target.
     """
     if record.split not in SPLITS:
         raise LayoutError(f"{record.source}: split '{record.split}', expected one of {SPLITS}")
     if not record.group:
         raise LayoutError(f"{record.source}: no group (patient, slide or case) could be found")
+    if record.mpp is not None and not MPP_MIN <= record.mpp <= MPP_MAX:
+        problem = f"{record.mpp:g} µm/px, expected {MPP_MIN:g} to {MPP_MAX:g}"
+        raise LayoutError(f"{record.source}: {problem}")
     missing = [task.name for task in tasks if task.name not in record.targets]
     if missing:
         raise LayoutError(f"{record.source}: no target for task {', '.join(missing)}")
 
 
-def check_image(source: str, image: Image) -> None:
-    """Check that pixels are uint8 RGB.
+def check_image(record: Record, image: Image) -> None:
+    """Check that pixels are uint8 RGB and have the size that an annotation file states.
 
     Raises:
         ImageError: another type or shape.
+        LayoutError: another size than stated.
     """
+    source = record.source
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ImageError(
             f"{source}: image is {image.dtype} {image.shape}, expected uint8 (height, width, 3)"
         )
+    if record.size and record.size != image.shape[:2]:
+        stated, actual = (f"{w}x{h} px" for h, w in (record.size, image.shape[:2]))
+        raise LayoutError(f"{source}: {actual} as displayed, its annotation file states {stated}")
 
 
 def check_targets(
@@ -58,6 +70,54 @@ def check_targets(
             problem = _SCALAR_PROBLEMS[task.kind](target, task)
         if problem:
             raise LayoutError(f"{source}: task '{task.name}': {problem}")
+
+
+def note_empty(source: str, targets: Mapping[str, Target], tasks: tuple[Task, ...]) -> None:
+    """Note an image without any object or labelled foreground of a task."""
+    for task in tasks:
+        target = targets[task.name]
+        if isinstance(target, Boxes):
+            empty = not len(target)
+        elif task.kind is not TaskKind.SEGMENTATION:
+            continue
+        elif task.classes[0] == "background" or len(task.classes) == 2:
+            empty = not np.isin(target, range(1, len(task.classes))).any()
+        else:
+            continue
+        if empty:
+            notes.warning(source, f"image without an object of task '{task.name}'")
+
+
+class Occurring:
+    """Which classes of the tasks occur in patches."""
+
+    def __init__(self, tasks: tuple[Task, ...]) -> None:
+        self._tasks = tasks
+        self._seen = {task.name: np.zeros(len(task.classes), bool) for task in tasks}
+
+    def add(self, patches: Sequence[Patch]) -> None:
+        """Look at the targets of patches."""
+        for patch in patches:
+            for name, seen in self._seen.items():
+                target = patch.targets[name]
+                if isinstance(target, Boxes):
+                    seen[target.labels] = True
+                elif isinstance(target, np.ndarray) and target.ndim == 2:
+                    seen |= np.bincount(target.ravel(), minlength=256)[: len(seen)] > 0
+                elif isinstance(target, np.ndarray):
+                    seen |= target > 0
+                elif len(seen):
+                    seen[int(target)] = True
+
+    def note_absent(self, dataset: str) -> None:
+        """Note tasks without any object, else each class that never occurs."""
+        for task in self._tasks:
+            seen = self._seen[task.name]
+            if len(seen) and not seen.any():
+                notes.warning(dataset, f"no object of task '{task.name}' in the whole dataset")
+            elif not seen.all():
+                missing = ", ".join(task.classes[i] for i in np.flatnonzero(~seen))
+                notes.warning(dataset, f"classes of task '{task.name}' never occur: {missing}")
 
 
 def _class_problem(target: Target, task: Task) -> str:

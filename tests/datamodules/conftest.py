@@ -28,12 +28,12 @@ def forged_copy(forged: Callable[[str], Path], tmp_path: Path) -> Callable[..., 
 def official(
     real_samples: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Callable[..., DatasetReader]:
-    """`official(name, **options)`: a reader on real files in the publisher's layout."""
+    """`official(name, folder, **options)`: a reader on real files in the publisher's layout."""
 
-    def real(name: str, **options: Any) -> DatasetReader:
-        folder = real_samples / "official" / name
-        if not folder.is_dir():
-            pytest.skip(f"no real sample {folder}")
-        return dataset(name, folder, tmp_path / "stores", **options)
+    def real(name: str, folder: str = "", **options: Any) -> DatasetReader:
+        place = real_samples / "official" / (folder or name)
+        if not place.is_dir():
+            pytest.skip(f"no real sample {place}")
+        return dataset(name, place, tmp_path / "stores", **options)
 
     return real

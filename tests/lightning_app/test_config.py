@@ -62,7 +62,7 @@ def test_an_invalid_file_is_reported_with_the_full_key_and_the_nearest_valid_one
         ("epochs", "key=value"),
         ("trainer.precision=bf17", "bf16-mixed"),
         ("data.batch_size=-1", "data.batch_size=-1: must be at least 1"),
-        ("data.train.idc.mpp=0", r"data.train.idc.mpp=0.0: must be above 0"),
+        ("data.train.idc.mpp=0", r"data.train.idc.mpp=0.0: must be at least 0.01"),
         ("optim.layer_decay=1.5", "must be above 0 and at most 1"),
         ("probe.sizes=[10,-3]", r"probe.sizes=\[10, -3\]: must be at least 0"),
     ],

@@ -62,7 +62,8 @@ def test_a_published_archive_has_an_address_and_a_readable_checksum(name):
 
 def test_a_card_names_the_options_of_its_reader():
     assert "rotation: which official rotation of the folds" in card(reader("pannuke"))
-    assert "Options:" not in card(reader("idc"))
+    assert "allow_missing: go without" in card(reader("pannuke"))
+    assert "Options:" not in card(reader("glas"), "## glas")
 
 
 def test_the_list_shows_what_exists_and_what_is_prepared(tmp_path):

@@ -213,7 +213,7 @@ def test_a_foreground_that_never_occurs_is_refused_and_empty_masks_are_counted(f
     write_image(masks[1], np.tile(np.array([0, 200, 254], np.uint8), (256, 86))[:, :256])
     notes = prepare(module, workers=1).notes
     assert notes.counts == {
-        ("warning", "mask without foreground"): len(masks) - 2,
+        ("warning", "image without an object of task 'mask'"): len(masks) - 2,
         ("warning", "values besides 0 and the foreground, read as background"): 1,
     }
 

@@ -8,6 +8,7 @@ import pytest
 from datamodules.core.errors import ConfigError, DatasetNotFoundError, LayoutError
 from datamodules.core.records import TaskKind
 from datamodules.formats.images import read_image, write_image
+from datamodules.prepare import prepare
 from tests.support.image_files import oriented
 from tests.support.readers import assert_refused, dataset, prepared
 
@@ -51,7 +52,7 @@ def test_coco_classes_follow_the_options_and_groups_the_file_names(tmp_path):
     options = {"classes": ["mitosis", "cell"], "positive": "mitosis", "group": r"^(patient\d+)"}
     module = dataset("coco_boxes", tmp_path, tmp_path / "stores", mpp=0.25, **options)
     (record,) = module.records(tmp_path)
-    assert record.targets["boxes"]().labels.tolist() == [1]
+    assert record.targets["boxes"].labels.tolist() == [1]
     assert record.group == "patient01"
     assert module.tasks_in(tmp_path)[0].positive == "mitosis"
     assert module.native_mpp() == 0.25
@@ -61,7 +62,7 @@ def test_coco_rounding_at_the_edge_is_clipped_but_a_box_outside_is_refused(tmp_p
     write_coco(tmp_path, [(3, -0.6, 5, 20, 35.4)])
     module = dataset("coco_boxes", tmp_path, tmp_path / "stores")
     (record,) = module.records(tmp_path)
-    np.testing.assert_allclose(record.targets["boxes"]().xyxy, [[0, 5, 19.4, 40]], rtol=1e-6)
+    np.testing.assert_allclose(record.targets["boxes"].xyxy, [[0, 5, 19.4, 40]], rtol=1e-6)
     write_coco(tmp_path, [(3, -5, 5, 20, 20)])
     assert_refused(module, LayoutError, "images/patient01_1.png", "outside")
 
@@ -125,6 +126,31 @@ def test_coco_refuses_inconsistent_files(tmp_path):
     assert_refused(strange, ConfigError, "nerve")
 
 
+def test_coco_image_of_another_size_than_the_json_states_is_refused(tmp_path):
+    write_coco(tmp_path, [(3, 10, 5, 20, 30)], width=40, height=60)
+    module = dataset("coco_boxes", tmp_path, tmp_path / "stores")
+    assert_refused(
+        module, LayoutError, "patient01_1.png", "60x40 px as displayed", "states 40x60 px"
+    )
+
+
+def test_coco_images_that_the_json_does_not_list_are_counted(tmp_path):
+    write_coco(tmp_path, [(3, 10, 5, 20, 30)])
+    write_image(tmp_path / "images/more.png", np.zeros((40, 60, 3), np.uint8))
+    line = prepare(dataset("coco_boxes", tmp_path, tmp_path / "stores"), workers=1).notes.line()
+    assert "image that annotations.json does not list: 1" in line
+
+
+@pytest.mark.parametrize("name", ["{folder}/elsewhere.png", "../../elsewhere.png"])
+def test_coco_names_that_leave_the_folder_need_the_option(tmp_path, name):
+    write_image(tmp_path / "elsewhere.png", np.full((40, 60, 3), 9, np.uint8))
+    write_coco(tmp_path / "raw", [(3, 10, 5, 20, 30)], file_name=name.format(folder=tmp_path))
+    module = dataset("coco_boxes", tmp_path / "raw", tmp_path / "stores", 64)
+    assert_refused(module, LayoutError, "images[0]", "leaves the dataset's folder")
+    asked = dataset("coco_boxes", tmp_path / "raw", tmp_path / "stores", 64, allow_outside=True)
+    assert prepared(asked).images([0])[0, 0, 0, 0] == 9
+
+
 # ---- CSV table ----------------------------------------------------------------------------
 
 
@@ -171,6 +197,24 @@ def test_csv_whole_numbers_are_not_guessed(tmp_path):
     assert [r.targets["target"] for r in valued.records(tmp_path)] == [0.0, 1.0, 1.0]
 
 
+def test_csv_spellings_of_one_group_are_one_patient_and_counted(tmp_path):
+    write_table(tmp_path, "image,target,Group", "0.png,a,P7", "1.png,b, p7", "2.png,a,p8")
+    module = dataset("csv_table", tmp_path, tmp_path / "stores")
+    done = prepare(module, workers=1)
+    assert module.store.group_names == ["P7", "p8"]
+    assert module.store.group.tolist() == [0, 0, 1]
+    assert "group read as 'P7': 1" in done.notes.line()
+    assert "read as column 'group': 1" in done.notes.line()
+    assert "image that table.csv does not list: 5" in done.notes.line()
+
+
+def test_csv_names_that_leave_the_folder_need_the_option(tmp_path):
+    write_table(tmp_path / "raw", "image,target", f"{tmp_path}/9.png,a", "1.png,b")
+    write_image(tmp_path / "9.png", np.full((40, 40, 3), 9, np.uint8))
+    asked = dataset("csv_table", tmp_path / "raw", tmp_path / "stores", 40, allow_outside=True)
+    assert prepared(asked).images([0])[0, 0, 0, 0] == 9
+
+
 @pytest.mark.parametrize(
     ("lines", "options", "error", "words"),
     [
@@ -183,7 +227,22 @@ def test_csv_whole_numbers_are_not_guessed(tmp_path):
         (("image,target,group", "0.png,a,", "1.png,b,p"), {}, LayoutError, ("0.png", "group")),
         (("image,target", "0.png,0.5", "1.png,1.5"), {"high": 1.0}, LayoutError, ("1.5",)),
         (("image,target", "0.png,0.5", "1.png,x"), {"kind": "regression"}, LayoutError, ("'x'",)),
-        (("image,target", "0.png,a", "0.png,b"), {}, LayoutError, ("0.png",)),
+        (("image,target", "0.png,a", "0.png,b"), {}, LayoutError, ("0.png", "line 3", "line 2")),
+        (("image,target", "0.png,a", "./0.png,b"), {}, LayoutError, ("0.png", "line 3")),
+        (("image,target", "0.png,a", ".\\0.png,b"), {}, LayoutError, ("0.png", "line 3")),
+        (
+            ("image,target", "0.png,0.5", "1.png,NA", "2.png,0.1"),
+            {},
+            LayoutError,
+            ("'NA'", "line 3"),
+        ),
+        (("image,target", '0.png,"0,5"', '1.png,"0,7"'), {}, LayoutError, ("comma", "line 2")),
+        (("image,target", "0.png,a", "1.png,NA"), {}, LayoutError, ("missing value", "line 3")),
+        (("image,target", "0.png,a", "1.png,b", "2.png,A"), {}, LayoutError, ("'A'", "'a'")),
+        (("image,target", "0.png,0.5", "1.png,inf"), {}, LayoutError, ("'inf'", "line 3")),
+        (("image,target", "../x/0.png,a", "1.png,b"), {}, LayoutError, ("leaves", "line 2")),
+        (("image,target,grup", "0.png,a,p", "1.png,b,p"), {}, LayoutError, ("grup", "'group'")),
+        (("image,target", "0.png,0.5"), {"low": 1, "high": 0}, ConfigError, ("low", "high")),
     ],
 )
 def test_csv_refuses_invalid_lines(tmp_path, lines, options, error, words):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from datamodules.core.errors import ConfigError, DatasetNotFoundError, ImageError, LayoutError
+from datamodules.core.notes import collecting
 from datamodules.formats.arrays import npy_image
 from datamodules.public.pannuke import NUCLEI, TISSUES
 from tests.support.readers import assert_refused, dataset, prepared
@@ -59,7 +60,9 @@ def test_pcam_without_meta_tables_makes_every_patch_its_own_group(forged_copy):
     module = forged_copy("pcam")
     for table in module.root.glob("*_meta.csv"):
         table.unlink()
-    records = list(module.records(module.root))
+    with collecting() as notes:
+        records = list(module.records(module.root))
+    assert notes.line() == "3 warnings (no table of slides: each patch is its own group: 3)"
     assert all(record.group == record.source for record in records)
     assert len({record.source for record in records}) == len(records)
 
@@ -83,8 +86,13 @@ def test_pcam_refuses_missing_parts_and_arrays_that_do_not_fit(forged_copy):
     assert_refused(module, LayoutError, meta.name, "wsi")
     meta.write_text(text)
     labels, images = (module.root / PCAM.format(f"train_{what}.h5") for what in ("y", "x"))
-    rewrite_hdf5(labels, "y", lambda data: data + 1)
+    rewrite_hdf5(labels, "y", lambda data: data * 2)
+    meta.unlink()
     assert_refused(module, LayoutError, "train_x.h5#1", "class 2")
+    meta.write_text("\n".join([text.splitlines()[0], *reversed(text.splitlines()[1:])]))
+    rewrite_hdf5(labels, "y", lambda data: data // 2)
+    assert_refused(module, LayoutError, meta.name, "center_tumor_patch", "rows differ")
+    meta.write_text(text)
     rewrite_hdf5(labels, "y", lambda data: data[:-1])
     assert_refused(module, LayoutError, labels.name, "rows")
     rewrite_hdf5(images, "x", lambda data: data[..., :2])

@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 from datamodules.core.errors import ConfigError, DatasetNotFoundError, LayoutError
+from datamodules.core.notes import collecting
 from datamodules.formats.images import read_image, write_image
 from tests.support.readers import assert_refused, dataset, prepared
 
@@ -41,15 +42,14 @@ def test_idc_patches_are_stored_pixel_by_pixel_and_edge_patches_mirrored(officia
     assert small == 1
 
 
-def test_idc_counts_a_file_name_once_and_takes_the_class_from_it(forged_copy):
+def test_idc_counts_a_file_name_once_and_compares_its_class_with_the_folder(forged_copy):
     module = forged_copy("idc")
-    before = [(r.group, r.targets["invasive"]) for r in module.records(module.root)]
+    records = list(module.records(module.root))
     assert (module.root / "IDC_regular_ps50_idx5").is_dir()
+    assert len({path.name for path in module.root.rglob("*.png")}) == len(records)
     moved = next((module.root / "8817/0").iterdir())
     moved.rename(module.root / "8817/1" / moved.name)
-    after = [(r.group, r.targets["invasive"]) for r in module.records(module.root)]
-    assert after == before
-    assert len({path.name for path in module.root.rglob("*.png")}) == len(after)
+    assert_refused(module, LayoutError, moved.name, "class 0", "folder 1")
 
 
 def test_idc_is_read_when_only_the_nested_folder_exists(forged_copy):
@@ -68,6 +68,18 @@ def test_idc_refuses_a_patient_without_patches_and_a_patch_too_large(forged_copy
     path = next((module.root / "8817/0").iterdir())
     write_image(path, np.zeros((64, 50, 3), np.uint8))
     assert_refused(module, LayoutError, path.name, "50x64")
+
+
+def test_idc_leaves_out_and_counts_the_narrowest_patches_of_real_slides(official, tmp_path):
+    module = official("idc", "idc_186")
+    with collecting() as notes:
+        kept = {record.source for record in module.records(module.root)}
+    left_out = notes.counts["skipped", "narrower than smallest_side"]
+    whole = official("idc", "idc_186", smallest_side=1)
+    records = {record.source: record for record in whole.records(whole.root)}
+    sides = [min(read_image(whole.root / name).shape[:2]) for name in records.keys() - kept]
+    assert left_out == len(sides) > 0
+    assert max(sides) < 25
 
 
 # ---- BreaKHis -----------------------------------------------------------------------------
@@ -105,6 +117,20 @@ def test_breakhis_refuses_an_unknown_magnification_and_a_contradiction(forged_co
     assert_refused(module, LayoutError, path.name.replace("SOB_B", "SOB_M"), "disagree")
 
 
+def test_breakhis_slides_without_the_magnification_are_counted_where_that_is_allowed(forged_copy):
+    module = forged_copy("breakhis")
+    folder = next(module.root.rglob("400X"))
+    before = len(list(module.records(module.root)))
+    gone = len(list(folder.iterdir()))
+    folder.rename(folder.with_name("40X"))
+    assert_refused(module, DatasetNotFoundError, folder.parent.name, "allow_missing=true")
+    partial = forged_copy("breakhis", allow_missing=True)
+    shutil.rmtree(folder)
+    with collecting() as notes:
+        assert len(list(partial.records(partial.root))) == before - gone
+    assert notes.line() == "1 skipped (slide without this magnification: 1)"
+
+
 # ---- BreastPathQ --------------------------------------------------------------------------
 
 
@@ -137,7 +163,7 @@ def test_breastpathq_refuses_images_without_a_row_and_values_out_of_range(forged
     table = folder / "train_labels.csv"
     first = table.read_text().splitlines()[1].split(",")
     table.write_text(table.read_text().replace(",".join(first), f"{first[0]},{first[1]},1.5"))
-    assert_refused(module, LayoutError, "cellularity", "1.5")
+    assert_refused(module, LayoutError, "train_labels.csv, line 2", "1.5")
 
 
 def dataset_at_native_size(module, side):

@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.core.errors import DatasetNotFoundError, LayoutError
+from datamodules.core.notes import collecting
 from datamodules.formats.annotations import fill_polygon
+from datamodules.formats.aperio import read_outlines
 from datamodules.formats.images import read_image, read_mask, write_image
-from datamodules.public.monuseg import _aperio, outlines
+from datamodules.prepare import prepare
+from datamodules.public.monuseg import _aperio
 from datamodules.synthetic.scene import slides
 from tests.support.readers import assert_refused, darkness, dataset, prepared
 
@@ -45,7 +48,7 @@ def test_monuseg_boxes_and_mask_agree(official):
     record = next(module.records(module.root))
     mask, boxes = record.targets["nuclei"](), record.targets["nuclei_detection"]()
     xml = module.root / record.source.replace("Tissue Images", "Annotations").replace("tif", "xml")
-    assert abs(len(boxes) - len(outlines(xml))) <= 15  # some lie entirely outside the image
+    assert len(boxes) == len(read_outlines(module.root, xml, mask.shape))
     x, y = ((boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2).astype(int).T
     assert mask[y, x].mean() > 0.97
     covered = np.zeros_like(mask)
@@ -58,7 +61,7 @@ def test_monuseg_masks_keep_the_area_of_the_outlines(official):
     module = official("monuseg")
     areas = filled = 0.0
     for xml in sorted(module.root.rglob("*.xml"))[:3]:
-        for line in outlines(xml)[:150]:
+        for line in (one.points for one in read_outlines(module.root, xml, (1000, 1000))[:150]):
             if line.min() > 0 and line.max() < 1000:
                 x, y = line.T
                 areas += abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
@@ -119,7 +122,8 @@ def test_monuseg_nuclei_that_reach_out_of_the_image_are_clipped(forged, tmp_path
     module = dataset("monuseg", forged("monuseg"), tmp_path)
     record = next(module.records(module.root))
     xml = module.root / record.source.replace("Tissue Images", "Annotations").replace("tif", "xml")
-    assert min(line.min() for line in outlines(xml)) < 0
+    lines = read_outlines(module.root, xml, (1000, 1000))
+    assert min(line.points.min() for line in lines) < 0
     assert record.targets["nuclei_detection"]().xyxy.min() == 0
 
 
@@ -129,10 +133,17 @@ def test_monuseg_refuses_half_a_pair_and_a_broken_annotation(forged_copy):
     text = xml.read_text()
     xml.write_text(text[:3000])
     assert_refused(module, LayoutError, xml.name, "XML")
-    xml.write_text(text.replace("MicronsPerPixel", "Microns"))
-    assert_refused(module, LayoutError, xml.name, "MicronsPerPixel")
-    xml.write_text(re.sub(r"<Vertices>.*</Vertices>", "<Vertices/>", text, count=1))
-    assert_refused(module, LayoutError, xml.name, "Region 1")
+    for mpp, words in (("0,252", "comma"), ("nan", "not a number"), ("25", "published")):
+        xml.write_text(re.sub(r'MicronsPerPixel="[^"]*"', f'MicronsPerPixel="{mpp}"', text))
+        assert_refused(module, LayoutError, xml.name, "MicronsPerPixel", words)
+    xml.write_text(re.sub(r' X="[^"]*"', ' X="1,5"', text, count=1))
+    assert_refused(module, LayoutError, xml.name, "Region 1", "comma")
+    layer = '<Annotation Id="2"><Regions><Region Id="1"/></Regions></Annotation></Annotations>'
+    xml.write_text(text.replace("</Annotations>", layer))
+    assert_refused(module, LayoutError, xml.name, "2 annotation layers")
+    entity = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
+    xml.write_text(entity + text)
+    assert_refused(module, LayoutError, xml.name, "document type")
     xml.unlink()
     assert_refused(
         module,
@@ -143,6 +154,55 @@ def test_monuseg_refuses_half_a_pair_and_a_broken_annotation(forged_copy):
     xml.write_text(text)
     (xml.parent.parent / "Tissue Images" / f"{xml.stem}.tif").unlink()
     assert_refused(module, DatasetNotFoundError, xml.name, "missing")
+
+
+def test_monuseg_published_oddities_are_counted_and_cost_one_object_at_most(official):
+    module = official("monuseg", "monuseg_quirks", target_mpp=0.0)
+    with collecting() as notes:
+        store = prepared(module)
+    assert len(store) == 2 * 16
+    assert notes.counts == {}  # they are kept with the store
+    line = prepare(module).notes.line()
+    assert "outline without area: 1" in line
+    assert "no MicronsPerPixel; taken as 0.25: 1" in line
+    with collecting():
+        records = {record.source[-27:-4]: record for record in module.records(module.root)}
+        assert {r.mpp for r in records.values()} == {0.2468, 0.25}
+        boxes = [len(r.targets["nuclei_detection"]()) for r in records.values()]
+    assert boxes == [329 - 1, 363]
+
+
+def test_monuseg_holes_are_cut_out_and_a_namespace_changes_nothing(forged_copy):
+    module = forged_copy("monuseg")
+    record = next(module.records(module.root))
+    before, boxes = record.targets["nuclei"](), record.targets["nuclei_detection"]()
+    x1, y1, x2, y2 = boxes.xyxy[(boxes.xyxy[:, 0] > 100).argmax()].astype(int)
+    xml = module.root / record.source.replace("Tissue Images", "Annotations").replace("tif", "xml")
+    corners = ((x1 + 3, y1 + 3), (x2 - 3, y1 + 3), (x2 - 3, y2 - 3), (x1 + 3, y2 - 3))
+    vertices = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in corners)
+    hole = f'<Region Id="h" NegativeROA="1"><Vertices>{vertices}</Vertices></Region></Regions>'
+    text = xml.read_text().replace("</Regions>", hole)
+    xml.write_text(text.replace("<Annotations ", '<Annotations xmlns="http://aperio.example" '))
+    after = record.targets["nuclei"]()
+    assert before[y1 + 3 : y2 - 3, x1 + 3 : x2 - 3].any()
+    assert not after[y1 + 3 : y2 - 3, x1 + 3 : x2 - 3].any()
+    outside = np.ones_like(after, bool)
+    outside[y1 : y2 + 1, x1 : x2 + 1] = False
+    np.testing.assert_array_equal(after[outside], before[outside])
+    np.testing.assert_array_equal(record.targets["nuclei_detection"]().xyxy, boxes.xyxy)
+
+
+def test_monuseg_an_outline_of_the_field_is_no_nucleus(forged_copy):
+    module = forged_copy("monuseg")
+    record = next(module.records(module.root))
+    before = record.targets["nuclei"]()
+    xml = module.root / record.source.replace("Tissue Images", "Annotations").replace("tif", "xml")
+    corners = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in ((0, 0), (1000, 0), (1000, 1000)))
+    field = f'<Region Id="f"><Vertices>{corners}</Vertices></Region></Regions>'
+    xml.write_text(xml.read_text().replace("</Regions>", field))
+    with collecting() as notes:
+        np.testing.assert_array_equal(record.targets["nuclei"](), before)
+    assert notes.counts == {("skipped", "outline as large as the field"): 1}
 
 
 # ---- DSB 2018 -----------------------------------------------------------------------------

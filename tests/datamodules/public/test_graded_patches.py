@@ -123,7 +123,7 @@ def test_sicapv2_labels_match_the_tables(forged, tmp_path):
     rows = [
         row
         for name in ("Validation/Val1/Train", "Validation/Val1/Test", "Test/Test")
-        for row in read_xlsx(tables / f"{name}.xlsx")[1:]
+        for _, row in read_xlsx(tables, tables / f"{name}.xlsx")[1:]
     ]
     expected = [[int(cell) for cell in row[1:]] for row in rows]
     assert store.target("gleason").tolist() == expected
@@ -174,13 +174,19 @@ def test_sicapv2_refuses_unknown_codes_and_reads_labels_alone_when_asked(forged_
 def test_sicapv2_refuses_tables_that_do_not_fit_and_missing_images(forged_copy):
     module = forged_copy("sicapv2")
     table = module.root / "partition/Test/Test.xlsx"
-    lines = read_xlsx(table)
+    lines = [row for _, row in read_xlsx(module.root, table)]
     write_xlsx(table, [[*lines[0][:-1], "G6"], *lines[1:]])
     assert_refused(module, LayoutError, "Test.xlsx", "G4C")
     write_xlsx(table, [lines[0], [lines[1][0], "yes", 0, 0, 0, 0]])
     assert_refused(module, LayoutError, "Test.xlsx", lines[1][0].removesuffix(".jpg"))
     write_xlsx(table, [lines[0], [lines[1][0], 2, 0, 0, 0, 0]])
-    assert_refused(module, LayoutError, lines[1][0], "0 and 1")
+    assert_refused(module, LayoutError, lines[1][0], "column 'NC'", "0 to 1")
+    write_xlsx(table, [lines[0], [lines[1][0], "0.7", 0, 1, 0, 0]])
+    assert_refused(module, LayoutError, lines[1][0], "column 'NC'", "0.7 is not a whole number")
+    write_xlsx(table, [lines[0], lines[1], lines[1]])
+    assert_refused(module, LayoutError, lines[1][0], "twice")
+    write_xlsx(table, [lines[0], [f"../masks/{lines[1][0]}", 1, 0, 0, 0, 0]])
+    assert_refused(module, LayoutError, "line 2", "leaves the dataset's folder")
     table.write_bytes(b"no zip")
     assert_refused(module, LayoutError, "Test.xlsx", "not a readable")
     write_xlsx(table, lines)

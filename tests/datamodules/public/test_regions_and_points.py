@@ -300,6 +300,10 @@ def test_ocelot_refuses_unlisted_pairs_unknown_labels_and_half_a_pair(forged_cop
     text = table.read_text()
     table.write_text(text + "5,5,3\n")
     assert_refused(module, LayoutError, "images/train/cell/001.jpg", "class 2")
+    table.write_text(text + "5,5,1.7\n")
+    assert_refused(module, LayoutError, "001.csv", "column 'label'", "1.7 is not a whole number")
+    table.write_text(text + text.splitlines()[0][:-1] + str(3 - int(text.splitlines()[0][-1])))
+    assert_refused(module, LayoutError, "001.jpg", "labels of two classes")
     table.write_text(text + "x,y,label\n")
     assert_refused(module, LayoutError, "001.csv", "line")
     table.unlink()
@@ -307,6 +311,11 @@ def test_ocelot_refuses_unlisted_pairs_unknown_labels_and_half_a_pair(forged_cop
     table.write_text(text)
     metadata = module.root / "metadata.json"
     data = json.loads(metadata.read_text())
+    for mpp, words in ((0, "out of range"), ("0,2", "expected a number"), (0.25, "the same")):
+        changed = json.loads(json.dumps(data))
+        changed["sample_pairs"]["001"]["cell"]["resized_mpp_x"] = mpp
+        metadata.write_text(json.dumps(changed))
+        assert_refused(module, LayoutError, "metadata.json: sample_pairs.001.cell", words)
     metadata.write_text(json.dumps({"pairs": data["sample_pairs"]}))
     assert_refused(module, LayoutError, "metadata.json", "sample_pairs")
     del data["sample_pairs"]["001"]

@@ -1,0 +1,142 @@
+"""Outlines of objects in Aperio ImageScope's XML."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.core import notes
+from datamodules.core.errors import LayoutError
+from datamodules.core.records import Boxes, Mask
+from datamodules.formats.annotations import fill_polygon
+from datamodules.formats.cells import shown
+from datamodules.formats.images import image_size
+from datamodules.formats.text_files import label
+from datamodules.formats.xml_files import attribute, read_xml
+
+_CHILDREN = {
+    "Annotations": ("Annotation",),
+    "Annotation": ("Attributes", "Regions", "Plots"),
+    "Regions": ("Region", "RegionAttributeHeaders"),
+    "Region": ("Attributes", "Vertices"),
+    "Vertices": ("Vertex",),
+}
+"""Known elements within one another; of a misspelled one the objects would get lost."""
+_LARGEST = 0.1  # share of a field that one object can take; a larger outline is that of the field
+
+
+@dataclass(frozen=True)
+class Outline:
+    """An outlined region.
+
+    Attributes:
+        points: float64 (n, 2), x and y in pixels from the image's edge.
+        hole: what lies in it does not belong to any object.
+    """
+
+    points: NDArray[np.float64]
+    hole: bool = False
+
+
+def resolution(root: Path, xml: Path, published: float) -> float:
+    """µm per pixel that a file states; the published value, with a warning, where it states none.
+
+    Raises:
+        LayoutError: it is no number, or not of the order of the published one.
+    """
+    where, head = label(root, xml), read_xml(root, xml)
+    if not head.get("MicronsPerPixel", "").strip():
+        notes.warning(where, f"no MicronsPerPixel; taken as {published:g}")
+        return published
+    mpp = attribute(where, head, "MicronsPerPixel")
+    if mpp == 0:
+        notes.warning(where, f"MicronsPerPixel is 0; taken as {published:g}")
+        return published
+    if not published / 2 < mpp < published * 2:
+        raise LayoutError(f"{where}: MicronsPerPixel is {mpp:g}, published are {published:g}")
+    return mpp
+
+
+def read_outlines(root: Path, xml: Path, size: tuple[int, int]) -> list[Outline]:
+    """The outlines of a file's one layer of objects, in its order.
+
+    Left out, and counted, are those without area, outside of the image, or of the field itself.
+
+    Args:
+        root: the dataset's folder.
+        xml: the file.
+        size: height and width of its image in pixels.
+
+    Raises:
+        LayoutError: no Aperio XML, several layers with regions, or a vertex that is no point.
+    """
+    where, head = label(root, xml), read_xml(root, xml)
+    if head.tag != "Annotations":
+        raise LayoutError(f"{where}: begins with {head.tag}, expected Annotations")
+    layers = [
+        layer for layer in head.iter("Annotation") if layer.find("Regions/Region") is not None
+    ]
+    if len(layers) > 1:
+        raise LayoutError(
+            f"{where}: {len(layers)} annotation layers hold regions; keep that of the objects"
+        )
+    regions = [region for layer in layers for region in layer.iterfind("Regions/Region")]
+    numbers = [region.get("Id") for region in regions]
+    if len(set(numbers)) < len(numbers):
+        twice = next(number for number in numbers if numbers.count(number) > 1)
+        raise LayoutError(f"{where}: Region {twice} occurs twice")
+    for parent in head.iter():
+        for child in parent if parent.tag in _CHILDREN else ():
+            if child.tag not in _CHILDREN[parent.tag]:
+                problem = f"{parent.tag} holds the unknown element {shown(child.tag)}"
+                raise LayoutError(f"{where}: {problem}")
+    found = [_outline(where, region) for region in regions]
+    edge = np.array(size[::-1])
+    kept = []
+    for outline in found:
+        points = outline.points
+        area = cv2.contourArea(points.astype(np.float32)) if len(points) > 2 else 0.0
+        if area == 0:
+            notes.skipped(where, "outline without area")
+        elif (points.max(axis=0) <= 0).any() or (points.min(axis=0) >= edge).any():
+            notes.skipped(where, "outline outside of its image")
+        elif area > _LARGEST * edge.prod() and not outline.hole:
+            notes.skipped(where, "outline as large as the field")
+        else:
+            kept.append(outline)
+    return kept
+
+
+def _outline(where: str, region: ElementTree.Element) -> Outline:
+    at = f"{where}, Region {region.get('Id')}"
+    vertices = region.iterfind("Vertices/Vertex")
+    points = [(attribute(at, v, "X"), attribute(at, v, "Y")) for v in vertices]
+    negative = region.get("NegativeROA", "0").strip()
+    if negative not in ("0", "1"):
+        raise LayoutError(f"{at}: NegativeROA is '{negative}', expected 0 or 1")
+    return Outline(np.array(points, np.float64).reshape(-1, 2), negative == "1")
+
+
+def filled(root: Path, xml: Path, image: Path) -> Mask:
+    """Background and object, uint8, of the image's size; holes are background."""
+    mask = np.zeros(image_size(image), np.uint8)
+    outlines = read_outlines(root, xml, (mask.shape[0], mask.shape[1]))
+    for outline in sorted(outlines, key=lambda one: one.hole):
+        fill_polygon(mask, outline.points, 0 if outline.hole else 1)
+    return mask
+
+
+def surrounded(root: Path, xml: Path, image: Path) -> Boxes:
+    """A box around every object, clipped to the image, of class 0."""
+    height, width = image_size(image)
+    with notes.collecting():  # what is odd is noted when the mask is filled
+        outlines = read_outlines(root, xml, (height, width))
+    objects = [outline.points for outline in outlines if not outline.hole]
+    corners = [np.concatenate([line.min(axis=0), line.max(axis=0)]) for line in objects]
+    xyxy = np.array(corners, np.float32).reshape(-1, 4).clip(0, [width, height] * 2)
+    return Boxes(xyxy.astype(np.float32), np.zeros(len(xyxy), np.int64))
