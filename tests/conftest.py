@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=4,
         help="how often the test of resuming kills its run (default: 4)",
     )
+
+
+@pytest.fixture(autouse=True)
+def stop_wandb_service() -> Iterator[None]:
+    """Stop W&B's service after a test that started it: later programs would inherit it."""
+    yield
+    if "WANDB_SERVICE" in os.environ:
+        sys.modules["wandb"].teardown()
 
 
 @pytest.fixture(scope="session")

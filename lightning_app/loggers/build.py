@@ -97,7 +97,7 @@ def wandb_logger(
     logger = SummarisingLogger(
         name=folder.resolve().name,
         id=run_id,
-        save_dir=folder,
+        save_dir=folder.resolve(),  # W&B's service may have been started in another folder
         project=config.wandb.project,
         entity=config.wandb.entity,
         group=config.wandb.group or verb,

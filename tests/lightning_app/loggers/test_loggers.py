@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import wandb
 
 from datamodules.core.errors import ConfigError
 from lightning_app.config import load_config
@@ -17,13 +15,6 @@ from tests.support.wandb_records import of_type, read_records, summary
 
 ORIGIN = {"synthetic": False, "encoder": "resnet18", "commit": "0123456789ab"}
 TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
-
-
-@pytest.fixture(autouse=True)
-def stop_service() -> Iterator[None]:
-    """Stop W&B's service after the test: processes of later tests would inherit it."""
-    yield
-    wandb.teardown()
 
 
 def test_the_summary_holds_the_best_and_the_last_value(tmp_path: Path) -> None:
