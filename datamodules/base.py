@@ -20,11 +20,7 @@ class PathologyDataModule(MultiTaskDataModule):
 
     Each reader has a subclass, imported by name: `from datamodules import GlaSDataModule`.
 
-    Args:
-        data: settings that all datasets share.
-        config: settings of this dataset.
-        name: its name in the run; the reader's name if empty.
-        reader: an existing reader, in place of the other arguments.
+    An existing reader takes the place of the other arguments.
 
     Raises:
         ConfigError: neither a subclass nor an argument names a reader.

@@ -28,10 +28,6 @@ class MultiTaskDataModule(pl.LightningDataModule):
         rounds_per_step: rounds that one optimizer step closes.
         datasets: readers by name, in place of those of `data.train`.
 
-    Attributes:
-        resumed_steps: optimizer steps before the checkpoint from which training resumes.
-        between_batches: called by `on_before_batch_transfer`.
-
     Raises:
         ConfigError: no dataset to train on.
     """
@@ -52,7 +48,7 @@ class MultiTaskDataModule(pl.LightningDataModule):
             raise ConfigError("data.train: names no dataset; add at least one")
         self.steps_per_epoch = steps_per_epoch
         self.rounds_per_step = rounds_per_step
-        self.resumed_steps = 0
+        self.resumed_steps = 0  # optimizer steps before the checkpoint that training resumes from
         self.between_batches: Callable[[pl.Trainer], None] | None = None
 
     @property
@@ -89,7 +85,9 @@ class MultiTaskDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> StreamLoader:
         """Augmented micro-batches of `per_batch` datasets each."""
         stream = self.plan()
-        steps = self.steps_per_epoch or self._one_pass(stream)
+        passes = zip(stream.sizes, stream.batch_sizes, strict=True)
+        rounds = max(-(-size // (batch * stream.world)) for size, batch in passes)
+        steps = self.steps_per_epoch or -(-rounds // self.rounds_per_step)
         sampler = TrainSampler(stream, steps * self.micro_batches_per_step, self._position)
         views = [view_of(dataset, "train") for dataset in self.datasets.values()]
         return make_loader(views, sampler, self.data.image_size, self.data.workers)
@@ -109,15 +107,9 @@ class MultiTaskDataModule(pl.LightningDataModule):
             sizes.append(len(rows))
             classes.append(rows_by_class(dataset.store, rows, dataset.config.balance, name))
         explicit = [dataset.config.batch_size for dataset in self.datasets.values()]
-        return Stream(
-            sizes=tuple(sizes),
-            batch_sizes=batch_shares(sizes, self.data.batch_size, explicit, self.data.size_power),
-            per_batch=self.per_batch,
-            seed=self.data.seed,
-            rank=self._rank,
-            world=self._world,
-            classes=tuple(classes),
-        )
+        shares = batch_shares(sizes, self.data.batch_size, explicit, self.data.size_power)
+        place = self.per_batch, self.data.seed, self._rank, self._world
+        return Stream(tuple(sizes), shares, *place, tuple(classes))
 
     def val_dataloader(self) -> StreamLoader:
         """Validation images of all datasets, each once; one dataset per batch."""
@@ -145,14 +137,6 @@ class MultiTaskDataModule(pl.LightningDataModule):
         sampler = SweepSampler(sizes, batch_size, self._rank, self._world)
         workers = min(self.data.workers, 2)  # nothing to augment
         return make_loader(views, sampler, self.data.image_size, workers)
-
-    def _one_pass(self, stream: Stream) -> int:
-        """Optimizer steps until every sample of the largest dataset has been drawn once."""
-        rounds = max(
-            -(-size // (batch * stream.world))
-            for size, batch in zip(stream.sizes, stream.batch_sizes, strict=True)
-        )
-        return -(-rounds // self.rounds_per_step)
 
     def _position(self) -> int:
         """Micro-batches trained so far in this run, including before a resume.

@@ -41,21 +41,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """The result of `prepare`.
+    """The result of `prepare`."""
 
-    Attributes:
-        path: the store.
-        count: number of its patches.
-        records: number of images read; 0 if an older store does not state it.
-        notes: what was skipped or odd.
-        written: False if it existed and was up to date.
-    """
-
-    path: Path
-    count: int
-    records: int
-    notes: Notes
-    written: bool
+    path: Path  # of the store
+    count: int  # patches in it
+    records: int  # images read; 0 if an older store does not state it
+    notes: Notes  # what was skipped or odd
+    written: bool  # False if it existed and was up to date
 
 
 def prepare(
@@ -65,24 +57,18 @@ def prepare(
 
     Processes that prepare the same store wait for one another, so every rank may call this.
     Whenever it is interrupted or killed, no partial store is left, and the next call succeeds.
-
-    Args:
-        dataset: the dataset with its settings.
-        workers: processes; 0 takes one per core.
-        progress: called after every record that was written.
+    0 workers mean one per core.
 
     Raises:
         UserError: the data do not fit; nothing is left behind, an older store is kept.
     """
     path = dataset.store_path
-    ready = _ready(dataset, path)  # needs no lock: a finished store may lie in a read-only folder
-    if ready:
+    if ready := _ready(dataset, path):  # without lock: a store may lie in a read-only folder
         return ready
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_partial_stores(path.parent)
     with FileLock(lock_of(path)):
-        ready = _ready(dataset, path)
-        if ready:
+        if ready := _ready(dataset, path):
             return ready
         if path.exists():
             log.info("%s: the data in %s changed, preparing again", dataset.name, dataset.root)
@@ -147,17 +133,15 @@ def _entries(folder: str, inside: str) -> Iterator[str]:
     with os.scandir(folder) as scan:
         entries = sorted(scan, key=lambda entry: entry.name)
     for entry in entries:
-        if Path(entry.path).is_dir() and not _is_loop(entry):  # entry.is_dir() fails for loops
+        path = Path(entry.path)
+        loop = entry.is_symlink() and leads_to_itself(path)
+        if path.is_dir() and not loop:  # entry.is_dir() fails for loops
             if entry.name != DOWNLOADS:
                 yield from _entries(entry.path, f"{inside}{entry.name}/")
         else:
-            broken = entry.is_symlink() and not Path(entry.path).exists()
+            broken = entry.is_symlink() and not path.exists()
             status = entry.stat(follow_symlinks=not broken)
             yield f"{inside}{entry.name}|{status.st_size}|{status.st_mtime_ns}\n"
-
-
-def _is_loop(entry: os.DirEntry[str]) -> bool:
-    return entry.is_symlink() and leads_to_itself(Path(entry.path))
 
 
 def _write(

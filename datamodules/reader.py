@@ -32,61 +32,33 @@ from datamodules.store.tiling import Tiler, View
 class DatasetReader:
     """One public dataset: facts as class attributes, `records` and `forge` as behaviour.
 
-    A subclass's docstring is the dataset's card.
-
-    Attributes:
-        key: the reader's name in the registry, part of its stores' names; by default the name of
-            its module.
-        title: full name.
-        organs: organs or tissues.
-        licence: as the publisher states it.
-        commercial: whether its terms allow commercial use; None if unclear.
-        citation: how to cite it.
-        homepage: the publisher's page.
-        sources: origins of its images ("TCGA", "GlaS", ...), to find shared sources.
-        archives: files to download; empty if a form or login is needed.
-        obtain: the exact steps to get the data by hand.
-        folder: the dataset's folder below `data.root`; its key unless stated.
-        images: number of labelled images published; 0 if unknown.
-        extent: usual or mean width and height of these images in pixels.
-        disk_gb: approximate disk space in GB of its files as published, unpacked, estimated from
-            their number and usual size; 0 if unknown.
-        mpp: µm per pixel of the published images; 0 if unknown.
-        patch_size: default side of stored patches in pixels.
-        view: how images become patches.
-        tasks: its supervised tasks.
-        layout: files and folders that must exist, as glob patterns below its folder.
-        grouping: what a group is: "patient", "slide", "image", ...
-        published_splits: splits that its records belong to; empty if the data decide.
-        split_overlap: why groups lie on both sides of the *published* split; empty if they
-            must not.
-        options_type: dataclass of the reader's own options. Options named `mpp`, `view` and
-            `empty_share` take effect without further code.
+    A subclass's docstring is the dataset's card. Options named `mpp`, `view` and `empty_share`
+    take effect without further code.
     """
 
-    key: ClassVar[str]
+    key: ClassVar[str]  # its name in the registry and part of its stores' names; its module's name
     title: ClassVar[str]
-    organs: ClassVar[tuple[str, ...]]
-    licence: ClassVar[str]
-    commercial: ClassVar[bool | None] = None
+    organs: ClassVar[tuple[str, ...]]  # or tissues
+    licence: ClassVar[str]  # as the publisher states it
+    commercial: ClassVar[bool | None] = None  # its terms allow commercial use; None if unclear
     citation: ClassVar[str] = ""
-    homepage: ClassVar[str] = ""
-    sources: ClassVar[tuple[str, ...]] = ()
-    archives: ClassVar[tuple[Archive, ...]] = ()
-    obtain: ClassVar[str] = ""
-    folder: ClassVar[str]
-    images: ClassVar[int] = 0
-    extent: ClassVar[tuple[int, int]] = (0, 0)
-    disk_gb: ClassVar[float] = 0.0
-    mpp: ClassVar[float] = 0.0
-    patch_size: ClassVar[int] = 256
-    view: ClassVar[View] = View.TILE
+    homepage: ClassVar[str] = ""  # the publisher's page
+    sources: ClassVar[tuple[str, ...]] = ()  # origins of its images, to find shared sources
+    archives: ClassVar[tuple[Archive, ...]] = ()  # empty if a form or login is needed
+    obtain: ClassVar[str] = ""  # the exact steps to get the data by hand
+    folder: ClassVar[str]  # below `data.root`; its key unless stated
+    images: ClassVar[int] = 0  # number of labelled images published; 0 if unknown
+    extent: ClassVar[tuple[int, int]] = (0, 0)  # their usual width and height in pixels
+    disk_gb: ClassVar[float] = 0.0  # of its unpacked files, by their number and usual size
+    mpp: ClassVar[float] = 0.0  # µm per pixel of the published images; 0 if unknown
+    patch_size: ClassVar[int] = 256  # default side of stored patches in pixels
+    view: ClassVar[View] = View.TILE  # how images become patches
     tasks: ClassVar[tuple[Task, ...]]
-    layout: ClassVar[tuple[str, ...]] = ()
-    grouping: ClassVar[str] = "patient"
-    published_splits: ClassVar[tuple[str, ...]] = ("train",)
-    split_overlap: ClassVar[str] = ""
-    options_type: ClassVar[type[Any]] = ReaderOptions
+    layout: ClassVar[tuple[str, ...]] = ()  # what must exist, as glob patterns below its folder
+    grouping: ClassVar[str] = "patient"  # what a group is: "patient", "slide", "image", ...
+    published_splits: ClassVar[tuple[str, ...]] = ("train",)  # empty if the data decide
+    split_overlap: ClassVar[str] = ""  # why groups lie on both sides of the *published* split
+    options_type: ClassVar[type[Any]] = ReaderOptions  # dataclass of the reader's own options
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -96,10 +68,7 @@ class DatasetReader:
             cls.folder = cls.key
 
     def __init__(
-        self,
-        data: DataConfig | None = None,
-        config: DatasetConfig | None = None,
-        name: str = "",
+        self, data: DataConfig | None = None, config: DatasetConfig | None = None, name: str = ""
     ) -> None:
         self.data = data or DataConfig()
         self.config = config or DatasetConfig()
@@ -110,11 +79,7 @@ class DatasetReader:
     # ---- defined by a reader ---------------------------------------------------------------
 
     def records(self, root: Path) -> Iterator[Record]:
-        """Read the publisher's layout below `root`, one record per image, in a fixed order.
-
-        Raises:
-            LayoutError: something does not fit the official layout.
-        """
+        """Read the publisher's layout below `root`, one record per image, in a fixed order."""
         raise TypeError(f"{type(self).__name__} does not define records()")
 
     def read(self) -> Iterator[Record]:

@@ -20,9 +20,7 @@ from datamodules.store.reader import Store
 
 log = logging.getLogger(__name__)
 
-THRESHOLD = 0.9
-"""Smallest correlation of the thumbnails of near duplicates."""
-
+THRESHOLD = 0.9  # smallest correlation of the thumbnails of near duplicates
 _BLOCK = 128  # patches read at a time
 _FLAT = 1.0  # standard deviation of a thumbnail in grey levels; below it, there is no tissue
 _MAX_PAIRS = 2_000_000  # candidates kept before their pixels are compared
@@ -47,18 +45,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two patches with the same content.
-
-    Attributes:
-        first, second: the patches.
-        exact: whether all pixels are the same.
-        similarity: correlation of their thumbnails, maximum over flips and rotations.
-    """
+    """Two patches with the same content."""
 
     first: Place
     second: Place
-    exact: bool
-    similarity: float
+    exact: bool  # all pixels are the same
+    similarity: float  # correlation of their thumbnails, maximum over flips and rotations
 
     def __str__(self) -> str:
         kind = "exact" if self.exact else f"near ({self.similarity:.2f})"
@@ -67,20 +59,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Result of a search.
+    """Result of a search; n equal patches count as n - 1 pairs."""
 
-    Attributes:
-        pairs: the most harmful ones first: across splits, across datasets, across groups.
-        exact, near: number of pairs of each kind; n equal patches count as n - 1 pairs.
-        patches: number of patches compared.
-        complete: False when the search stopped early at too many near pairs.
-    """
-
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Pair, ...]  # most harmful first: across splits, across datasets, across groups
     exact: int
     near: int
-    patches: int
-    complete: bool = True
+    patches: int  # that were compared
+    complete: bool = True  # False when the search stopped early at too many near pairs
 
     def text(self) -> str:
         """A line of counts and one for each pair."""
@@ -104,14 +89,10 @@ def find_duplicates(stores: Mapping[str, Store], limit: int = 1000) -> Duplicate
     near, scores = candidates[scores >= THRESHOLD], scores[scores >= THRESHOLD]
     numbers = np.concatenate([exact, near])
     similar = np.concatenate([np.ones(len(exact), np.float32), scores])
+    order = catalogue.worst_first(numbers, similar)[:limit]
     pairs = [
-        Pair(
-            catalogue.place(int(numbers[i, 0])),
-            catalogue.place(int(numbers[i, 1])),
-            exact=bool(i < len(exact)),
-            similarity=float(similar[i]),
-        )
-        for i in catalogue.worst_first(numbers, similar)[:limit]
+        Pair(catalogue.place(one), catalogue.place(other), bool(i < len(exact)), float(similar[i]))
+        for i, (one, other) in zip(order, numbers[order].tolist(), strict=True)
     ]
     return Duplicates(tuple(pairs), len(exact), len(near), len(catalogue), complete)
 
@@ -166,13 +147,15 @@ class _Catalogue:
         scores = np.zeros(len(pairs), np.float32)
         for start in range(0, len(pairs), _BLOCK):
             part = pairs[start : start + _BLOCK]
-            first, second = (np.concatenate([self._thumb(int(i)) for i in side]) for side in part.T)
+            places = [[self._locate(int(i)) for i in side] for side in part.T]
+            first, second = (
+                np.concatenate(
+                    [thumbnails(self.stores[store].images([row])) for store, row in side]
+                )
+                for side in places
+            )
             scores[start : start + _BLOCK] = similarity(first, second)
         return scores
-
-    def _thumb(self, number: int) -> NDArray[np.float32]:
-        store, row = self._locate(number)
-        return thumbnails(self.stores[store].images([row]))
 
     def _locate(self, number: int) -> tuple[int, int]:
         store = int(np.searchsorted(self.starts, number, "right")) - 1

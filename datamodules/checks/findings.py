@@ -13,12 +13,11 @@ from datamodules.core.errors import StoreError
 from datamodules.reader import DatasetReader
 from datamodules.store.attributes import read_attributes
 
-MAX_LISTED = 50
-"""Findings of one kind that are listed; further ones are only counted."""
+MAX_LISTED = 50  # findings of one kind; further ones are only counted
 
 
 class Level(StrEnum):
-    """Severity of a finding."""
+    """An error makes the data unusable, a warning should be known, an info is a fact."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -27,45 +26,24 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One result of a check.
-
-    Attributes:
-        level: an error makes the data unusable, a warning should be known, an info is a fact.
-        where: file, source and row.
-        what: the problem and, for errors, its remedy.
-    """
+    """One result of a check."""
 
     level: Level
-    where: str
-    what: str
+    where: str  # file, source and row
+    what: str  # the problem and, for errors, its remedy
 
 
 class Report:
-    """Findings of the verification of one dataset.
-
-    Of each kind of finding, the first `MAX_LISTED` are listed and all are counted.
-
-    Attributes:
-        name: the dataset's name in the run.
-        records: number of raw images read.
-        patches: number of stored patches read.
-    """
+    """Findings of the verification of one dataset, named as in the run."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.records = self.patches = 0
+        self.records = self.patches = 0  # raw images and stored patches read
         self._listed: list[Finding] = []
         self._counts: Counter[tuple[Level, str]] = Counter()
 
     def add(self, level: Level, kind: str, where: object, what: str) -> None:
-        """Add a finding.
-
-        Args:
-            level: its severity.
-            kind: what it has in common with others, for counting.
-            where: file, source and row.
-            what: the problem.
-        """
+        """Add a finding; `kind` is what it has in common with others, for counting."""
         self._counts[level, kind] += 1
         if self._counts[level, kind] <= MAX_LISTED:
             self._listed.append(Finding(level, str(where), what))
@@ -118,9 +96,8 @@ def write_stamp(dataset: DatasetReader, sound: bool) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be written ({error}); make its folder writable"
-        ) from error
+        problem = f"cannot be written ({error}); make its folder writable"
+        raise StoreError(f"{path}: {problem}") from error
 
 
 def is_verified(dataset: DatasetReader) -> bool:

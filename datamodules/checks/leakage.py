@@ -15,21 +15,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """A dataset listed in an encoder's facts as training data; it may be absent here.
+    """A dataset listed in an encoder's facts as training data; it may be absent here."""
 
-    Attributes:
-        name: the dataset's name in the run that trained the encoder.
-        sources: where its images come from.
-        folder: its folder below `data.root`.
-    """
-
-    name: str
+    name: str  # in the run that trained the encoder
     sources: tuple[str, ...]
-    folder: str
+    folder: str  # below `data.root`
 
 
 Card = DatasetReader | Trained
-"""A dataset of a run, or its entry in an encoder's facts."""
 
 
 def trained_on(facts: Mapping[str, Any]) -> list[Trained]:
@@ -42,14 +35,10 @@ def trained_on(facts: Mapping[str, Any]) -> list[Trained]:
 
 
 def overlap(train: Sequence[Card], unseen: Sequence[DatasetReader]) -> list[str]:
-    """Find sources that training and probing datasets share.
+    """Return one sentence for each pair of datasets that share a source or a folder.
 
     Two datasets made from the same slides or the same cohort are not independent: a probe on one
-    overrates an encoder that was trained on the other. Own data without sources are only compared
-    by their folder.
-
-    Returns:
-        One sentence for each pair of datasets that share a source or a folder.
+    overrates an encoder that was trained on the other.
     """
     return [
         f"{probe.name} (unseen) and {trained.name} (training) share {shared}"
@@ -60,12 +49,7 @@ def overlap(train: Sequence[Card], unseen: Sequence[DatasetReader]) -> list[str]
 
 
 def check_overlap(train: Sequence[Card], unseen: Sequence[DatasetReader], allow: bool) -> None:
-    """Refuse probes on data that share a source with the training data.
-
-    Args:
-        train: datasets that train the encoder.
-        unseen: datasets for probes.
-        allow: log what is shared instead.
+    """Refuse probes on data that share a source with the training data; log it where allowed.
 
     Raises:
         LeakageError: names what is shared and how to allow it.
@@ -91,7 +75,7 @@ def licence_line(datasets: Sequence[DatasetReader]) -> str:
 
 
 def _shared(probe: DatasetReader, trained: Card) -> str:
-    """Describe what two datasets share; empty where nothing is known."""
+    """What two datasets share; own data without sources are only compared by their folder."""
     if isinstance(trained, Trained):
         if probe.placed == trained.folder:
             return f"the folder {probe.placed}"

@@ -25,11 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn
 
-SIDE = 32
-"""Side of the thumbnail in pixels."""
-
-RADIUS = 5
-"""Largest number of bits in which the hashes of near duplicates differ."""
+SIDE = 32  # of the thumbnail in pixels
+RADIUS = 5  # largest number of bits in which the hashes of near duplicates differ
 
 _KEPT = 8  # frequencies per axis
 # Bits in an order in which each third mixes low and high frequencies of both axes.
@@ -43,14 +40,7 @@ _COMPARED = 1 << 22  # comparisons held in memory
 
 
 def thumbnails(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return grey thumbnails of images of any one size.
-
-    Args:
-        images: (n, height, width, 3) uint8.
-
-    Returns:
-        (n, 32, 32) float32, grey levels.
-    """
+    """Return grey levels, (n, 32, 32) float32, of images, (n, height, width, 3) uint8."""
     small = np.empty((len(images), SIDE, SIDE), np.float32)
     for row, image in enumerate(images):
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -59,10 +49,9 @@ def thumbnails(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def orbit(thumbs: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Return the hashes of all eight flips and rotations of each thumbnail.
+    """Return the hashes of all eight flips and rotations of thumbnails, (8, n) uint64.
 
-    Returns:
-        (8, n) uint64; row 0 belongs to the thumbnail as it is.
+    Row 0 belongs to the thumbnails as they are.
     """
     low = np.asarray(dctn(thumbs, axes=(1, 2), norm="ortho")[:, :_KEPT, :_KEPT], np.float32)
     odd = np.where(np.arange(_KEPT) % 2, -1, 1).astype(np.float32)
@@ -123,10 +112,6 @@ def _part(hashes: NDArray[np.uint64], part: int) -> NDArray[np.int64]:
 
 def similarity(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
     """Correlate two lists of thumbnails, with the best flip or rotation of the second.
-
-    Args:
-        first: (n, 32, 32) float32.
-        second: (n, 32, 32) float32.
 
     Returns:
         (n,) float32, -1 to 1, independent of brightness and contrast.

@@ -34,11 +34,7 @@ def check_raw_files(
     workers: int,
     progress: OnProgress | None,
 ) -> None:
-    """Read all raw images and compare every patch with the store.
-
-    Compared are pixels, each target, split, group and place. What a reader skips or finds odd
-    becomes a warning.
-    """
+    """Read all raw images; compare pixels, targets, split, group and place of every patch."""
     root = dataset.root
     try:
         dataset.check_layout()
@@ -47,9 +43,7 @@ def check_raw_files(
         level = Level.INFO if store and not root.is_dir() else Level.ERROR
         report.add(level, "layout", root, str(error))
         return
-    comparison = (
-        Comparison(store, tasks, report, _outdated(dataset, store, report)) if store else None
-    )
+    comparison = Comparison(dataset, store, tasks, report) if store else None
     work = partial(_try_all, tiler=dataset.tiler(tasks), mpp=dataset.native_mpp())
     complete = False
     with collecting() as notes:
@@ -84,15 +78,6 @@ def add_notes(notes: Notes, report: Report, when: str = "") -> None:
         )
 
 
-def _outdated(dataset: DatasetReader, store: Store | None, report: Report) -> bool:
-    """Return whether the raw files changed since the store was written."""
-    if store is None or store.attributes.get("fingerprint") == fingerprint(dataset.root):
-        return False
-    what = f"the files in {dataset.root} changed since it was written; prepare it again"
-    report.add(Level.WARNING, "fingerprint", store.path, what)
-    return True
-
-
 def _try_all(
     records: list[Record], tiler: Tiler, mpp: float
 ) -> list[tuple[list[_Prints], str, Notes]]:
@@ -101,11 +86,10 @@ def _try_all(
     for record in records:
         with collecting() as notes:
             try:
+                own = record.split, record.group
+                patches = load(record, tiler, mpp)
                 prints = [
-                    prints_of(
-                        *(record.split, record.group, (p.x, p.y), p.image, p.targets), tiler.tasks
-                    )
-                    for p in load(record, tiler, mpp)
+                    _prints_of(*own, (p.x, p.y), p.image, p.targets, tiler.tasks) for p in patches
                 ]
                 results.append((prints, "", notes))
             except UserError as error:
@@ -113,7 +97,7 @@ def _try_all(
     return results
 
 
-def prints_of(
+def _prints_of(
     split: str,
     group: str,
     place: tuple[int, int],
@@ -121,7 +105,6 @@ def prints_of(
     targets: Mapping[str, Target],
     tasks: Sequence[Task],
 ) -> _Prints:
-    """Return digests of all parts of one patch."""
     parts = {
         "split": [split.encode()],
         "group": [group.encode()],
@@ -137,17 +120,19 @@ def prints_of(
 class Comparison:
     """Compares what raw files give with the rows of a store, record by record.
 
-    Args:
-        store: the store.
-        tasks: tasks of the raw files.
-        report: receives what differs.
-        outdated: whether the raw files changed, which makes a difference a warning.
+    A difference is an error, or a warning where the raw files changed since the store was written.
     """
 
-    def __init__(self, store: Store, tasks: Sequence[Task], report: Report, outdated: bool) -> None:
+    def __init__(
+        self, dataset: DatasetReader, store: Store, tasks: Sequence[Task], report: Report
+    ) -> None:
         self.store = store
         self.report = report
-        self.level = Level.WARNING if outdated else Level.ERROR
+        self.level = Level.ERROR
+        if store.attributes.get("fingerprint") != fingerprint(dataset.root):
+            self.level = Level.WARNING
+            what = f"the files in {dataset.root} changed since it was written; prepare it again"
+            report.add(Level.WARNING, "fingerprint", store.path, what)
         numbers = store.source_numbers
         self._order = np.argsort(numbers, kind="stable")
         self._sorted = numbers[self._order]
@@ -178,13 +163,13 @@ class Comparison:
                 self._tell(f"{', '.join(differs)} differ", f"{source} (row {row})", what)
 
     def finish(self) -> None:
-        """Tell which images of the store no record was read of."""
+        """Report the images of the store of which no record was read."""
         for source in self._left if self._same_tasks else ():
             self._tell("image gone", source, "is in the store, but not among the raw files")
 
     def _stored(self, row: int) -> _Prints:
         store = self.store
-        return prints_of(
+        return _prints_of(
             *(store.split_name(row), store.group_name(row), store.corner(row)),
             *(store.images([row])[0], store.targets_of([row])[0], store.tasks),
         )

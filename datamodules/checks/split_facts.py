@@ -17,19 +17,12 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Leak:
-    """Groups that lie on two sides, so that scores of the second count what was seen on the first.
+    """Groups on two sides, so that scores of the second count what was seen on the first."""
 
-    Attributes:
-        sides: the two splits, in the order train, val, test.
-        groups: names of the shared groups.
-        share: of the second side's patches that are of such a group.
-        text: all of it in a sentence, with the publisher's reason where there is one.
-    """
-
-    sides: tuple[str, str]
+    sides: tuple[str, str]  # in the order train, val, test
     groups: tuple[str, ...]
-    share: float
-    text: str
+    share: float  # of the second side's patches that are of such a group
+    text: str  # all of it in a sentence, with the publisher's reason where there is one
 
 
 def split_warnings(dataset: DatasetReader) -> list[str]:

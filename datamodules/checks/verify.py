@@ -33,12 +33,7 @@ def verify(dataset: DatasetReader, workers: int = 0, progress: OnProgress | None
     targets, empty images, groups shared between splits, classes without examples. Both: every row
     of the store is what the raw files give now. What a reader skips or finds odd is a warning.
     Memory is bounded by a block of patches and the names of the images. A store without errors is
-    stamped as verified.
-
-    Args:
-        dataset: the dataset with its settings.
-        workers: processes that read raw files; 0 uses one per core.
-        progress: called for every raw record and every block of patches.
+    stamped as verified. `workers` processes read raw files, 0 means one per core.
     """
     report = Report(dataset.name)
     path = dataset.store_path
@@ -107,19 +102,14 @@ def _verify_store(
 
 
 def _check_block(
-    store: Store,
-    rows: NDArray[np.int64],
-    digest: ContentDigest,
-    report: Report,
+    store: Store, rows: NDArray[np.int64], digest: ContentDigest, report: Report
 ) -> bool:
     """Add a block of patches to the digest; return whether all their targets are in range."""
-    images, names, sound = store.images(rows), store.sources(rows), True
+    images, sound = store.images(rows), True
     spread = np.ptp(images.reshape(len(rows), -1, 3), axis=1).max(axis=1)
-    for position, (row, targets) in enumerate(
-        zip(rows.tolist(), store.targets_of(rows), strict=True)
-    ):
-        name, group, split = names[position], store.group_name(row), store.split_name(row)
-        digest.add(split, group, name, images[position], targets)
+    patches = zip(rows.tolist(), store.sources(rows), images, store.targets_of(rows), strict=True)
+    for position, (row, name, image, targets) in enumerate(patches):
+        digest.add(store.split_name(row), store.group_name(row), name, image, targets)
         where = f"{name} (row {row})"
         try:
             check_targets(where, targets, store.tasks, (store.side, store.side))
@@ -127,7 +117,7 @@ def _check_block(
             sound = False
             report.add(Level.ERROR, "target out of range", where, f"{error}; {REWRITE}")
         if spread[position] <= _FLAT:
-            colour = images[position, 0, 0].tolist()
+            colour = image[0, 0].tolist()
             what = f"empty image: all of it is RGB {colour} within {_FLAT} grey levels"
             report.add(Level.WARNING, "empty image", where, what)
     return sound

@@ -58,13 +58,7 @@ class ProbeError(UserError):
 
 
 class StoppedError(Exception):
-    """A signal ended training, after a checkpoint was written.
-
-    Args:
-        signal: its number; the program ends with 128 + that.
-        run: folder of the run.
-        steps: optimizer steps before the checkpoint.
-    """
+    """A signal ended training, after a checkpoint was written; the program exits with 128 + it."""
 
     def __init__(self, signal: int, run: str, steps: int) -> None:
         super().__init__(f"stopped after step {steps}; go on with: pretrain resume={run}")

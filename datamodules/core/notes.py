@@ -18,17 +18,12 @@ from typing import Any, Literal
 log = logging.getLogger(__name__)
 
 Kind = Literal["skipped", "warning"]
-EXAMPLES = 3
-"""Sources that are kept for each reason."""
+EXAMPLES = 3  # sources that are kept for each reason
 
 
 @dataclass
 class Notes:
-    """Counted reasons of both kinds.
-
-    Attributes:
-        counts: by (kind, reason), how often it was noted.
-        examples: the first sources of each.
+    """How often each reason was noted, by kind and reason, and the first sources of each.
 
     >>> with collecting() as notes:
     ...     skipped("images/._1.png", "hidden file")
@@ -119,11 +114,9 @@ def collecting() -> Iterator[Notes]:
 
 
 def skipped(source: object, reason: str) -> None:
-    """Note an item that was passed over.
+    """Note a file or item that was passed over; items of one kind have one reason: it is counted.
 
-    Args:
-        source: the file or item, relative to the dataset's folder.
-        reason: a few words, the same for all items of one kind, because they are counted by it.
+    The source is named relative to the dataset's folder.
     """
     _note("skipped", source, reason)
 

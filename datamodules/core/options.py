@@ -11,8 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from datamodules.core.config_ranges import LATER, check_limits
 from datamodules.core.errors import ConfigError
 
-MPP_MIN, MPP_MAX = 0.01, 100.0
-"""µm per pixel that microscopes and scanners can give."""
+MPP_MIN, MPP_MAX = 0.01, 100.0  # µm per pixel that microscopes and scanners can give
 
 
 @dataclass
@@ -27,12 +26,7 @@ class ReaderOptions:
 
 
 def read_options(where: str, kind: type[Any], given: dict[str, Any]) -> Any:
-    """An object of a dataclass of options with the given values.
-
-    Args:
-        where: key of the options, for messages.
-        kind: the dataclass; its field `mpp`, if any, is 0 where the resolution is unknown.
-        given: values by name.
+    """An object of a dataclass of options; its `mpp`, if any, is 0 where unknown.
 
     Raises:
         ConfigError: an option is unknown, of another type, or out of its range.

@@ -24,8 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-OnProgress = Callable[[str, int, int], None]
-"""Called with the name of the step, and the records and patches that were just processed."""
+OnProgress = Callable[[str, int, int], None]  # gets the step, and its new records and patches
 
 _REFRESH_S = 0.1
 
@@ -47,10 +46,6 @@ def progress_display(name: str, console: Console | None = None) -> Iterator[OnPr
 
     The display appears at the first call, so a dataset that is up to date shows nothing. It is
     drawn only when called: a thread of its own could hold a lock when worker processes are forked.
-
-    Args:
-        name: name of the dataset.
-        console: where to draw; the terminal's error stream if None.
     """
     console = console or Console(stderr=True)
     columns = (TextColumn("{task.description}:"), _Counts(), TimeElapsedColumn())

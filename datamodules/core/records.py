@@ -15,16 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
-"""RGB image, (height, width, 3) uint8."""
-
-Mask = NDArray[np.uint8]
-"""Class index per pixel, (height, width) uint8."""
+Image = NDArray[np.uint8]  # RGB, (height, width, 3)
+Mask = NDArray[np.uint8]  # class index per pixel, (height, width)
 
 SPLITS = ("train", "val", "test")
-
-DOWNLOADS = ".downloads"
-"""Folder in a dataset's own folder in which archives are downloaded and unpacked."""
+DOWNLOADS = ".downloads"  # in a dataset's folder: archives are downloaded and unpacked there
 
 
 class TaskKind(StrEnum):
@@ -41,41 +36,26 @@ class TaskKind(StrEnum):
 class Task:
     """One supervised task of a dataset.
 
-    Attributes:
-        name: unique within the dataset, e.g. "nuclei".
-        kind: decides target type, head, loss and metrics.
-        classes: class names in index order. Segmentation counts background as a class;
-            detection names the foreground classes only; regression has none.
-        ignore_index: segmentation pixels of this value carry no label.
-        positive: the class whose F1 is reported if there are exactly two; of detection the only
-            one that counts.
-        low, high: the closed range of a bounded regression target; None if unbounded.
-        object_size_um: detection: typical diameter of an object in µm; selects the stride.
-        match_distance_um: detection: a prediction is a hit if its centre lies within this
-            distance in µm (mitosis challenges use 7.5 µm).
-        weight: factor of this task's loss.
+    Classes are named in index order. Segmentation counts background as a class; detection names
+    the foreground classes only; regression has none. The positive class is the one whose F1 is
+    reported if there are exactly two; of detection the only one that counts.
     """
 
-    name: str
-    kind: TaskKind
+    name: str  # unique within the dataset, e.g. "nuclei"
+    kind: TaskKind  # decides target type, head, loss and metrics
     classes: tuple[str, ...] = ()
-    ignore_index: int = 255
+    ignore_index: int = 255  # segmentation pixels of this value carry no label
     positive: str | None = None
-    low: float | None = None
+    low: float | None = None  # closed range of a regression target; None where it has no end
     high: float | None = None
-    object_size_um: float = 10.0
-    match_distance_um: float = 7.5
-    weight: float = 1.0
+    object_size_um: float = 10.0  # detection: typical diameter of an object; selects the stride
+    match_distance_um: float = 7.5  # detection: how near the centre of a hit is; 7.5 for mitoses
+    weight: float = 1.0  # factor of the loss
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Objects of one image.
-
-    Attributes:
-        xyxy: (n, 4) float32; x1, y1, x2, y2 in pixels of the image, x to the right.
-        labels: (n,) int64, index into the task's classes.
-    """
+    """Objects of one image: x1, y1, x2, y2 in pixels, (n, 4), and class indices, (n,)."""
 
     xyxy: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -88,48 +68,31 @@ Target = int | float | NDArray[np.uint8] | Boxes
 """By task kind: classification int; regression float; multilabel (classes,) uint8 of 0 and 1;
 segmentation `Mask`; detection `Boxes`."""
 
-Lazy = Callable[[], Target]
-
-Targets = Mapping[str, Target | Lazy]
-"""The targets of a record by task name."""
+Targets = Mapping[str, Target | Callable[[], Target]]  # of a record, by task name
 
 
 @dataclass(frozen=True)
 class Record:
     """One image of a dataset with all its targets.
 
-    Attributes:
-        source: path relative to the dataset's folder, unique within the dataset
-            ("Fold 1/images/fold1/images.npy#17" for items of arrays).
-        image: a path to decode, or a picklable call that returns the pixels.
-        targets: by task name; a picklable call if the target is dense or costly.
-        split: "train", "val" or "test" as published; "train" if no split is published.
-        group: patient, slide or case; a group must never lie in two splits.
-        mpp: µm per pixel of this image, if it differs from the dataset's.
-        size: height and width that an annotation file states; None where it does not.
+    The source is its path relative to the dataset's folder, unique within the dataset
+    ("Fold 1/images/fold1/images.npy#17" for items of arrays).
     """
 
     source: str
-    image: Path | Callable[[], Image]
-    targets: Targets
-    split: str
-    group: str
-    mpp: float | None = None
-    size: tuple[int, int] | None = None
+    image: Path | Callable[[], Image]  # to decode, or a picklable call that returns the pixels
+    targets: Targets  # a picklable call where a target is dense or costly
+    split: str  # as published, one of `SPLITS`; "train" if no split is published
+    group: str  # patient, slide or case; a group must never lie in two splits
+    mpp: float | None = None  # µm per pixel, if it differs from the dataset's
+    size: tuple[int, int] | None = None  # height and width that an annotation file states
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file that the publisher offers for download.
-
-    Attributes:
-        url: its address.
-        checksum: "md5:..." or "sha256:..." as published; empty if none is.
-        bytes: size; 0 if not published.
-        content: published checksum of the one file in a .gz archive, if there is one.
-    """
+    """A file that the publisher offers for download."""
 
     url: str
-    checksum: str = ""
-    bytes: int = 0
-    content: str = ""
+    checksum: str = ""  # "md5:..." or "sha256:..." as published; empty if none is
+    bytes: int = 0  # 0 if not published
+    content: str = ""  # published checksum of the one file in a .gz archive, if there is one

@@ -54,9 +54,7 @@ These readers describe conventions, not datasets. Name them in the configuration
 def card(dataset: type[DatasetReader], heading: str = "") -> str:
     """Return everything known about a dataset, in markdown that also reads as plain text.
 
-    Args:
-        dataset: the reader.
-        heading: the first lines; the title where empty.
+    The heading replaces the title.
     """
     parts = [
         heading or f"# {dataset.title}",

@@ -25,15 +25,7 @@ _DPI = 150
 
 
 def contact_sheet(dataset: DatasetReader, path: Path, images: int = 24) -> Path:
-    """Draw stored patches with their targets into one PNG.
-
-    Args:
-        dataset: a prepared dataset.
-        path: the PNG file.
-        images: maximum number of patches, chosen by `choose_rows`.
-
-    Returns:
-        The PNG file.
+    """Draw at most `images` stored patches with their targets into a PNG; return its path.
 
     Raises:
         StoreError: the dataset is not prepared.
@@ -67,14 +59,7 @@ def contact_sheet(dataset: DatasetReader, path: Path, images: int = 24) -> Path:
 def choose_rows(
     store: Store, count: int, seed: int = 0, among: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
-    """Choose representative rows: classes in turn, values from low to high, objects first.
-
-    Args:
-        store: to choose from.
-        count: maximum number of rows.
-        seed: of the draw; the same seed gives the same rows.
-        among: rows to choose from; all where None.
-    """
+    """Choose at most `count` rows: classes in turn, values from low to high, objects first."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(store) if among is None else among)
     names = {task.kind: task.name for task in reversed(store.tasks)}

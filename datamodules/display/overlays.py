@@ -41,13 +41,9 @@ def show_patch(
     masks: Sequence[tuple[Task, NDArray[np.uint8]]] = (),
     colours: dict[str, str] | None = None,
 ) -> None:
-    """Show a patch with the outlines of its masks.
+    """Show a patch, (side, side, 3) uint8, with the outlines of its masks, (side, side) uint8.
 
-    Args:
-        axes: to draw on; their unit becomes the patch's pixel.
-        image: (side, side, 3) uint8; it is not changed.
-        masks: (side, side) uint8, each with the task that names its classes.
-        colours: of the classes.
+    The unit of the axes becomes the patch's pixel.
     """
     side = len(image)
     canvas = _enlarge(image)
@@ -80,14 +76,7 @@ def paint_outlines(
 def draw_boxes(
     axes: Axes, xyxy: NDArray[np.float32], colours: Sequence[str], lines: Sequence[str] = ()
 ) -> None:
-    """Draw boxes.
-
-    Args:
-        axes: of the patch.
-        xyxy: (n, 4) float32, in pixels of the patch.
-        colours: one per box.
-        lines: matplotlib line style of each box; solid where empty.
-    """
+    """Draw boxes, (n, 4) in pixels of the patch, each in its colour and line style (solid)."""
     width = 0.6 if len(xyxy) > 10 else 1.2
     styles = lines or ["-"] * len(xyxy)
     for box, colour, style in zip(xyxy.tolist(), colours, styles, strict=True):

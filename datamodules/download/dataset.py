@@ -37,14 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def download(dataset: DatasetReader, policy: RetryPolicy | None = None) -> list[Path]:
-    """Download a dataset's archives and unpack them into its folder.
-
-    Args:
-        dataset: its files lie below `dataset.root` afterwards.
-        policy: how often to retry a failing server.
-
-    Returns:
-        Files and folders of the data, directly below the dataset's folder.
+    """Download a dataset's archives, unpack them into its folder and return what lies there.
 
     Raises:
         DatasetNotFoundError: the data need a form or a login; names the steps and the layout.

@@ -19,25 +19,15 @@ from datamodules.store.tiling import View
 
 @dataclass(frozen=True)
 class SpaceNeeded:
-    """What a dataset and its store still need, beyond the files that exist.
+    """What a dataset and its store still need, beyond the files that exist."""
 
-    Attributes:
-        name: the dataset's name in the run.
-        files: number of archives to download.
-        unknown: how many of them have no known size; they count as 0 bytes.
-        fetch: bytes to download.
-        raw: estimated bytes of disk below `data.root`; 0 where unknown.
-        store: upper bound of the bytes of its store; 0 where it exists.
-        by_hand: whether it is missing and must be obtained by hand.
-    """
-
-    name: str
-    files: int
-    unknown: int
-    fetch: int
-    raw: int
-    store: int
-    by_hand: bool
+    name: str  # in the run
+    files: int  # archives to download
+    unknown: int  # how many of them have no known size; they count as 0 bytes
+    fetch: int  # bytes to download
+    raw: int  # estimated bytes of disk below `data.root`; 0 where unknown
+    store: int  # upper bound of the bytes of its store; 0 where it exists
+    by_hand: bool  # it is missing and must be obtained by hand
 
 
 def space_needed(dataset: DatasetReader) -> SpaceNeeded:
@@ -64,11 +54,7 @@ def space_needed(dataset: DatasetReader) -> SpaceNeeded:
 
 
 def store_bytes(dataset: DatasetReader) -> int:
-    """Estimate the size of a store from the published number and size of images.
-
-    An upper bound: readers of mitoses omit most tiles without any object. 0 where the card lacks
-    these facts, as for own data.
-    """
+    """Upper bound of a store's size from the published number and size of images; 0 without."""
     tiler, (width, height) = dataset.tiler(dataset.tasks), dataset.extent
     scale = dataset.native_mpp() / tiler.mpp if dataset.native_mpp() and tiler.mpp else 1.0
     tiles = 1

@@ -29,36 +29,27 @@ _DAMAGED = (
     *(zlib.error, EOFError, RecursionError),
 )
 
+# Name, announced size in bytes (0 where unknown) and content of a file in an archive.
 Member = tuple[str, int, IO[bytes] | gzip.GzipFile]
-"""Name, announced size in bytes (0 where unknown) and content of a file in an archive."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """Largest content that an archive may unpack to.
 
-    Attributes:
-        bytes: size of all members.
-        files: number of members.
-        ratio: unpacked size over the archive's size. Published label arrays, mostly zeros, come
-            near 100; deflate can reach 1032.
-        free: bytes up to which the ratio is not checked.
+    Published label arrays, mostly zeros, come near a ratio of 100; deflate can reach 1032.
     """
 
-    bytes: int = 1 << 42
+    bytes: int = 1 << 42  # of all members
     files: int = 5_000_000
-    ratio: float = 200.0
-    free: int = 1 << 30
+    ratio: float = 200.0  # unpacked size over the archive's size
+    free: int = 1 << 30  # bytes up to which the ratio is not checked
 
 
 def unpack(archive: Path, target: Path, limits: Limits | None = None) -> None:
-    """Unpack a zip, tar, compressed tar or gzip file into a folder; copy any other file there.
+    """Unpack a zip, tar, compressed tar or gzip file into an empty folder.
 
-    Args:
-        archive: the file. It is unpacked when suffix and content agree; zip files with another
-            suffix (.npz, .xlsx) are copied.
-        target: an empty folder.
-        limits: bounds against archive bombs.
+    It is unpacked when suffix and content agree; any other file (.npz, .xlsx) is copied.
 
     Raises:
         DownloadError: the archive is damaged, encrypted, too large or of an unsupported format,
@@ -77,15 +68,15 @@ def unpack(archive: Path, target: Path, limits: Limits | None = None) -> None:
     except _RefusedError as error:
         raise DownloadError(f"{archive}: {error}") from error
     except _DAMAGED as error:
-        message = f"{archive}: damaged ({error}); delete it and fetch it again"
-        raise DownloadError(message) from error
+        problem = f"damaged ({error}); delete it and fetch it again"
+        raise DownloadError(f"{archive}: {problem}") from error
     except NotImplementedError as error:
-        message = f"uses a compression that is not supported ({error}); unpack it by hand"
-        raise DownloadError(f"{archive}: {message}") from error
+        problem = f"uses a compression that is not supported ({error}); unpack it by hand"
+        raise DownloadError(f"{archive}: {problem}") from error
 
 
 def _open(archive: Path, stack: ExitStack) -> tuple[Iterator[Member], int]:
-    """Open a file by its suffix and content; return its members and their announced total size."""
+    """The members of a file by its suffix and content, and their announced total size."""
     suffix = archive.suffix.lower()
     file = stack.enter_context(archive.open("rb"))
     magic = file.read(4)

@@ -23,8 +23,7 @@ from datamodules.download.archives import check
 
 log = logging.getLogger(__name__)
 
-Report = Callable[[int, int], None]
-"""Called with the number of bytes received so far and in total (0 where unknown)."""
+Report = Callable[[int, int], None]  # gets the bytes received so far and in total (0: unknown)
 
 _BLOCK = 1 << 16  # bytes lost at most when a connection drops
 _PROGRESS = 1 << 20  # a connection that brought this many bytes does not count as failed
@@ -36,17 +35,11 @@ _PAGE = (b"<!doctype html", b"<html")
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When to retry and when to give up.
+    """When to retry and when to give up."""
 
-    Attributes:
-        attempts: consecutive connections that may bring no progress.
-        wait: seconds before the second attempt; doubled before each further one.
-        timeout: seconds without data after which a connection counts as dropped.
-    """
-
-    attempts: int = 6
-    wait: float = 1.0
-    timeout: float = 60.0
+    attempts: int = 6  # consecutive connections that may bring no progress
+    wait: float = 1.0  # seconds before the second attempt; doubled before each further one
+    timeout: float = 60.0  # seconds without data after which a connection counts as dropped
 
 
 class _DroppedError(Exception):
@@ -71,7 +64,7 @@ class _Origin:
 
 
 def part_of(path: Path) -> Path:
-    """Return the partial file of a download."""
+    """The partial file of a download."""
     return path.with_name(f"{path.name}.part")
 
 
@@ -136,11 +129,9 @@ class _Transfer:
         self.report = report
 
     def received(self) -> int:
-        """Bytes received so far."""
         return self.part.stat().st_size if self.part.exists() else 0
 
     def discard(self) -> None:
-        """Delete the partial file and its note."""
         self.part.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 

@@ -20,13 +20,9 @@ from datamodules.formats.images import image_size, read_ids, read_mask
 
 @dataclass(frozen=True)
 class Codes:
-    """What the pixel values of a mask mean; a picklable call target for `functools.partial`.
+    """What the pixel values of a mask mean; a picklable call target for `functools.partial`."""
 
-    Attributes:
-        index: class index, or the ignore index, of each published code.
-    """
-
-    index: Mapping[int, int]
+    index: Mapping[int, int]  # class index, or the ignore index, of each published code
 
     def __call__(self, path: Path) -> Mask:
         """Read a mask file as class indices, (height, width) uint8.
@@ -55,12 +51,8 @@ def fill_polygon(mask: Mask, outline: NDArray[np.float64], value: int) -> None:
 
     Unlike cv2.fillPoly, which adds the pixels of the border, this keeps the outline's area: 100 by
     100 px stay so, and outlines that share a border share no pixel. Parts that an outline
-    encloses twice lie outside (even-odd rule), as in MATLAB's poly2mask.
-
-    Args:
-        mask: (height, width), changed in place.
-        outline: (n, 2), x and y in pixels; (0, 0) is the image's upper left corner.
-        value: to set.
+    encloses twice lie outside (even-odd rule), as in MATLAB's poly2mask. The outline is (n, 2), x
+    and y in pixels; (0, 0) is the image's upper left corner.
 
     >>> mask = np.zeros((3, 4), np.uint8)
     >>> fill_polygon(mask, np.array([[1, 0], [3, 0], [3, 2], [1, 2]], np.float64), 7)
@@ -119,10 +111,7 @@ def nucleus_tasks(types: tuple[str, ...]) -> tuple[Task, Task]:
 
 
 def instance_boxes(ids: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The smallest box around each instance.
-
-    Args:
-        ids: whole numbers (height, width), 0 is background; ids need not be contiguous.
+    """The smallest box around each instance of a map (height, width); 0 is background.
 
     Returns:
         float32 (n, 4), x1, y1, x2, y2 in pixels, the right and lower edge exclusive, and the
@@ -141,13 +130,7 @@ def instance_boxes(ids: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.i
 def boxes_around(
     image: Path, points: NDArray[np.float64], labels: NDArray[np.int64], side: float
 ) -> Boxes:
-    """Square boxes around centres, cut off at the image's edge.
-
-    Args:
-        image: the image file.
-        points: (n, 2), x and y of the centres in pixels.
-        labels: int64 (n,).
-        side: of a box in pixels.
+    """Square boxes of `side` pixels around centres (n, 2), x and y, cut off at the image's edge.
 
     Raises:
         LayoutError: a point lies outside of the image by more than half a box, or one place has

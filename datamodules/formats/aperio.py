@@ -32,15 +32,10 @@ _LARGEST = 0.1  # share of a field that one object can take; a larger outline is
 
 @dataclass(frozen=True)
 class Outline:
-    """An outlined region.
+    """An outlined region."""
 
-    Attributes:
-        points: float64 (n, 2), x and y in pixels from the image's edge.
-        hole: what lies in it does not belong to any object.
-    """
-
-    points: NDArray[np.float64]
-    hole: bool = False
+    points: NDArray[np.float64]  # (n, 2), x and y in pixels from the image's edge
+    hole: bool = False  # what lies in it does not belong to any object
 
 
 def resolution(root: Path, xml: Path, published: float) -> float:
@@ -65,12 +60,8 @@ def resolution(root: Path, xml: Path, published: float) -> float:
 def read_outlines(root: Path, xml: Path, size: tuple[int, int]) -> list[Outline]:
     """The outlines of a file's one layer of objects, in its order.
 
-    Left out, and counted, are those without area, outside of the image, or of the field itself.
-
-    Args:
-        root: the dataset's folder.
-        xml: the file.
-        size: height and width of its image in pixels.
+    Left out, and counted, are those without area, outside of the image (whose height and width is
+    `size`), or of the field itself.
 
     Raises:
         LayoutError: no Aperio XML, several layers with regions, or a vertex that is no point.

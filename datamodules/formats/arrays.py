@@ -34,12 +34,7 @@ _UNREADABLE = (
 
 
 def open_npy(path: Path, shape: tuple[int | None, ...], texts: bool = False) -> NDArray[Any]:
-    """A NumPy file mapped into memory, not read.
-
-    Args:
-        path: the file.
-        shape: expected, with None for any length.
-        texts: it holds texts instead of numbers.
+    """A NumPy file of numbers or texts mapped into memory; None in its shape is any length.
 
     Raises:
         DatasetNotFoundError: there is no such file.
@@ -100,11 +95,7 @@ def hdf5_shape(path: Path, key: str, shape: tuple[int | None, ...]) -> tuple[int
 
 
 def hdf5_rows(path: Path, key: str, count: int) -> NDArray[Any]:
-    """A whole dataset of one value for each of `count` rows; for labels, not for images.
-
-    Raises:
-        LayoutError: it has more or fewer values.
-    """
+    """A whole dataset of exactly one value for each of `count` rows; not for images."""
     shape = hdf5_shape(path, key, ())
     if math.prod(shape) != count or shape[0] != count:
         raise LayoutError(f"{path.name}: {shape[0]} rows in shape {shape} for {count} images")

@@ -10,9 +10,8 @@ import re
 import unicodedata
 from pathlib import PurePosixPath, PureWindowsPath
 
+# Spellings of a missing value, in small letters.
 MISSING = frozenset({"", "-", "--", "?", "#n/a", "n/a", "na", "nan", "null", "#value!", "#ref!"})
-"""Spellings of a missing value, in small letters."""
-
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _COMMA = re.compile(r"[+-]?\d*(,\d+)+(\.\d+)?", re.ASCII)
 _SPACE = re.compile(r"(?<!\d) | (?!\d)")
@@ -32,10 +31,7 @@ def shown(value: object) -> str:
 
 
 def number(text: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """A decimal number in a closed range.
-
-    Raises:
-        ValueError: no number, a decimal comma, not finite, or out of range.
+    """A decimal number, finite and in a closed range.
 
     >>> number("0.25"), number("-3e2")
     (0.25, -300.0)
@@ -48,11 +44,7 @@ def number(text: str, low: float = -math.inf, high: float = math.inf) -> float:
 
 
 def in_range(value: float, low: float = -math.inf, high: float = math.inf) -> float:
-    """A finite number in a closed range.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """A number, if it is finite and in a closed range."""
     if not math.isfinite(value):
         raise ValueError(f"{value} is not finite")
     if not low <= value <= high:
@@ -61,11 +53,7 @@ def in_range(value: float, low: float = -math.inf, high: float = math.inf) -> fl
 
 
 def whole(value: float) -> int:
-    """A whole number.
-
-    Raises:
-        ValueError: it has a fraction, or is too large to be exact.
-    """
+    """A number without fraction, and not too large to be exact."""
     if value != int(value) or abs(value) > _EXACT:
         raise ValueError(f"{value:g} is not a whole number")
     return int(value)
@@ -90,21 +78,13 @@ def spelling(text: str) -> str:
 def file_name(text: str, allow_outside: bool = False) -> str:
     r"""A file's name below a folder as a table gives it, in one form: a/b.png.
 
-    Args:
-        text: as it stands, perhaps with backslashes or a leading "./".
-        allow_outside: accept absolute names and "..".
-
-    Raises:
-        ValueError: it is empty, holds control characters or leaves the folder.
+    It must not be empty nor hold control characters. Absolute names and ".." leave the folder.
 
     >>> file_name(".\\images\\a.png")
     'images/a.png'
     """
-    name = text.strip().replace("\\", "/")
-    if not name or not all(c.isprintable() for c in name):
-        raise ValueError(f"'{shown(text)}' is not the name of a file")
-    path = PurePosixPath(name)
-    if not path.parts:
+    path = PurePosixPath(name := text.strip().replace("\\", "/"))
+    if not path.parts or not name.isprintable():
         raise ValueError(f"'{shown(text)}' is not the name of a file")
     leaves = path.is_absolute() or ".." in path.parts or bool(PureWindowsPath(name).drive)
     if leaves and not allow_outside:

@@ -16,43 +16,29 @@ _FAR = 1e6  # pixels; no image is as large
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image that the file lists.
+    """An image that the file lists."""
 
-    Attributes:
-        name: of its file, see `cells.file_name`.
-        size: height and width as the file states them; None where it does not.
-    """
-
-    name: str
-    size: tuple[int, int] | None
+    name: str  # of its file, see `cells.file_name`
+    size: tuple[int, int] | None  # height and width; None where the file does not state them
 
 
 @dataclass(frozen=True)
 class Coco:
     """The content of a JSON file in COCO's format for objects.
 
-    Attributes:
-        images: by id.
-        categories: names of the categories, in order of their ids.
-        objects: corners x1, y1, x2, y2 in pixels and category name of every annotation, by id of
-            its image.
+    An object is its corners x1, y1, x2, y2 in pixels and the name of its category.
     """
 
     images: Mapping[Id, CocoImage]
-    categories: tuple[str, ...]
-    objects: Mapping[Id, list[tuple[list[float], str]]]
+    categories: tuple[str, ...]  # names, in order of their ids
+    objects: Mapping[Id, list[tuple[list[float], str]]]  # by id of their image
 
 
 def read_coco(root: Path, path: Path, corners: bool = False, allow_outside: bool = False) -> Coco:
     """Images, categories and annotations of a JSON file in COCO's format.
 
-    A box without area is left out with a warning.
-
-    Args:
-        root: the dataset's folder.
-        path: the file.
-        corners: `bbox` holds two corners instead of a corner, width and height.
-        allow_outside: accept names of images that leave the folder.
+    A box without area is left out with a warning. With `corners`, `bbox` holds two corners
+    instead of a corner, width and height; `allow_outside` accepts names that leave the folder.
 
     Raises:
         DatasetNotFoundError: no such file.

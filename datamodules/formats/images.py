@@ -25,10 +25,7 @@ IMAGE_SUFFIXES = MASK_SUFFIXES | {".jpg", ".jpeg", ".webp", ".gif"}
 
 
 def read_image(path: Path) -> Image:
-    """Decode an image file to RGB.
-
-    Returns:
-        uint8 (height, width, 3), upright; transparent parts lie over white.
+    """Decode an image file to RGB, upright; transparent parts lie over white.
 
     Raises:
         DatasetNotFoundError: there is no such file.
@@ -38,14 +35,9 @@ def read_image(path: Path) -> Image:
 
 
 def read_mask(path: Path, white: int = 1) -> Mask:
-    """Decode a label image without touching its values.
+    """Decode a label image, upright, without touching its values.
 
-    Args:
-        path: the file.
-        white: the value of white where the mask knows black and white only; black is 0.
-
-    Returns:
-        uint8 (height, width), upright.
+    `white` is the value of white where the mask knows black and white only; black is 0.
 
     Raises:
         DatasetNotFoundError: there is no such file.
@@ -65,11 +57,7 @@ def read_ids(path: Path, white: int = 1) -> NDArray[Any]:
 
 
 def read_foreground(path: Path) -> Mask:
-    """Where a mask of any colours is not black, uint8 (height, width) of 0 and 1.
-
-    Raises:
-        DatasetNotFoundError, ImageError, LayoutError: as `read_mask`.
-    """
+    """Where a mask of any colours is not black, 0 and 1; errors as of `read_mask`."""
     raster = _load(path)
     coloured = raster.pixels.ndim == 3 and not raster.lossy and raster.alpha is None
     return np.asarray(raster.pixels.any(axis=2) if coloured else raster.ids() > 0, np.uint8)
@@ -94,11 +82,9 @@ def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
     The suffix decides the format: PNG and TIFF are lossless, JPEG has quality 95.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {}
-    if path.suffix.lower() == ".png":
-        options["compress_level"] = 1
-    elif path.suffix.lower() in (".jpg", ".jpeg"):
-        options["quality"] = 95
+    options: dict[str, Any] = {"compress_level": 1} if path.suffix.lower() == ".png" else {}
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        options = {"quality": 95}
     PIL.Image.fromarray(pixels).save(path, **options)
 
 

@@ -16,24 +16,14 @@ from datamodules.formats.text_files import label, read_text
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value of a JSON file.
-
-    Attributes:
-        file: name of the file.
-        path: place of the value in it, such as `images[3].width`; empty for the whole.
-        value: as parsed.
-    """
+    """A value of a JSON file; where it is not what a method asks for, that is a LayoutError."""
 
     file: str
-    path: str
+    path: str  # place in the file, such as `images[3].width`; empty for the whole
     value: Any
 
     def __getitem__(self, key: str) -> Node:
-        """The value of a key of this object.
-
-        Raises:
-            LayoutError: this is no object, or has no such key.
-        """
+        """The value of a key of this object, which must be there."""
         node = self.get(key)
         if node is None:
             raise self.error(f"no '{key}'")

@@ -112,11 +112,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def nonempty_images(root: Path, folder: Path) -> list[Path]:
-    """Image files directly in a folder, sorted.
-
-    Raises:
-        LayoutError: there is none.
-    """
+    """Image files directly in a folder, sorted; a LayoutError where there is none."""
     paths = list_images(folder)
     if not paths:
         raise layout_error(root, folder, "the folder holds no image")
@@ -149,11 +145,7 @@ def class_images(
 
 
 def named(pattern: re.Pattern[str], root: Path, path: Path, expected: str) -> re.Match[str]:
-    """Match a file's name against the publisher's pattern.
-
-    Raises:
-        LayoutError: it does not fit; `expected` shows what names look like.
-    """
+    """Match a file's name against the publisher's pattern; else a LayoutError shows `expected`."""
     match = pattern.fullmatch(path.name)
     if match is None:
         raise layout_error(root, path, f"unexpected name; expected {expected}")
@@ -189,12 +181,8 @@ def paired(
 ) -> list[tuple[Path, Path]]:
     """Images with the annotation of the same stem, sorted by the image's name.
 
-    Args:
-        root: the dataset's folder.
-        images: image files.
-        annotations: annotation files.
-        expected: place of an image's annotation, with `{}` for the stem.
-        allow_missing: count annotations without image instead of refusing them.
+    `expected` is the place of an image's annotation, with `{}` for the stem. With `allow_missing`,
+    annotations without image are counted instead of refused.
 
     Raises:
         LayoutError: an image without annotation, or two files of one stem.
@@ -228,10 +216,6 @@ def _by_stem(root: Path, paths: Iterable[Path]) -> dict[str, Path]:
 
 
 def check_rows(root: Path, path: Path, rows: int, images: int) -> None:
-    """Check that a table or array has one row for each image.
-
-    Raises:
-        LayoutError: it has more or fewer.
-    """
+    """Check that a table or array has one row for each image; else a LayoutError."""
     if rows != images:
         raise layout_error(root, path, f"{rows} rows for {images} images")

@@ -16,14 +16,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from datamodules.core.notes import warning
-from datamodules.formats.raster import (
-    DAMAGE,
-    Raster,
-    check_size,
-    decoding,
-    refused,
-    upright,
-)
+from datamodules.formats.raster import DAMAGE, Raster, check_size, decoding, refused, upright
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")  # MPO, of several JPEG, opens as JPEG
 _ENDINGS = {
@@ -57,11 +50,7 @@ def palette(path: Path) -> NDArray[np.uint8] | None:
 
 
 def load(path: Path) -> Raster:
-    """Decode a file.
-
-    Raises:
-        ImageError: it is damaged, or of a kind that cannot be read rightly.
-    """
+    """Decode a file; an ImageError where it is damaged or cannot be read rightly."""
     with _opened(path) as image, decoding(path):
         _check_complete(path, image)
         pictures = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)

@@ -21,37 +21,26 @@ from datamodules.core.errors import ImageError, LayoutError, UserError
 from datamodules.core.notes import warning
 from datamodules.core.records import Image
 
+# 400 megapixels: regions of public datasets stay well below, slides do not.
 MAX_PIXELS = 20_000 * 20_000
-"""The largest image, 400 megapixels: regions of public datasets stay well below, slides do not."""
-
+# What Pillow, tifffile and imagecodecs were seen to raise for damaged files.
 DAMAGE = (
     *(OSError, EOFError, ValueError, SyntaxError, LookupError, TypeError, AttributeError),
     *(ArithmeticError, RuntimeError, MemoryError, struct.error, zlib.error),
 )
-"""What Pillow, tifffile and imagecodecs were seen to raise for damaged files."""
 
 
 @dataclass(frozen=True)
 class Raster:
-    """Decoded samples, upright.
+    """Decoded samples, upright."""
 
-    Attributes:
-        path: the file, for messages.
-        pixels: unsigned, (height, width) for grey and palette, (height, width, 3) for RGB.
-        bits: of a sample in the file; one of 1, 2 and 4 bits is not scaled to 8.
-        alpha: opacity, uint8 (height, width); None where all is opaque.
-        palette: colours, uint8 (n, 3); None where samples are no indices.
-        white_is_zero: grey samples count from white.
-        lossy: the compression changes values.
-    """
-
-    path: Path
-    pixels: NDArray[Any]
-    bits: int = 8
-    alpha: NDArray[np.uint8] | None = None
-    palette: NDArray[np.uint8] | None = None
-    white_is_zero: bool = False
-    lossy: bool = False
+    path: Path  # for messages
+    pixels: NDArray[Any]  # unsigned, (height, width) for grey and palette, (height, width, 3) RGB
+    bits: int = 8  # of a sample in the file; one of 1, 2 and 4 bits is not scaled to 8
+    alpha: NDArray[np.uint8] | None = None  # opacity (height, width); None where all is opaque
+    palette: NDArray[np.uint8] | None = None  # colours (n, 3); None where samples are no indices
+    white_is_zero: bool = False  # grey samples count from white
+    lossy: bool = False  # the compression changes values
 
     def __post_init__(self) -> None:
         if self.alpha is not None and (self.alpha == 255).all():
@@ -86,8 +75,7 @@ class Raster:
     def ids(self, white: int = 1) -> NDArray[Any]:
         """The number that each pixel stands for, unsigned (height, width).
 
-        Args:
-            white: the number of white where a mask knows black and white only; black is 0.
+        `white` is the number of white where a mask knows black and white only; black is 0.
 
         Raises:
             LayoutError: colours, transparency or a lossy compression leave it open.
@@ -144,11 +132,7 @@ def refused(path: Path, problem: str, remedy: str, kind: type[UserError] = Image
 
 
 def check_size(path: Path, width: int, height: int) -> None:
-    """Check the bound before anything is decoded.
-
-    Raises:
-        ImageError: no pixel, or more than `MAX_PIXELS`.
-    """
+    """Refuse no pixel, or more than `MAX_PIXELS`, before anything is decoded."""
     if width * height > MAX_PIXELS:
         problem = f"{width}x{height} px are more than {MAX_PIXELS // 10**6} megapixels"
         raise refused(path, problem, "cut it into regions")

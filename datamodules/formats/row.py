@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from datamodules.core.errors import LayoutError
 from datamodules.formats.cells import file_name, number, shown, whole
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a table.
+    """One line of a table; a cell that is not what a method asks for is a LayoutError."""
 
-    Attributes:
-        where: file and line, for messages.
-        columns: place of each column by its name.
-        cells: without surrounding spaces.
-    """
-
-    where: str
-    columns: Mapping[str, int]
-    cells: Sequence[str]
+    where: str  # file and line, for messages
+    columns: Mapping[str, int]  # place of each column by its name
+    cells: Sequence[str]  # without surrounding spaces
 
     def __contains__(self, column: str) -> bool:
         return column in self.columns
 
     def __getitem__(self, column: str) -> str:
-        """The text of a cell.
-
-        Raises:
-            LayoutError: it is empty.
-        """
+        """The text of a cell, not empty."""
         text = self.cells[self.columns[column]]
         if not text:
             raise self.error(column, "is empty")
@@ -43,36 +36,20 @@ class Row:
         return self[column] if column in self.columns else default
 
     def number(self, column: str, low: float = -math.inf, high: float = math.inf) -> float:
-        """A finite number in a closed range.
-
-        Raises:
-            LayoutError: it is none.
-        """
-        try:
-            return number(self.cells[self.columns[column]], low, high)
-        except ValueError as error:
-            raise self.error(column, str(error)) from error
+        """A finite number in a closed range."""
+        return self._parsed(column, number, self.cells[self.columns[column]], low, high)
 
     def whole(self, column: str, low: float = -math.inf, high: float = math.inf) -> int:
-        """A whole number in a closed range; "7.0" is 7.
-
-        Raises:
-            LayoutError: it is none.
-        """
-        value = self.number(column, low, high)
-        try:
-            return whole(value)
-        except ValueError as error:
-            raise self.error(column, str(error)) from error
+        """A whole number in a closed range; "7.0" is 7."""
+        return self._parsed(column, whole, self.number(column, low, high))
 
     def file(self, column: str, allow_outside: bool = False) -> str:
-        """The name of a file, see `cells.file_name`.
+        """The name of a file, see `cells.file_name`."""
+        return self._parsed(column, file_name, self[column], allow_outside)
 
-        Raises:
-            LayoutError: it is none, or leaves the folder.
-        """
+    def _parsed(self, column: str, parse: Callable[..., T], *values: object) -> T:
         try:
-            return file_name(self[column], allow_outside)
+            return parse(*values)
         except ValueError as error:
             raise self.error(column, str(error)) from error
 

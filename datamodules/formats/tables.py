@@ -35,15 +35,8 @@ def read_table(
     """Rows of a CSV or .xlsx file with a header.
 
     Names of columns are matched exactly; one that differs in case, spaces or underscores only is
-    taken with a warning. Rows without any value are passed over and counted.
-
-    Args:
-        root: the dataset's folder.
-        path: the table.
-        columns: that must be there.
-        optional: that are used where they are there.
-        delimiter: between the values of a CSV file.
-        own: the table is not a publisher's: a column that is not read is a warning.
+    taken with a warning. Rows without any value are passed over and counted. In a table that is
+    not a publisher's but the user's `own`, a column that is not read is a warning.
 
     Raises:
         DatasetNotFoundError: no such file.
@@ -73,32 +66,25 @@ def read_table(
 
 
 def has_table(root: Path, path: Path, without: str = "") -> bool:
-    """Whether an optional table is there.
-
-    Args:
-        root: the dataset's folder.
-        path: the table.
-        without: what its absence means; noted where it is not there.
+    """Whether an optional table is there; else what it means to be `without` is noted.
 
     Raises:
         LayoutError: it is a link to nothing, or no file.
     """
-    if not os.path.lexists(path) and without:
+    if path.is_file():
+        return True
+    if os.path.lexists(path):
+        problem = "is a link to nothing or no file; remove or mend it"
+        raise LayoutError(f"{label(root, path)}: {problem}")
+    if without:
         notes.warning(label(root, path), without)
-    if os.path.lexists(path) and not path.is_file():
-        raise LayoutError(
-            f"{label(root, path)}: is a link to nothing or no file; remove or mend it"
-        )
-    return path.is_file()
+    return False
 
 
 def read_numbers(
     path: Path, columns: Sequence[str], whole_columns: Sequence[str] = ()
 ) -> NDArray[np.float64]:
-    """Numbers of a CSV file without a header; an empty file holds none.
-
-    Returns:
-        float64 (lines, columns).
+    """Numbers of a CSV file without a header, (lines, columns); an empty file holds none.
 
     Raises:
         DatasetNotFoundError: no such file.

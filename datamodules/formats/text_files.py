@@ -25,12 +25,7 @@ def label(root: Path, path: Path) -> str:
 
 
 def read_bytes(root: Path, path: Path) -> bytes:
-    """The content of a table or annotation file.
-
-    Raises:
-        DatasetNotFoundError: there is no such file.
-        LayoutError: it cannot be read, or is too large for a table.
-    """
+    """The content of a table or annotation file, unless it is too large for one."""
     where = label(root, path)
     if not path.is_file():
         raise DatasetNotFoundError(f"{path}: no such file; it is part of the dataset")

@@ -21,20 +21,15 @@ from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 from datamodules.core.notes import warning
 from datamodules.formats.raster import Raster, check_size, decoding, refused, upright
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""How a TIFF or BigTIFF begins."""
-
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how a TIFF or BigTIFF begins
 _MAX_PAGES = 64  # more are a stack, or directories in a circle
 _LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)
 _JPEG = 7
+# Samples of a pixel, without extra ones; YCbCr only where JPEG's decoder converts it.
 _COLOURS: dict[int, int] = {
-    PHOTOMETRIC.MINISWHITE: 1,
-    PHOTOMETRIC.MINISBLACK: 1,
-    PHOTOMETRIC.PALETTE: 1,
-    PHOTOMETRIC.RGB: 3,
-    PHOTOMETRIC.YCBCR: 3,
+    **dict.fromkeys((PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.PALETTE), 1),
+    **dict.fromkeys((PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR), 3),
 }
-"""Samples of a pixel, without extra ones; YCbCr only where JPEG's decoder converts it."""
 
 log = logging.getLogger("tifffile")
 log.setLevel(logging.ERROR)  # its warnings concern tags that are not used here
@@ -55,11 +50,7 @@ def palette(path: Path) -> NDArray[np.uint8] | None:
 
 
 def load(path: Path) -> Raster:
-    """Decode the page of full resolution.
-
-    Raises:
-        ImageError: it is damaged, or of a kind that cannot be read rightly.
-    """
+    """Decode the page of full resolution; an ImageError where it cannot be read rightly."""
     with _page(path) as page:
         _check_kind(path, page)
         _check_segments(path, page)

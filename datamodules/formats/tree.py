@@ -11,11 +11,9 @@ from datamodules.core.records import DOWNLOADS
 
 
 def check_links(root: Path, follow: bool) -> None:
-    """Look at all links below a dataset's folder; no file is opened.
+    """Look at all links below a dataset's folder, which may be a link itself; no file is opened.
 
-    Args:
-        root: the folder, which may be a link itself.
-        follow: accept links to what lies outside of it.
+    With `follow`, links may lead to what lies outside of it.
 
     Raises:
         LayoutError: a folder cannot be read, a link leads out of the dataset's folder or to a

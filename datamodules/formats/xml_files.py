@@ -47,21 +47,12 @@ def parse_xml(where: str, data: bytes) -> ElementTree.Element:
 
 
 def read_xml(root: Path, path: Path) -> ElementTree.Element:
-    """The root element of an XML file, see `parse_xml`.
-
-    Raises:
-        DatasetNotFoundError: no such file.
-        LayoutError: it is not readable.
-    """
+    """The root element of an XML file, see `parse_xml`."""
     return parse_xml(label(root, path), read_bytes(root, path))
 
 
 def attribute(where: str, element: ElementTree.Element, name: str) -> float:
-    """The finite number in an attribute.
-
-    Raises:
-        LayoutError: there is no such attribute, or it is no number.
-    """
+    """The finite number in an attribute; a LayoutError where there is none."""
     try:
         return number(element.get(name, "").strip())
     except ValueError as error:

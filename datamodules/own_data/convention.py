@@ -32,12 +32,7 @@ class Convention(DatasetReader):
         return [(split, root / split) for split in SPLITS if (root / split).is_dir()]
 
     def group_of(self, root: Path, path: Path) -> str:
-        """The part of a file's name that the option `group` captures; without it the file itself.
-
-        Raises:
-            ConfigError: the option is not a regular expression with exactly one capture group.
-            LayoutError: the expression finds nothing in the name.
-        """
+        """The part of a file's name that the option `group` captures; without it the whole."""
         text = self.options.group
         if not text:
             return relative(root, path)
@@ -47,22 +42,16 @@ class Convention(DatasetReader):
             problem = f"'{text}' is not a regular expression ({error})"
             raise self.option_error("group", problem) from error
         if pattern.groups != 1:
-            raise self.option_error(
-                "group",
-                f"'{text}' has {pattern.groups} capture groups; put the part of the file name "
-                "that identifies the patient in one pair of parentheses",
-            )
+            found = f"'{text}' has {pattern.groups} capture groups"
+            remedy = "put the part of the name that identifies the patient in one pair of ()"
+            raise self.option_error("group", f"{found}; {remedy}")
         match = pattern.search(path.name)
         if match is None or not match[1]:
             raise layout_error(root, path, f"options.group '{text}' finds no group in its name")
         return match[1]
 
     def positive_of(self, classes: Sequence[str]) -> str | None:
-        """The class of the option `positive`; None where it is empty.
-
-        Raises:
-            ConfigError: there is no such class.
-        """
+        """The class of the option `positive`; None where it is empty."""
         positive: str = self.options.positive
         if positive and positive not in classes:
             problem = f"no class '{positive}'; known: {', '.join(classes)}"
@@ -73,9 +62,6 @@ class Convention(DatasetReader):
         """The task with the classes of the options or, without these, all in the data, sorted.
 
         Of two classes the last is the positive one unless the options name it.
-
-        Raises:
-            LayoutError: there are fewer than two classes.
         """
         classes = tuple(self.options.classes) or tuple(sorted(set(present)))
         self.check_distinct(classes)
@@ -85,19 +71,13 @@ class Convention(DatasetReader):
         return Task(name, TaskKind.CLASSIFICATION, classes, positive=positive)
 
     def check_distinct(self, classes: Sequence[str]) -> None:
-        """Check that no two classes are spellings of one name.
-
-        Raises:
-            LayoutError: two are.
-        """
+        """Check that no two classes are spellings of one name."""
         first: dict[str, str] = {}
         for name in classes:
             other = first.setdefault(spelling(name), name)
             if other is not name:
-                problem = (
-                    f"the classes '{shown(other)}' and '{shown(name)}' differ in spelling only"
-                )
-                raise LayoutError(f"{self.name}: {problem}; write them alike")
+                both = f"the classes '{shown(other)}' and '{shown(name)}'"
+                raise LayoutError(f"{self.name}: {both} differ in spelling only; write them alike")
 
     def option_error(self, option: str, problem: str) -> ConfigError:
         """The error to raise for an option that does not fit the data."""

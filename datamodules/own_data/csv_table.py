@@ -127,10 +127,8 @@ class CsvTable(Convention):
     def _classes(self, rows: list[Row]) -> list[str]:
         for row in rows:
             if row["target"].casefold() in MISSING and not self.options.classes:
-                problem = (
-                    f"'{row['target']}' is a missing value; if it is a class, name all classes"
-                )
-                raise row.error("target", f"{problem} in the option classes")
+                remedy = "if it is a class, name all classes in the option classes"
+                raise row.error("target", f"'{row['target']}' is a missing value; {remedy}")
         return [row["target"] for row in rows]
 
     def _kind(self, rows: list[Row]) -> str:
@@ -141,16 +139,12 @@ class CsvTable(Convention):
             return "classification"
         for row in rows:
             if not _is_number(row["target"]):
-                problem = (
-                    f"'{shown(row['target'])}' among numbers; mend it or state the option kind"
-                )
-                raise row.error("target", problem)
+                remedy = "mend it or state the option kind"
+                raise row.error("target", f"'{shown(row['target'])}' among numbers; {remedy}")
         if all(row["target"].lstrip("+-").isdigit() for row in rows):
-            raise self.option_error(
-                "kind",
-                "the targets are whole numbers; state whether they are classes "
-                "(kind: classification) or values (kind: regression)",
-            )
+            problem = "the targets are whole numbers; state whether they are classes"
+            choice = "(kind: classification) or values (kind: regression)"
+            raise self.option_error("kind", f"{problem} {choice}")
         return "regression"
 
 

@@ -14,13 +14,7 @@ from datamodules.core.errors import LayoutError
 from datamodules.core.notes import warning
 from datamodules.core.options import MPP_MAX, ReaderOptions
 from datamodules.core.records import Mask, Record, Task, TaskKind
-from datamodules.formats.images import (
-    MASK_SUFFIXES,
-    mask_palette,
-    read_ids,
-    read_mask,
-    write_image,
-)
+from datamodules.formats.images import MASK_SUFFIXES, mask_palette, read_ids, read_mask, write_image
 from datamodules.formats.layout import (
     image_record,
     layout_error,
@@ -109,11 +103,7 @@ class ImageMasks(Convention):
 
 
 def class_mask(path: Path, foreground: int) -> Mask:
-    """Class index per pixel; where `foreground` is not 0, whether the mask has that value.
-
-    Raises:
-        LayoutError: the mask holds other values than 0, but never `foreground`.
-    """
+    """Class index per pixel; where `foreground` is not 0, whether the mask has that value."""
     if not foreground:
         return read_mask(path)
     mask = read_ids(path, white=foreground)

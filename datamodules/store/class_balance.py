@@ -14,21 +14,18 @@ from datamodules.store.reader import Store
 _BLOCK = 256  # masks read at a time
 _BINS = 10
 _UNITS = {
-    TaskKind.CLASSIFICATION: "patches",
-    TaskKind.MULTILABEL: "labels",
-    TaskKind.REGRESSION: "patches",
-    TaskKind.DETECTION: "objects",
+    **dict.fromkeys((TaskKind.CLASSIFICATION, TaskKind.REGRESSION), "patches"),
+    **{TaskKind.MULTILABEL: "labels", TaskKind.DETECTION: "objects"},
     TaskKind.SEGMENTATION: "pixels",
 }
 
 
 def class_balance(store: Store) -> dict[str, dict[str, int]]:
-    """Count the classes of every task; masks are read block by block.
+    """Count by task name and class name; masks are read block by block.
 
-    Returns:
-        By task name and class name: patches of classification and multilabel tasks, objects of
-        detection tasks, pixels of segmentation tasks (with "ignored" for unlabelled ones).
-        Regression tasks count patches in ten equal bins between the smallest and largest value.
+    Counted are patches of classification and multilabel tasks, objects of detection tasks, pixels
+    of segmentation tasks (with "ignored" for unlabelled ones), and patches of regression tasks in
+    ten equal bins between the smallest and largest value.
     """
     return {task.name: _count(store, task) for task in store.tasks}
 
@@ -49,16 +46,8 @@ def rows_by_class(
 ) -> tuple[NDArray[np.int64], ...]:
     """Return the positions in `rows` of the patches of each class; empty classes are left out.
 
-    A detection task has two classes: patches without and with an object.
-
-    Args:
-        store: holds the task.
-        rows: rows of the store.
-        task: name of a classification or detection task; if empty, nothing is returned.
-        dataset: name of the dataset for an error message.
-
-    Raises:
-        ConfigError: there is no such task.
+    A detection task has two classes: patches without and with an object. An empty name of a task
+    returns nothing; one that the store lacks is a ConfigError.
     """
     if not task:
         return ()

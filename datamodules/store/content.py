@@ -28,12 +28,11 @@ _WEBP: dict[str, Any] = {
 }
 _PNG: dict[str, Any] = {"format": "PNG", "compress_level": 1}
 
-SCALAR_TYPE: dict[TaskKind, Any] = {
+SCALAR_TYPE: dict[TaskKind, Any] = {  # in which targets of one or a few numbers are stored
     TaskKind.CLASSIFICATION: np.int64,
     TaskKind.REGRESSION: np.float32,
     TaskKind.MULTILABEL: np.uint8,
 }
-"""Data type in which targets of one or a few numbers are stored."""
 
 
 def encode(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -61,11 +60,7 @@ def target_bytes(task: Task, target: Target) -> list[bytes]:
 
 
 class ContentDigest:
-    """SHA-256 over patches in their order: pixels, targets, split, group and source.
-
-    Args:
-        tasks: the store's tasks; their order counts.
-    """
+    """SHA-256 over patches in their order: pixels, targets, split, group and source."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks = tuple(tasks)

@@ -18,12 +18,8 @@ def distinct(root: Path, records: Iterator[Record], allow_missing: bool) -> Iter
     """Pass records on, each image once, and bring the groups to one spelling.
 
     Groups that differ in case, spaces, Unicode form, leading zeros or ".0" only are one patient:
-    they get the first spelling, with a warning.
-
-    Args:
-        root: the dataset's folder.
-        records: of one reader.
-        allow_missing: pass over images that do not exist, and count them.
+    they get the first spelling, with a warning. With `allow_missing`, images that do not exist
+    are passed over and counted.
 
     Raises:
         LayoutError: two records are the same image, in two spellings of its name or by a link.
@@ -50,11 +46,7 @@ def distinct(root: Path, records: Iterator[Record], allow_missing: bool) -> Iter
 
 
 class _Places:
-    """Where images really lie.
-
-    Args:
-        top: the dataset's folder, without links.
-    """
+    """Where images really lie below the dataset's folder `top`, itself without links."""
 
     def __init__(self, top: str) -> None:
         self._top = top

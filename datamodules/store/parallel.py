@@ -24,8 +24,7 @@ R = TypeVar("R")
 # parent has used OpenCV threads hangs when it changes their number.
 cv2.setNumThreads(1)
 
-ALONE_S = 0.5
-"""Seconds of work that this process does alone; for less, starting processes costs more."""
+ALONE_S = 0.5  # seconds of work that this process does alone; starting others costs more
 _JOB_S = 0.1  # seconds of work per job: enough to hide the cost of passing patches on
 _MAX_RECORDS = 32  # per job
 
@@ -36,12 +35,8 @@ def in_order(
     """Yield results in the order of the records, with a bounded number of jobs in flight.
 
     Processes start only if the first records show that there is enough work for them. Close the
-    generator to leave it early: jobs that have not started are then dropped.
-
-    Args:
-        work: picklable; returns one result for each record of a list.
-        records: what to work on.
-        workers: processes; 1 does everything in this one.
+    generator to leave it early: jobs that have not started are then dropped. `work` is picklable
+    and returns one result for each record of a list; 1 worker does everything in this process.
     """
     spent, done = 0.0, 0
     for record in records:

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from datamodules.core.records import SPLITS, Task, TaskKind
 
-_MOST = 2.0
-"""A class may bring validation up to so many times the wanted share, not more."""
+_MOST = 2.0  # a class may bring validation up to so many times the wanted share, not more
 
 
 class Labelled(Protocol):
@@ -35,13 +34,8 @@ def rows_of_split(
     If no validation split is published, whole groups of the training images are held out, see
     `held_out`; if there is only one group, validation is empty.
 
-    Args:
-        store: the dataset's store.
-        split: "train", "val" or "test".
-        val_fraction: share of the training patches to hold out if no validation is published.
-        val_limit: maximum number of validation rows; 0 keeps all. Each class keeps one at least,
-            where the number allows.
-        seed: of the held-out groups and of the limited rows.
+    At most `val_limit` validation rows are kept, where it is not 0, and of each class one at least
+    where the number allows.
 
     >>> from types import SimpleNamespace
     >>> groups = np.repeat([0, 1, 2], [90, 6, 4])
@@ -111,9 +105,6 @@ def held_out(
         presence: (n, classes) whether it shows a class.
         fraction: wanted share of the patches.
         seed: of the order.
-
-    Returns:
-        The numbers of the chosen groups.
     """
     numbers, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(numbers) < 2 or not fraction:
@@ -138,20 +129,14 @@ def held_out(
 
 
 class _Draft:
-    """A validation split in the making.
-
-    Attributes:
-        counts: (groups, classes), patches of each group that show a class.
-        chosen: (groups,), which ones are taken; `taken` is their number.
-        room: patches that are still wanted.
-    """
+    """A validation split in the making."""
 
     def __init__(self, sizes: NDArray[np.int64], counts: NDArray[Any], fraction: float) -> None:
-        self.sizes, self.counts = sizes, counts
+        self.sizes, self.counts = sizes, counts  # (groups, classes), patches that show a class
         wanted = max(1, round(fraction * int(sizes.sum())))
         self.chosen = np.zeros(len(sizes), np.bool_)
-        self.taken = 0
-        self.room, self.most = wanted, _MOST * wanted
+        self.taken = 0  # groups
+        self.room, self.most = wanted, _MOST * wanted  # patches that are still wanted
         self._left = counts.sum(axis=0)  # in training
         self._quota = np.ceil(fraction * self._left)
 

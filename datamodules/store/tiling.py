@@ -32,33 +32,18 @@ class View(StrEnum):
 
 @dataclass(frozen=True)
 class Patch:
-    """A square of a record's image with its targets.
-
-    Attributes:
-        image: (side, side, 3) uint8.
-        targets: by task name.
-        x, y: upper left corner in pixels of the source image.
-        mpp: µm per pixel of the patch; 0 if unknown.
-    """
+    """A square of a record's image with its targets."""
 
     image: Image
-    targets: Mapping[str, Target]
-    x: int
+    targets: Mapping[str, Target]  # by task name
+    x: int  # upper left corner in pixels of the source image
     y: int
-    mpp: float
+    mpp: float  # µm per pixel of the patch; 0 if unknown
 
 
 @dataclass(frozen=True)
 class Tiler:
     """Cuts images into patches.
-
-    Attributes:
-        tasks: tasks of the targets.
-        side: side of a patch in pixels.
-        view: see `View`.
-        mpp: wanted µm/px of tiles; 0 keeps the image's own resolution.
-        keep: an object counts in a tile that holds this share of its box, or its centre.
-        empty_share: share of the training tiles without any object that is kept (detection).
 
     >>> tiler = Tiler(tasks=(), side=256, view=View.TILE, mpp=0.5)
     >>> patches = tiler.cut(np.zeros((600, 1000, 3), np.uint8), {}, mpp=0.25)
@@ -68,19 +53,16 @@ class Tiler:
     """
 
     tasks: tuple[Task, ...]
-    side: int
+    side: int  # of a patch in pixels
     view: View
-    mpp: float
-    keep: float = 0.5
-    empty_share: float = 1.0
+    mpp: float  # wanted µm/px of tiles; 0 keeps the image's own resolution
+    keep: float = 0.5  # an object counts in a tile with this share of its box, or its centre
+    empty_share: float = 1.0  # share of the training tiles without any object that is kept
 
     def cut(self, image: Image, targets: _Targets, mpp: float) -> list[Patch]:
         """Cut one image into patches; tiles without any labelled pixel are left out.
 
-        Args:
-            image: (height, width, 3) uint8.
-            targets: by task name, in pixels of `image`.
-            mpp: µm per pixel of `image`; if 0 (unknown), the resolution is kept.
+        Where the µm per pixel of the image are 0 (unknown), its resolution is kept.
 
         Raises:
             ImageError: resampling would make it too large, as of one row that is scaled to a patch.

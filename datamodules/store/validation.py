@@ -17,12 +17,7 @@ from datamodules.store.tiling import Patch
 
 
 def check_record(record: Record, tasks: tuple[Task, ...]) -> None:
-    """Check a record before its pixels are read.
-
-    Raises:
-        LayoutError: unknown split, no group, a resolution that cannot be, or a task without
-            target.
-    """
+    """Check split, group, resolution and tasks of a record before its pixels are read."""
     if record.split not in SPLITS:
         raise LayoutError(f"{record.source}: split '{record.split}', expected one of {SPLITS}")
     if not record.group:
@@ -36,12 +31,7 @@ def check_record(record: Record, tasks: tuple[Task, ...]) -> None:
 
 
 def check_image(record: Record, image: Image) -> None:
-    """Check that pixels are uint8 RGB and have the size that an annotation file states.
-
-    Raises:
-        ImageError: another type or shape.
-        LayoutError: another size than stated.
-    """
+    """Check that pixels are uint8 RGB and have the size that an annotation file states."""
     source = record.source
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ImageError(

@@ -16,17 +16,11 @@ from torch import Tensor
 
 @dataclass
 class DetectionTarget:
-    """Objects of a slice of images, flat over the images.
+    """Objects of a slice of images, flat over the images."""
 
-    Attributes:
-        boxes: (n, 4) float32; x1, y1, x2, y2 in pixels of the network input.
-        labels: (n,) int64, class index.
-        image: (n,) int64, index of the object's image within the slice, ascending.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    image: Tensor
+    boxes: Tensor  # (n, 4) float32; x1, y1, x2, y2 in pixels of the network input
+    labels: Tensor  # (n,) int64, class index
+    image: Tensor  # (n,) int64, index of the object's image within the slice, ascending
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> DetectionTarget:
         """Copy to a device."""
@@ -54,20 +48,15 @@ segmentation (n, height, width) int64; detection `DetectionTarget`."""
 class Part:
     """One dataset's share of a micro-batch.
 
-    Attributes:
-        dataset: the dataset's name in this run.
-        start, stop: its images are `batch.images[start:stop]`.
-        targets: by task name.
-        index: (stop - start,) int64, row of each image in the dataset's store.
-        valid: only the first `valid` images count in metrics; the others pad the ranks of a
-            distributed evaluation to the same number of batches.
+    Only the first `valid` images count in metrics; the others pad the ranks of a distributed
+    evaluation to the same number of batches.
     """
 
-    dataset: str
+    dataset: str  # its name in this run
     start: int
-    stop: int
-    targets: dict[str, BatchTarget]
-    index: Tensor
+    stop: int  # its images are `batch.images[start:stop]`
+    targets: dict[str, BatchTarget]  # by task name
+    index: Tensor  # (stop - start,) int64, row of each image in the dataset's store
     valid: int
 
     def __len__(self) -> int:
@@ -78,17 +67,12 @@ class Part:
 class MultiTaskBatch:
     """Images of K datasets and their targets.
 
-    Attributes:
-        images: (n, height, width, 3) uint8, contiguous; permuted to (n, 3, height, width) it is
-            already in channels-last memory format.
-        parts: the datasets' slices, in the order of the images.
-        step: running number of the micro-batch (per rank), which seeds all randomness on the
-            device.
+    Permuted to (n, 3, height, width) the images are already in channels-last memory format.
     """
 
-    images: Tensor
-    parts: list[Part]
-    step: int = 0
+    images: Tensor  # (n, height, width, 3) uint8, contiguous
+    parts: list[Part]  # in the order of the images
+    step: int = 0  # number of the micro-batch (per rank); seeds all randomness on the device
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MultiTaskBatch:
         """Copy images and targets to a device."""

@@ -24,18 +24,11 @@ from datamodules.stream.transforms import Transform
 
 @dataclass(frozen=True)
 class StoreView:
-    """The rows of one split of one store, with their transform.
+    """The rows of one split of one store, with the transform to the network's input size."""
 
-    Attributes:
-        name: the dataset's name in the run.
-        store: source of patches and targets.
-        rows: (n,) int64, rows of the store that belong to the split.
-        transform: brings a patch to the network's input size.
-    """
-
-    name: str
+    name: str  # of the dataset in the run
     store: Store
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int64]  # (n,), rows of the store that belong to the split
     transform: Transform
 
     def __len__(self) -> int:
@@ -45,20 +38,10 @@ class StoreView:
         """Write a draw's images into `out`, (n, size, size, 3) uint8; return its targets."""
         index = self.rows[draw.rows]
         images = self.store.images(index)
-        columns = {task.name: self._targets(task, index) for task in self.store.tasks}
-        for position, seed in enumerate(draw.seeds.tolist()):
-            targets = {name: column[position] for name, column in columns.items()}
-            out[position], targets = self.transform(images[position], targets, seed)
-            for name, column in columns.items():
-                column[position] = targets[name]
-        return {task.name: collate(task, columns[task.name]) for task in self.store.tasks}
-
-    def _targets(self, task: Task, index: NDArray[np.int64]) -> list[Target]:
-        if task.kind is TaskKind.SEGMENTATION:
-            return list(self.store.masks(task.name, index))
-        if task.kind is TaskKind.DETECTION:
-            return [self.store.boxes(task.name, row) for row in index.tolist()]
-        return list(self.store.target(task.name)[index])
+        targets = self.store.targets_of(index)
+        for place, seed in enumerate(draw.seeds.tolist()):
+            out[place], targets[place] = self.transform(images[place], targets[place], seed)
+        return {t.name: collate(t, [of[t.name] for of in targets]) for t in self.store.tasks}
 
 
 @dataclass(frozen=True)
@@ -97,13 +80,9 @@ class StreamLoader(DataLoader[MultiTaskBatch]):
 def make_loader(
     views: Sequence[StoreView], sampler: Sampler[list[Draw]], size: int, workers: int
 ) -> StreamLoader:
-    """Make a loader of micro-batches.
+    """Make a loader of micro-batches of `size` pixels.
 
-    Args:
-        views: the datasets, in the order in which draws number them.
-        sampler: yields the draws of each micro-batch.
-        size: side of the network input in pixels.
-        workers: loader processes; 0 loads in the calling process.
+    Draws number the views in their order; 0 workers load in the calling process.
     """
     return StreamLoader(
         StreamDataset(views, size),

@@ -22,21 +22,13 @@ from torch.utils.data import Sampler
 
 @dataclass(frozen=True)
 class Draw:
-    """One dataset's samples in a micro-batch.
+    """One dataset's samples in a micro-batch."""
 
-    Attributes:
-        dataset: index of the dataset in the stream.
-        rows: (n,) int64, rows of the dataset's split.
-        seeds: (n,) int64, seed of each sample's augmentation.
-        valid: only the first `valid` samples count; the others are padding.
-        step: running number of the micro-batch.
-    """
-
-    dataset: int
-    rows: NDArray[np.int64]
-    seeds: NDArray[np.int64]
-    valid: int
-    step: int
+    dataset: int  # its index in the stream
+    rows: NDArray[np.int64]  # (n,), rows of the dataset's split
+    seeds: NDArray[np.int64]  # (n,), seed of each sample's augmentation
+    valid: int  # only the first `valid` samples count; the others are padding
+    step: int  # running number of the micro-batch
 
 
 @dataclass(frozen=True)
@@ -48,15 +40,6 @@ class Stream:
     and disjoint samples. A dataset is reshuffled at every pass through it; if it is balanced,
     each of its classes is reshuffled on its own.
 
-    Attributes:
-        sizes: samples per dataset.
-        batch_sizes: samples per dataset, round and rank.
-        per_batch: datasets per micro-batch (K).
-        seed: of all orders.
-        rank, world: index of this process and number of processes.
-        classes: for each dataset the rows of each class, which are then drawn equally often; a
-            dataset without any is not balanced.
-
     >>> stream = Stream(sizes=(5, 3), batch_sizes=(2, 1), per_batch=2, seed=0)
     >>> for step in range(3):
     ...     print([draw.rows.tolist() for draw in stream.micro_batch(step)])
@@ -65,12 +48,13 @@ class Stream:
     [[1, 2], [0]]
     """
 
-    sizes: tuple[int, ...]
-    batch_sizes: tuple[int, ...]
-    per_batch: int
-    seed: int
+    sizes: tuple[int, ...]  # samples per dataset
+    batch_sizes: tuple[int, ...]  # samples per dataset, round and rank
+    per_batch: int  # datasets per micro-batch (K)
+    seed: int  # of all orders
     rank: int = 0
-    world: int = 1
+    world: int = 1  # number of ranks
+    # For each dataset the rows of each class, which are then drawn equally often; or none.
     classes: tuple[tuple[NDArray[np.int64], ...], ...] = ()
 
     @property
@@ -124,18 +108,12 @@ class Stream:
 def batch_shares(
     sizes: Sequence[int], default: int, explicit: Sequence[int | None], power: float
 ) -> tuple[int, ...]:
-    """Return the images of each dataset in a round.
+    """Return the images of each dataset in a round, from its number of training images.
 
     A dataset with an explicit number keeps it. The others share what they would hold together
     with `default` images each, in proportion to size ** power and with one image at least, by
     Webster's method: power 0 gives equal shares, 1 shares proportional to size; values between
     are known as a temperature of 1 / power.
-
-    Args:
-        sizes: training images per dataset.
-        default: images per dataset and round.
-        explicit: for each dataset its own number of images, or None.
-        power: at least 0.
 
     >>> batch_shares([1000, 100, 10], default=8, explicit=[None, None, 4], power=0.5)
     (12, 4, 4)
@@ -165,17 +143,11 @@ def _class_permutation(
 
 @dataclass(frozen=True)
 class TrainSampler(Sampler[list[Draw]]):
-    """Micro-batches of one epoch after another.
-
-    Attributes:
-        stream: the plan.
-        length: micro-batches per epoch.
-        position: returns the number of micro-batches trained so far; called at each epoch start.
-    """
+    """Micro-batches of one epoch after another."""
 
     stream: Stream
-    length: int
-    position: Callable[[], int]
+    length: int  # micro-batches per epoch
+    position: Callable[[], int]  # micro-batches trained so far; called at each epoch start
 
     def __len__(self) -> int:
         return self.length
@@ -192,17 +164,12 @@ class SweepSampler(Sampler[list[Draw]]):
 
     All ranks get the same number of batches and stay in step; missing samples of a rank are
     replaced by padding that does not count (`Draw.valid`).
-
-    Attributes:
-        sizes: samples per dataset.
-        batch_size: samples per batch.
-        rank, world: index of this process and number of processes.
     """
 
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...]  # samples per dataset
     batch_size: int
     rank: int = 0
-    world: int = 1
+    world: int = 1  # number of ranks
 
     def __len__(self) -> int:
         return sum(-(-size // (self.batch_size * self.world)) for size in self.sizes)

@@ -31,27 +31,16 @@ MIN_VISIBILITY = 0.4  # share of an object's area that must survive a crop to st
 
 @dataclass(frozen=True)
 class Transform:
-    """Brings patches and their targets to the network's input size.
+    """Brings patches and their targets to the network's input size."""
 
-    Attributes:
-        size: side of the network input in pixels.
-        tasks: tasks of the targets.
-        augmentation: None for evaluation, which only scales the whole patch.
-    """
-
-    size: int
+    size: int  # side of the network input in pixels
     tasks: tuple[Task, ...]
-    augmentation: AugmentationConfig | None = None
+    augmentation: AugmentationConfig | None = None  # None for evaluation: scales the whole patch
 
     def __call__(
         self, image: Image, targets: Mapping[str, Target], seed: int
     ) -> tuple[Image, dict[str, Target]]:
-        """Transform one patch.
-
-        Args:
-            image: (side, side, 3) uint8.
-            targets: by task name.
-            seed: fixes all randomness of this sample.
+        """Transform one patch, (side, side, 3) uint8; the seed fixes all randomness.
 
         Returns:
             (size, size, 3) uint8 and the targets in its pixels.
@@ -84,12 +73,8 @@ class Transform:
             steps = _augmentations(self.size, self.augmentation)
         boxes = None
         if any(task.kind is TaskKind.DETECTION for task in self.tasks):
-            boxes = A.BboxParams(
-                format="pascal_voc",
-                label_fields=["owner", "label"],
-                min_visibility=MIN_VISIBILITY,
-                clip=True,
-            )
+            names = ["owner", "label"]
+            boxes = A.BboxParams("pascal_voc", names, min_visibility=MIN_VISIBILITY, clip=True)
         return A.Compose(steps, bbox_params=boxes)
 
 
@@ -105,15 +90,8 @@ def _augmentations(size: int, config: AugmentationConfig) -> list[Any]:
         A.D4(p=1.0),
     ]
     if config.color:
-        steps.append(
-            A.ColorJitter(
-                brightness=(1 - config.color, 1 + config.color),
-                contrast=(1 - config.color, 1 + config.color),
-                saturation=(1 - config.color, 1 + config.color),
-                hue=(-config.color / 4, config.color / 4),
-                p=0.8,
-            )
-        )
+        span, hue = (1 - config.color, 1 + config.color), (-config.color / 4, config.color / 4)
+        steps.append(A.ColorJitter(brightness=span, contrast=span, saturation=span, hue=hue, p=0.8))
     if config.blur:
         steps.append(A.GaussianBlur(blur_limit=(3, 5), p=config.blur))
     return steps

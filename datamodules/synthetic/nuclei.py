@@ -27,9 +27,7 @@ NUCLEUS = np.dtype(
         ("nucleolus", float),  # radius in µm, 0 for none
     ]
 )
-Nuclei = NDArray[np.void]
-"""Nuclei of a field, one row of `NUCLEUS` each."""
-
+Nuclei = NDArray[np.void]  # one row of `NUCLEUS` each
 
 # Radius in µm, length to width, spread (of size, shape and chromatin), and then as in NUCLEUS
 # folding, chromatin, clumping, membrane; last, the share of nuclei with a nucleolus.

@@ -19,8 +19,7 @@ from datamodules.synthetic.canvas import Canvas, Ids, Map, Points, edges
 from datamodules.synthetic.tissues import Organ, Tissue
 
 _CORNERS = 128
-LUMEN, GOBLET = 1, 2
-"""Values of `Plan.holes`."""
+LUMEN, GOBLET = 1, 2  # values of `Plan.holes`
 _BESIDE = dict.fromkeys([t for t in Tissue if t not in (Tissue.NORMAL, Tissue.TUMOUR)], 0.1)
 """Probability of each tissue to lie in a mixed field."""
 

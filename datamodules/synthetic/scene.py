@@ -24,36 +24,27 @@ from datamodules.synthetic.plan import LUMEN, Plan, lay_out
 from datamodules.synthetic.stain import Stain
 from datamodules.synthetic.tissues import ORGANS, Tissue
 
-Range = float | tuple[float, float]
-"""A value, or the lowest and the highest value to draw it from."""
+Range = float | tuple[float, float]  # a value, or the lowest and highest to draw it from
 
 _EMPTY = (Tissue.ADIPOSE, Tissue.BACKGROUND, Tissue.MUCUS)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One field of view and what is in it.
+    """One field of view and what is in it; maps have the shape (height, width).
 
-    Attributes:
-        image: uint8 (height, width, 3), RGB.
-        nuclei: int32 (height, width), 0 for background, instances from 1 without a gap; each is
-            one connected piece and no two share an edge.
-        nucleus_types: uint8 (n,), `NucleusType` of instance `i + 1`.
-        glands: int32 (height, width), the same for glands and tumour nests, with their lumina.
-        regions: uint8 (height, width), `Tissue`; glands are NORMAL or TUMOUR.
-        mitoses: float32 (m, 2), x, y of mitotic figures in pixels; pixel `i` is `[i, i + 1)`.
-        lookalikes: float32 (k, 2), x, y of dark bodies that are not mitoses.
-        cellularity: share of the field taken by tumour cells, 0 to 1.
+    Instances count from 1 without a gap; each is one connected piece and no two share an edge.
+    Points are x, y in pixels; pixel `i` is `[i, i + 1)`.
     """
 
-    image: NDArray[np.uint8]
-    nuclei: NDArray[np.int32]
-    nucleus_types: NDArray[np.uint8]
-    glands: NDArray[np.int32]
-    regions: NDArray[np.uint8]
-    mitoses: NDArray[np.float32]
-    lookalikes: NDArray[np.float32]
-    cellularity: float
+    image: NDArray[np.uint8]  # (height, width, 3), RGB
+    nuclei: NDArray[np.int32]  # instances, 0 for background
+    nucleus_types: NDArray[np.uint8]  # (n,), `NucleusType` of instance `i + 1`
+    glands: NDArray[np.int32]  # instances of glands and tumour nests, with their lumina
+    regions: NDArray[np.uint8]  # `Tissue`; glands are NORMAL or TUMOUR
+    mitoses: NDArray[np.float32]  # (m, 2)
+    lookalikes: NDArray[np.float32]  # (k, 2), dark bodies that are not mitoses
+    cellularity: float  # share of the field taken by tumour cells, 0 to 1
 
     def boxes(self) -> NDArray[np.float32]:
         """Bounding box of each nucleus, float32 (n, 4), x1, y1, x2, y2 in pixels."""
