@@ -184,11 +184,7 @@ def load_all(records: list[Record], tiler: Tiler, mpp: float) -> list[tuple[list
 
 
 def load(record: Record, tiler: Tiler, mpp: float) -> list[Patch]:
-    """Read, check and cut one record.
-
-    Raises:
-        UserError: the record does not fit; the message names it.
-    """
+    """Read, check and cut one record; what does not fit is a UserError that names it."""
     check_record(record, tiler.tasks)
     try:
         image = read_image(record.image) if isinstance(record.image, Path) else record.image()

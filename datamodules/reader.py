@@ -169,11 +169,7 @@ class DatasetReader:
         return Path(self.data.stores) / f"{self.name}-{digest}.h5"
 
     def check_layout(self) -> None:
-        """Check that the publisher's files exist, and where links lead (see `check_links`).
-
-        Raises:
-            DatasetNotFoundError: a file is missing; the message says how to get the data.
-        """
+        """Raise a DatasetNotFoundError where files are missing, and check links (`check_links`)."""
         missing = "" if self.root.is_dir() else f"no folder {self.root}"
         for pattern in self.layout:
             if not missing and next(self.root.glob(pattern), None) is None:
@@ -197,11 +193,7 @@ class DatasetReader:
         return rows_of_split(chosen, split, data.val_fraction, data.val_limit, data.seed)
 
     def weighted_tasks(self) -> tuple[Task, ...]:
-        """The prepared tasks, with the loss weights of the configuration.
-
-        Raises:
-            ConfigError: a weight is given for a task that the dataset does not have.
-        """
+        """The prepared tasks, with the configured loss weights; an unknown task is a ConfigError."""
         names = [task.name for task in self.store.tasks]
         weights = self.config.weights
         for name in [*weights, *self.config.class_weights]:

@@ -84,11 +84,7 @@ def stamp_of(path: Path) -> Path:
 
 
 def write_stamp(dataset: DatasetReader, sound: bool) -> None:
-    """Stamp the store of a dataset as verified, or remove its stamp where it is not sound.
-
-    Raises:
-        StoreError: the stamp cannot be written.
-    """
+    """Stamp a store as verified, or remove the stamp of an unsound one; StoreError if it fails."""
     path = stamp_of(dataset.store_path)
     try:
         if sound:

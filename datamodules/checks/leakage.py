@@ -49,11 +49,7 @@ def overlap(train: Sequence[Card], unseen: Sequence[DatasetReader]) -> list[str]
 
 
 def check_overlap(train: Sequence[Card], unseen: Sequence[DatasetReader], allow: bool) -> None:
-    """Refuse probes on data that share a source with the training data; log it where allowed.
-
-    Raises:
-        LeakageError: names what is shared and how to allow it.
-    """
+    """Raise a LeakageError for probes that share a source with training; log it where allowed."""
     shared = overlap(train, unseen)
     if shared and not allow:
         raise LeakageError(

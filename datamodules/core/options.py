@@ -26,11 +26,7 @@ class ReaderOptions:
 
 
 def read_options(where: str, kind: type[Any], given: dict[str, Any]) -> Any:
-    """An object of a dataclass of options; its `mpp`, if any, is 0 where unknown.
-
-    Raises:
-        ConfigError: an option is unknown, of another type, or out of its range.
-    """
+    """An object of a dataclass of options, or a ConfigError; its `mpp`, if any, is 0 if unknown."""
     try:
         options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), given))
         check_limits(options)

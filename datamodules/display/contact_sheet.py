@@ -25,11 +25,7 @@ _DPI = 150
 
 
 def contact_sheet(dataset: DatasetReader, path: Path, images: int = 24) -> Path:
-    """Draw at most `images` stored patches with their targets into a PNG; return its path.
-
-    Raises:
-        StoreError: the dataset is not prepared.
-    """
+    """Draw at most `images` stored patches with their targets into a PNG; return its path."""
     store = dataset.store
     rows = choose_rows(store, images)
     columns = min(_COLUMNS, len(rows))

@@ -72,11 +72,7 @@ def with_checksum(archive: Archive) -> Archive:
 
 
 def check(path: Path, archive: Archive) -> None:
-    """Compare a file with the announced size and checksum.
-
-    Raises:
-        ChecksumError: they differ.
-    """
+    """Raise a ChecksumError unless a file has the announced size and checksum."""
     size = path.stat().st_size
     remedy = "delete it and fetch it again; if it stays so, the publisher replaced the file"
     if archive.bytes and size != archive.bytes:
@@ -90,11 +86,7 @@ def check(path: Path, archive: Archive) -> None:
 
 
 def checksum(path: Path, algorithm: str) -> str:
-    """Return the checksum of a file in hexadecimal.
-
-    Raises:
-        ChecksumError: unknown algorithm.
-    """
+    """Return the checksum of a file in hexadecimal; an unknown algorithm is a ChecksumError."""
     if algorithm not in _ALGORITHMS:
         raise ChecksumError(f"'{algorithm}': unknown checksum; write md5:..., sha256:...")
     with path.open("rb") as file:

@@ -25,11 +25,7 @@ class Codes:
     index: Mapping[int, int]  # class index, or the ignore index, of each published code
 
     def __call__(self, path: Path) -> Mask:
-        """Read a mask file as class indices, (height, width) uint8.
-
-        Raises:
-            LayoutError: a pixel holds a code that is not published.
-        """
+        """Read a mask file as class indices; other codes are refused."""
         mask = read_mask(path)
         present = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
         unknown = [code for code in present if code not in self.index]

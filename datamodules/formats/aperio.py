@@ -39,10 +39,9 @@ class Outline:
 
 
 def resolution(root: Path, xml: Path, published: float) -> float:
-    """µm per pixel that a file states; the published value, with a warning, where it states none.
+    """µm per pixel that a file states, which must be of the order of the published value.
 
-    Raises:
-        LayoutError: it is no number, or not of the order of the published one.
+    Where it states none, the published value is taken, with a warning.
     """
     where, head = label(root, xml), read_xml(root, xml)
     if not head.get("MicronsPerPixel", "").strip():

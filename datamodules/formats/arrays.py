@@ -36,10 +36,7 @@ _UNREADABLE = (
 def open_npy(path: Path, shape: tuple[int | None, ...], texts: bool = False) -> NDArray[Any]:
     """A NumPy file of numbers or texts mapped into memory; None in its shape is any length.
 
-    Raises:
-        DatasetNotFoundError: there is no such file.
-        LayoutError: it is no array file, holds objects, is shorter or longer than its header
-            states, or has another shape or type.
+    Objects are refused, and a file that is shorter or longer than its header states.
     """
     try:
         array = np.lib.format.open_memmap(path, "r")  # refuses objects and archives
@@ -76,12 +73,7 @@ def npy_record(
 
 
 def hdf5_shape(path: Path, key: str, shape: tuple[int | None, ...]) -> tuple[int, ...]:
-    """The shape of a dataset in an HDF5 file, checked against what is expected.
-
-    Raises:
-        DatasetNotFoundError: there is no such file.
-        LayoutError: it is no HDF5 file, or has no such dataset of numbers that it holds itself.
-    """
+    """The shape of a dataset of numbers in an HDF5 file, checked against what is expected."""
     with _hdf5(path, key) as data:
         _check_shape(f"{path}: '{key}'", data.shape, shape)
         # Rows that were never written would be read as zeros.
@@ -110,11 +102,7 @@ def hdf5_image(path: Path, key: str, row: int) -> Image:
 
 
 def as_image(where: str, pixels: NDArray[Any]) -> Image:
-    """Pixels of any number type as uint8, without changing a value.
-
-    Raises:
-        ImageError: a value is not a whole number of 0 to 255.
-    """
+    """Pixels of any number type as uint8; all must be whole numbers of 0 to 255."""
     if pixels.dtype == np.uint8:
         return pixels
     with np.errstate(invalid="ignore"):  # the comparison below detects what does not fit
@@ -128,11 +116,7 @@ def as_image(where: str, pixels: NDArray[Any]) -> Image:
 
 
 def whole_numbers(where: str, values: NDArray[Any]) -> NDArray[np.int64]:
-    """Labels or instance ids of any number type as whole numbers, without changing a value.
-
-    Raises:
-        LayoutError: a value is negative, has a fraction or is no number.
-    """
+    """Labels or instance ids of any number type; all must be whole numbers from 0."""
     values = np.asarray(values)
     with np.errstate(invalid="ignore"):  # the comparison below detects what does not fit
         whole = values.astype(np.int64)

@@ -40,10 +40,8 @@ def read_coco(root: Path, path: Path, corners: bool = False, allow_outside: bool
     A box without area is left out with a warning. With `corners`, `bbox` holds two corners
     instead of a corner, width and height; `allow_outside` accepts names that leave the folder.
 
-    Raises:
-        DatasetNotFoundError: no such file.
-        LayoutError: it is not in COCO's format; an id, a name of an image or the name of a
-            category occurs twice; an annotation belongs to nothing or has no box.
+    Refused is an id, an image's name or a category's name that occurs twice, and an annotation
+    that belongs to nothing or has no box.
     """
     top = read_json(root, path)
     for key in ("images", "categories", "annotations"):

@@ -27,9 +27,7 @@ IMAGE_SUFFIXES = MASK_SUFFIXES | {".jpg", ".jpeg", ".webp", ".gif"}
 def read_image(path: Path) -> Image:
     """Decode an image file to RGB, upright; transparent parts lie over white.
 
-    Raises:
-        DatasetNotFoundError: there is no such file.
-        ImageError: it does not decode, is cut short, or leaves open what the picture is.
+    Refused is what is cut short, or leaves open what the picture is.
     """
     return _load(path).rgb()
 
@@ -37,12 +35,8 @@ def read_image(path: Path) -> Image:
 def read_mask(path: Path, white: int = 1) -> Mask:
     """Decode a label image, upright, without touching its values.
 
-    `white` is the value of white where the mask knows black and white only; black is 0.
-
-    Raises:
-        DatasetNotFoundError: there is no such file.
-        ImageError: it does not decode.
-        LayoutError: it has colours, or values over 255.
+    `white` is the value of white where the mask knows black and white only; black is 0. Colours,
+    and values over 255, are refused.
     """
     ids = read_ids(path, white)
     if ids.max() > 255:
@@ -57,7 +51,7 @@ def read_ids(path: Path, white: int = 1) -> NDArray[Any]:
 
 
 def read_foreground(path: Path) -> Mask:
-    """Where a mask of any colours is not black, 0 and 1; errors as of `read_mask`."""
+    """Where a mask of any colours is not black, 0 and 1."""
     raster = _load(path)
     coloured = raster.pixels.ndim == 3 and not raster.lossy and raster.alpha is None
     return np.asarray(raster.pixels.any(axis=2) if coloured else raster.ids() > 0, np.uint8)

@@ -81,10 +81,7 @@ class Node:
 def read_json(root: Path, path: Path) -> Node:
     """The value in a JSON file.
 
-    Raises:
-        DatasetNotFoundError: no such file.
-        LayoutError: it is not JSON, holds NaN or a number that is not finite, names a key of an
-            object twice, or is nested too deep.
+    Refused are NaN, numbers that are not finite, keys that occur twice, and deep nesting.
     """
     where, text = label(root, path), read_text(root, path)
     try:

@@ -39,9 +39,7 @@ def is_junk(path: Path) -> bool:
 def entries(folder: Path) -> list[Path]:
     """What lies directly in a folder, sorted by name, without junk.
 
-    Raises:
-        DatasetNotFoundError: there is no such folder.
-        LayoutError: a name is not UTF-8, so a store cannot keep it.
+    A name that is not UTF-8 is refused, because a store cannot keep it.
     """
     if not folder.is_dir():
         raise DatasetNotFoundError(f"{folder}: no such folder; the dataset keeps its data there")
@@ -124,9 +122,7 @@ def class_images(
 ) -> Iterator[tuple[Path, int]]:
     """Images of `folder/<class>/` with the class index, class by class.
 
-    Raises:
-        LayoutError: an unknown or empty class folder, or one missing where all must be there;
-            otherwise a missing one is counted.
+    Where not all must be there (`complete`), a missing folder is counted.
     """
     present = [path.name for path in subfolders(folder)]
     unknown = [name for name in present if name not in classes]
@@ -156,10 +152,6 @@ def folder_with(root: Path, inside: str) -> Path:
     """The folder that holds `inside`: `root` itself or a folder directly in it.
 
     Depending on the tool, unpacking an archive adds the publisher's top folder or does not.
-
-    Raises:
-        DatasetNotFoundError: neither `root` nor any folder in it holds it.
-        LayoutError: several do, so it is unclear which one is meant.
     """
     if (root / inside).exists():
         return root
@@ -182,11 +174,8 @@ def paired(
     """Images with the annotation of the same stem, sorted by the image's name.
 
     `expected` is the place of an image's annotation, with `{}` for the stem. With `allow_missing`,
-    annotations without image are counted instead of refused.
-
-    Raises:
-        LayoutError: an image without annotation, or two files of one stem.
-        DatasetNotFoundError: an annotation without image, or no image at all.
+    annotations without image are counted instead of refused; images without annotation, and two
+    files of one stem, are always refused.
     """
     image_of, annotation_of = _by_stem(root, images), _by_stem(root, annotations)
     for stem, path in annotation_of.items():

@@ -50,7 +50,7 @@ def palette(path: Path) -> NDArray[np.uint8] | None:
 
 
 def load(path: Path) -> Raster:
-    """Decode a file; an ImageError where it is damaged or cannot be read rightly."""
+    """Decode a file."""
     with _opened(path) as image, decoding(path):
         _check_complete(path, image)
         pictures = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)

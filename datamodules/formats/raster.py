@@ -47,10 +47,9 @@ class Raster:
             object.__setattr__(self, "alpha", None)
 
     def rgb(self) -> Image:
-        """The picture as displayed, uint8 (height, width, 3); transparent parts lie over white.
+        """The picture as displayed; transparent parts lie over white.
 
-        Raises:
-            ImageError: more than 8 bits a sample, or nothing but transparent pixels.
+        More than 8 bits a sample, and nothing but transparent pixels, are refused.
         """
         if self.bits > 8:
             problem = f"{self.bits} bits a channel; which range is meant cannot be told"
@@ -76,9 +75,7 @@ class Raster:
         """The number that each pixel stands for, unsigned (height, width).
 
         `white` is the number of white where a mask knows black and white only; black is 0.
-
-        Raises:
-            LayoutError: colours, transparency or a lossy compression leave it open.
+        Refused is what colours, transparency or a lossy compression leave open.
         """
         if self.lossy:
             problem = "is compressed with loss, which changes class indices"

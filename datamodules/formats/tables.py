@@ -37,10 +37,6 @@ def read_table(
     Names of columns are matched exactly; one that differs in case, spaces or underscores only is
     taken with a warning. Rows without any value are passed over and counted. In a table that is
     not a publisher's but the user's `own`, a column that is not read is a warning.
-
-    Raises:
-        DatasetNotFoundError: no such file.
-        LayoutError: a column is missing or doubled, or a row has another length than the header.
     """
     where = label(root, path)
     if path.suffix.lower() == ".xlsx":
@@ -66,11 +62,7 @@ def read_table(
 
 
 def has_table(root: Path, path: Path, without: str = "") -> bool:
-    """Whether an optional table is there; else what it means to be `without` is noted.
-
-    Raises:
-        LayoutError: it is a link to nothing, or no file.
-    """
+    """Whether an optional table is there; else what it means to be `without` is noted."""
     if path.is_file():
         return True
     if os.path.lexists(path):
@@ -84,13 +76,7 @@ def has_table(root: Path, path: Path, without: str = "") -> bool:
 def read_numbers(
     path: Path, columns: Sequence[str], whole_columns: Sequence[str] = ()
 ) -> NDArray[np.float64]:
-    """Numbers of a CSV file without a header, (lines, columns); an empty file holds none.
-
-    Raises:
-        DatasetNotFoundError: no such file.
-        LayoutError: a line is not one finite number for each of `columns`, or has a fraction in
-            one of `whole_columns`.
-    """
+    """Numbers of a CSV file without a header, (lines, columns); an empty file holds none."""
     values = [
         [row.whole(c) if c in whole_columns else row.number(c) for c in columns]
         for row in read_rows(path, columns)
@@ -99,12 +85,7 @@ def read_numbers(
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows of a CSV file without a header.
-
-    Raises:
-        DatasetNotFoundError: no such file.
-        LayoutError: a line has not one value for each of `columns`.
-    """
+    """Rows of a CSV file without a header, each with one value for each of `columns`."""
     places = {name: place for place, name in enumerate(columns)}
     for line, cells in _csv_lines(str(path), read_text(Path(), path), ","):
         if not any(cells):

@@ -38,12 +38,7 @@ def read_bytes(root: Path, path: Path) -> bytes:
 
 
 def read_text(root: Path, path: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
-
-    Raises:
-        DatasetNotFoundError: there is no such file.
-        LayoutError: another encoding or a NUL; the message names line and column.
-    """
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark."""
     data, where = read_bytes(root, path), label(root, path)
     encoding = next((name for mark, name in _BOMS if data.startswith(mark)), "utf-8")
     try:

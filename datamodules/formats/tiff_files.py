@@ -50,7 +50,7 @@ def palette(path: Path) -> NDArray[np.uint8] | None:
 
 
 def load(path: Path) -> Raster:
-    """Decode the page of full resolution; an ImageError where it cannot be read rightly."""
+    """Decode the page of full resolution."""
     with _page(path) as page:
         _check_kind(path, page)
         _check_segments(path, page)

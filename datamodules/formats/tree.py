@@ -13,11 +13,7 @@ from datamodules.core.records import DOWNLOADS
 def check_links(root: Path, follow: bool) -> None:
     """Look at all links below a dataset's folder, which may be a link itself; no file is opened.
 
-    With `follow`, links may lead to what lies outside of it.
-
-    Raises:
-        LayoutError: a folder cannot be read, a link leads out of the dataset's folder or to a
-            folder that holds it.
+    Refused are links to a folder that holds them and, without `follow`, links out of the dataset's.
     """
     top = os.path.realpath(root)
     for link in _links(str(root)):

@@ -41,12 +41,8 @@ def read_xlsx(root: Path, path: Path) -> list[tuple[int, list[str]]]:
     """The rows of the first sheet by number, as texts without surrounding spaces.
 
     Empty cells are empty texts, except at the end of a row, where they are left out. Formulas give
-    the value that was stored with them; further sheets are passed over with a warning.
-
-    Raises:
-        DatasetNotFoundError: there is no such file.
-        LayoutError: it is no spreadsheet file or protected, or a cell is a date, an error or
-            without value, or lies where none can be.
+    the value that was stored with them; further sheets are passed over with a warning. Refused are
+    protected files, and cells that hold a date or an error, or lie where none can be.
     """
     where, data = label(root, path), read_bytes(root, path)
     if data.startswith(_OLE):
@@ -56,7 +52,8 @@ def read_xlsx(root: Path, path: Path) -> list[tuple[int, list[str]]]:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             sheet = _part(where, file, _first_sheet(where, file))
             inside = file.namelist()
-            strings = _strings(_part(where, file, _STRINGS)) if _STRINGS in inside else []
+            shared = _part(where, file, _STRINGS).iter("si") if _STRINGS in inside else ()
+            strings = [_text(item) for item in shared]  # to which cells refer by number
             dates = _date_styles(_part(where, file, _STYLES)) if _STYLES in inside else set()
     except (zipfile.BadZipFile, zlib.error, KeyError, OSError, ValueError) as error:
         problem = f"not a readable .xlsx file ({shown(error)})"
@@ -119,11 +116,6 @@ def _part(where: str, file: zipfile.ZipFile, name: str) -> ElementTree.Element:
     if file.getinfo(name).file_size > _MOST_BYTES:
         raise ValueError(f"{name} has {file.getinfo(name).file_size} bytes")
     return parse_xml(f"{where}, {name}", file.read(name))
-
-
-def _strings(part: ElementTree.Element) -> list[str]:
-    """Texts that cells refer to by number."""
-    return [_text(item) for item in part.iter("si")]
 
 
 def _text(node: ElementTree.Element) -> str:
@@ -208,9 +200,5 @@ def _column(letters: str) -> int:
 
 def _letters(column: int) -> str:
     """Letters of the column with this number, from 0."""
-    letters = ""
-    column += 1
-    while column:
-        column, rest = divmod(column - 1, 26)
-        letters = chr(ord("A") + rest) + letters
-    return letters
+    before, last = divmod(column, 26)
+    return (_letters(before - 1) if before else "") + chr(ord("A") + last)

@@ -32,11 +32,7 @@ class _Builder(ElementTree.TreeBuilder):
 
 
 def parse_xml(where: str, data: bytes) -> ElementTree.Element:
-    """The root element of an XML text; names of elements and attributes lose their namespace.
-
-    Raises:
-        LayoutError: not well-formed, in an unknown encoding, too deep, or with a document type.
-    """
+    """The root element of an XML text; names of elements and attributes lose their namespace."""
     parser = ElementTree.XMLParser(target=_Builder())
     try:
         parser.feed(data)
@@ -52,7 +48,7 @@ def read_xml(root: Path, path: Path) -> ElementTree.Element:
 
 
 def attribute(where: str, element: ElementTree.Element, name: str) -> float:
-    """The finite number in an attribute; a LayoutError where there is none."""
+    """The finite number in an attribute."""
     try:
         return number(element.get(name, "").strip())
     except ValueError as error:

@@ -24,16 +24,11 @@ CLASSES = ("Benign", "InSitu", "Invasive", "Normal")
 _PREFIXES = {"Benign": "b", "InSitu": "is", "Invasive": "iv", "Normal": "n"}
 _NAME = re.compile(r"(?P<prefix>b|is|iv|n)(?P<number>\d{3})\.tif")
 _PER_CLASS = 100
+# Ranges of the sorted list of all 400 images (class by class, then by number) that train.
 _TRAIN = ((0, 41), (59, 60), (90, 139), (169, 240), (258, 260), (273, 345), (368, 400))
-"""Ranges of the sorted list of all 400 images (class by class, then by number) that train."""
-
-_GRADES = {
-    "Normal": (0.0, 0.05),
-    "Benign": (0.12, 0.25),
-    "InSitu": (0.4, 0.55),
-    "Invasive": (0.8, 1.0),
-}
-"""Malignancy of synthetic tissue by class."""
+_GRADES = {  # malignancy of synthetic tissue
+    "Normal": (0.0, 0.05), "Benign": (0.12, 0.25), "InSitu": (0.4, 0.55), "Invasive": (0.8, 1.0),
+}  # fmt: skip
 
 
 @dataclass
@@ -134,9 +129,8 @@ def _labels(root: Path, table: Path) -> dict[str, int]:
     for row in read_rows(table, ("image", "class")) if has_table(root, table) else ():
         label = classes.get(spelling(row["class"]))
         if label is None or labels.setdefault(row["image"], label) != label:
-            raise row.error(
-                "class", f"'{row['class']}', expected one of {', '.join(CLASSES)}, once"
-            )
+            problem = f"'{row['class']}', expected one of {', '.join(CLASSES)}, once"
+            raise row.error("class", problem)
     return labels
 
 

@@ -40,16 +40,9 @@ _SPLIT_OF_INSTITUTE = {
 }
 
 _CODE_OF_TISSUE = {
-    Tissue.TUMOUR: 1,
-    Tissue.STROMA: 2,
-    Tissue.LYMPHOID: 3,
-    Tissue.DEBRIS: 4,
-    Tissue.ADIPOSE: 9,
-    Tissue.MUCUS: 12,
-    Tissue.NORMAL: 13,
-    Tissue.MUSCLE: 21,
-    Tissue.BACKGROUND: 21,
-}
+    Tissue.TUMOUR: 1, Tissue.STROMA: 2, Tissue.LYMPHOID: 3, Tissue.DEBRIS: 4, Tissue.ADIPOSE: 9,
+    Tissue.MUCUS: 12, Tissue.NORMAL: 13, Tissue.MUSCLE: 21, Tissue.BACKGROUND: 21,
+}  # fmt: skip
 
 
 @dataclass

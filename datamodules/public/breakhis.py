@@ -33,20 +33,14 @@ _NAME = re.compile(r"SOB_([BM])_([A-Z]+)-(\d+)-([0-9A-Z]+)-(\d+)-(\d+)\.png")
 
 _TYPES = {
     "benign": {
-        "adenosis": "A",
-        "fibroadenoma": "F",
-        "phyllodes_tumor": "PT",
-        "tubular_adenoma": "TA",
+        "adenosis": "A", "fibroadenoma": "F", "phyllodes_tumor": "PT", "tubular_adenoma": "TA",
     },
     "malignant": {
-        "ductal_carcinoma": "DC",
-        "lobular_carcinoma": "LC",
-        "mucinous_carcinoma": "MC",
+        "ductal_carcinoma": "DC", "lobular_carcinoma": "LC", "mucinous_carcinoma": "MC",
         "papillary_carcinoma": "PC",
     },
-}
-_GRADES = ((0.0, 0.2), (0.5, 1.0))
-"""Malignancy of synthetic tissue by class."""
+}  # fmt: skip
+_GRADES = ((0.0, 0.2), (0.5, 1.0))  # malignancy of synthetic tissue by class
 
 
 @dataclass

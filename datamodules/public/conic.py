@@ -25,16 +25,12 @@ from datamodules.synthetic.tissues import NucleusType
 NUCLEI = ("neutrophil", "epithelial", "lymphocyte", "plasma", "eosinophil", "connective")
 _SIDE = 256
 
-_CLASS_OF_TYPE = {
-    NucleusType.NEOPLASTIC: 2,
-    NucleusType.INFLAMMATORY: 3,
-    NucleusType.CONNECTIVE: 6,
-    NucleusType.DEAD: 1,
-    NucleusType.EPITHELIAL: 2,
-}
-"""Class of synthetic nuclei; dark small bodies stand for neutrophils."""
+_CLASS_OF_TYPE = {  # of synthetic nuclei; dark small bodies stand for neutrophils
+    NucleusType.NEOPLASTIC: 2, NucleusType.INFLAMMATORY: 3, NucleusType.CONNECTIVE: 6,
+    NucleusType.DEAD: 1, NucleusType.EPITHELIAL: 2,
+}  # fmt: skip
+# Light that the cytoplasm of synthetic plasma cells and eosinophils lets through, per channel.
 _CYTOPLASM = {4: (0.72, 0.62, 0.92), 5: (0.98, 0.55, 0.55)}
-"""Light that the cytoplasm of synthetic plasma cells and eosinophils lets through, per channel."""
 
 
 class CoNIC(DatasetReader):
@@ -132,11 +128,7 @@ def type_boxes(labels: Path, row: int) -> Boxes:
 
 
 def _label(labels: Path, row: int) -> NDArray[Any]:
-    """Instances and classes of one patch, (256, 256, 2).
-
-    Raises:
-        LayoutError: a class that is not published.
-    """
+    """Instances and classes of one patch, (256, 256, 2)."""
     where = f"{labels}#{row}"
     label = whole_numbers(where, open_npy(labels, (None, _SIDE, _SIDE, 2))[row])
     high = int(label[:, :, 1].max())

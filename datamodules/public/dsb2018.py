@@ -102,20 +102,15 @@ def is_stained(path: Path) -> bool:
 
 
 def union(folder: Path) -> Mask:
-    """Background and nucleus from a folder of one-nucleus masks.
-
-    Raises:
-        LayoutError: no mask, or masks of different sizes.
-    """
-    nuclei: Mask | None = None
-    for path in list_files(folder, {".png"}):
+    """Background and nucleus from a folder of one-nucleus masks, which must be of one size."""
+    paths = list_files(folder, {".png"})
+    if not paths:
+        raise LayoutError(f"{folder}: the folder holds no mask")
+    nuclei = foreground(paths[0])
+    for path in paths[1:]:
         mask = foreground(path)
-        if nuclei is None:
-            nuclei = mask
         if nuclei.shape != mask.shape:
             sizes = [f"{width}x{height} px" for height, width in (mask.shape, nuclei.shape)]
             raise LayoutError(f"{path}: {sizes[0]}, the masks before it have {sizes[1]}")
         nuclei |= mask
-    if nuclei is None:
-        raise LayoutError(f"{folder}: the folder holds no mask")
     return nuclei

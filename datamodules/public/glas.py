@@ -67,10 +67,9 @@ class GlaS(DatasetReader):
         columns = ("name", "patient ID", " grade (GlaS)", " grade (Sirinukunwattana et al. 2015)")
         append_rows(root / _TOP / "Grade.csv", columns)
         fields = slides(rng, max(6, images // 6), mpp=cls.mpp, each=2, least=3)
+        parts = ("train", "train", "train", "testA", "train", "testB")
         for index, (patient, _, slide) in enumerate(fields):
-            name = (
-                f"{('train', 'train', 'train', 'testA', 'train', 'testB')[index % 6]}_{index + 1}"
-            )
+            name = f"{parts[index % 6]}_{index + 1}"
             word, grade = ((" benign", (0.0, 0.2)), (" malignant", (0.4, 0.8)))[patient % 2]
             drawn = slide.field(*((442, 581) if index % 5 == 4 else (522, 775)), malignancy=grade)
             write_image(root / _TOP / f"{name}.bmp", drawn.image)

@@ -30,13 +30,9 @@ CLASSES = ("benign", "gleason_3", "gleason_4", "gleason_5")
 _TRAIN = "train_validation_patches_750"
 _TEST = "test_patches_750"
 _NAME = re.compile(r"(?P<core>.+)_patch_\d+_class_(?P<label>\d+)\.jpg")
-_SPLIT_OF_ARRAY = {
-    **dict.fromkeys(("ZT111", "ZT199", "ZT204"), "train"),
-    **{"ZT76": "val", "ZT80": "test"},
-}
-
-_GRADES = ((0.0, 0.1), (0.3, 0.45), (0.55, 0.7), (0.85, 1.0))
-"""Malignancy of synthetic tissue by class."""
+_SPLIT_OF_ARRAY = dict.fromkeys(("ZT111", "ZT199", "ZT204"), "train")
+_SPLIT_OF_ARRAY |= {"ZT76": "val", "ZT80": "test"}
+_GRADES = ((0.0, 0.1), (0.3, 0.45), (0.55, 0.7), (0.85, 1.0))  # malignancy of synthetic tissue
 
 
 @dataclass

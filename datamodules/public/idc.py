@@ -127,11 +127,7 @@ def _patches(root: Path, folder: Path) -> list[Path]:
 
 
 def padded(path: Path) -> Image:
-    """A patch of 50x50 px; smaller ones of a slide's edge are continued by their mirror image.
-
-    Raises:
-        LayoutError: larger than 50x50 px.
-    """
+    """A patch of 50x50 px; smaller ones of a slide's edge are continued by their mirror image."""
     image = read_image(path)
     down, right = SIDE - image.shape[0], SIDE - image.shape[1]
     if down < 0 or right < 0:

@@ -22,17 +22,10 @@ CLASSES = (
 )  # fmt: skip
 _SLIDE = re.compile(r"CRC-Prim-HE-\d+")
 
-_TISSUES = (
-    Tissue.TUMOUR,
-    Tissue.STROMA,
-    None,
-    Tissue.LYMPHOID,
-    Tissue.DEBRIS,
-    Tissue.NORMAL,
-    Tissue.ADIPOSE,
-    Tissue.BACKGROUND,
-)
-"""Synthetic tissue by class; complex stroma is a mixed field with little tumour."""
+_TISSUES = (  # synthetic tissue by class; complex stroma is a mixed field with little tumour
+    Tissue.TUMOUR, Tissue.STROMA, None, Tissue.LYMPHOID,
+    Tissue.DEBRIS, Tissue.NORMAL, Tissue.ADIPOSE, Tissue.BACKGROUND,
+)  # fmt: skip
 
 
 class Kather2016(DatasetReader):

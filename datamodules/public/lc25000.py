@@ -19,12 +19,9 @@ from datamodules.store.tiling import View
 from datamodules.synthetic.scene import append_rows, slides
 
 PREFIXES = {
-    "colon_aca": "colonca",
-    "colon_n": "colonn",
-    "lung_aca": "lungaca",
-    "lung_n": "lungn",
-    "lung_scc": "lungscc",
-}
+    "colon_aca": "colonca", "colon_n": "colonn",
+    "lung_aca": "lungaca", "lung_n": "lungn", "lung_scc": "lungscc",
+}  # fmt: skip
 CLASSES = tuple(PREFIXES)
 _COPIES = 4  # forged copies of one original; about 20 in the real dataset
 _TOP = "lung_colon_image_set"

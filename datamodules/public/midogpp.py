@@ -19,22 +19,18 @@ from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import append_rows, slides
 
-UNLABELLED = range(151, 201)
-"""Image ids of the GT450 scanner, which were published without labels."""
+UNLABELLED = range(151, 201)  # image ids of the GT450 scanner, published without labels
+# Class of each category; the last is that of older files.
 _CATEGORIES = {"mitotic figure": 0, "not mitotic figure": 1, "Hard negative": 1}
-"""Class of each category; the last is that of older files."""
 _REPOSITORY = "https://github.com/DeepMicroscopy/MIDOGpp"
 
 _SIDE = 800  # of a forged region in pixels
 _TUMOURS = (
-    ("human breast cancer", "breast"),
-    ("canine soft tissue sarcoma", "soft-tissue"),
-    ("canine lymphosarcoma", "lymph-node"),
-    ("human neuroendocrine tumor", "pancreas"),
-    ("canine cutaneous mast cell tumor", "skin"),
-    ("human melanoma", "skin"),
+    ("human breast cancer", "breast"), ("canine soft tissue sarcoma", "soft-tissue"),
+    ("canine lymphosarcoma", "lymph-node"), ("human neuroendocrine tumor", "pancreas"),
+    ("canine cutaneous mast cell tumor", "skin"), ("human melanoma", "skin"),
     ("canine lung cancer", "lung"),
-)
+)  # fmt: skip
 
 
 class MIDOGpp(DatasetReader):
@@ -99,17 +95,13 @@ class MIDOGpp(DatasetReader):
             entries.append(_entry(number, tumour))
             points = np.concatenate([drawn.mitoses, drawn.lookalikes]).round().astype(int)
             for place, (x, y) in enumerate(points.tolist()):
-                box = {
-                    "bbox": [x - 25, y - 25, x + 25, y + 25],
-                    "category_id": 1 + (place >= first),
-                }
-                notes.append({"id": len(notes) + 1, "image_id": number, **box})
+                box, kind = [x - 25, y - 25, x + 25, y + 25], 1 + (place >= first)
+                note = {"image_id": number, "bbox": box, "category_id": kind}
+                notes.append({"id": len(notes) + 1, **note})
             part, species = "train" if index % 5 < 4 else "test", tumour.split()[0]
             rows.append(f"{number};{part};{tumour};Hamamatsu XR;UMC Utrecht;{species}")
-        names = [
-            {"id": 1, "name": MITOSIS.classes[0]},
-            {"id": 2, "name": f"not {MITOSIS.classes[0]}"},
-        ]
+        figure = MITOSIS.classes[0]
+        names = [{"id": 1, "name": figure}, {"id": 2, "name": f"not {figure}"}]
         database = {"images": entries, "categories": names, "annotations": notes}
         append_rows(folder / "datasets_xvalidation.csv", *zip(rows))
         (folder / "MIDOG++.json").write_text(json.dumps(database))

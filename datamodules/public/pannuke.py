@@ -28,12 +28,11 @@ TISSUES = (
     "Kidney", "Liver", "Lung", "Ovarian", "Pancreatic", "Prostate", "Skin", "Stomach", "Testis",
     "Thyroid", "Uterus",
 )  # fmt: skip
-_ORGANS = (
+_ORGANS = (  # styles of synthetic tissue, in the order of `TISSUES`
     *("adrenal", "bile-duct", "bladder", "breast", "cervix", "colon", "esophagus", "head-neck"),
     *("kidney", "liver", "lung", "ovary", "pancreas", "prostate", "skin", "stomach", "testis"),
     *("thyroid", "uterus"),
 )
-"""Style of synthetic tissue, in the order of `TISSUES`."""
 _SIDE = 256
 _ROTATIONS = {1: (1, 2, 3), 2: (2, 1, 3), 3: (3, 2, 1)}  # train, val, test
 _URL = "https://warwick.ac.uk/fac/cross_fac/tia/data/pannuke"

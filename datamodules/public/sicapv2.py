@@ -29,8 +29,8 @@ REGIONS = ("non-cancerous", "G3", "G4", "G5")
 # [K] The codes are those that users of the second release read; any other one is an error.
 _CODES = Codes({0: 0, 3: 1, 4: 2, 5: 3})
 
+# Malignancy of synthetic tissue by class: the more glands fuse, the more cribriform they are.
 _GRADES = ((0.0, 0.1), (0.3, 0.42), (0.5, 0.6), (0.87, 1.0), (0.68, 0.8))
-"""Malignancy of synthetic tissue by class: the more glands fuse, the more cribriform they are."""
 _FOLDS = (1, 2, 3, 4)
 
 
@@ -137,16 +137,10 @@ def _record(root: Path, top: Path, row: Row, split: str) -> Record:
 
 
 def _regions(path: Path) -> Mask:
-    """Non-cancerous tissue and the three patterns.
-
-    Raises:
-        DatasetNotFoundError: the patch has no mask, as in copies of the first release.
-    """
+    """Non-cancerous tissue and the three patterns."""
     if not path.is_file():
-        raise DatasetNotFoundError(
-            f"{path}: no such mask; take the second release, whose masks are PNG, or set "
-            "options.masks=false to read the labels alone"
-        )
+        remedy = "take the second release, whose masks are PNG, or set options.masks=false"
+        raise DatasetNotFoundError(f"{path}: no such mask; {remedy} to read the labels alone")
     return _CODES(path)
 
 

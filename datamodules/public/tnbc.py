@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.core.errors import DatasetNotFoundError
-from datamodules.core.records import Archive, Mask, Record, Task, TaskKind
+from datamodules.core.records import Archive, Record, Task, TaskKind
 from datamodules.formats.images import read_foreground, write_image
 from datamodules.formats.layout import (
     folder_with,
@@ -87,13 +87,6 @@ class TNBC(DatasetReader):
             place, missing = f"GT_{slide}/{{}}.png", self.options.allow_missing
             for path, mask in paired(root, images, masks, place, missing):
                 named(_NAME, root, path, f"{slide}_<N>.png")
-                targets = {"nuclei": partial(nuclei_mask, mask)}
+                # [K] Whether masks are grey, palette or RGB is not verified: not black counts.
+                targets = {"nuclei": partial(read_foreground, mask)}
                 yield image_record(root, path, targets, group=f"patient {slide}")
-
-
-def nuclei_mask(path: Path) -> Mask:
-    """Background and nucleus.
-
-    [K] Whether the masks are grey, palette or RGB is not verified: whatever is not black counts.
-    """
-    return read_foreground(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -82,11 +82,9 @@ class TUPAC16(DatasetReader):
         for case, number, slide in fields:
             counts = rng.integers(1, (5, 6)) * ((case, number) != fields[-1][:2])
             drawn = slide.field(640, malignancy=0.8, mitoses=counts[0], lookalikes=counts[1])
-            name, part = (
-                f"{case + 1:02d}/{number + 1:02d}",
-                f"mitoses_image_data_part_{1 + case % 3}",
-            )
-            write_image(root / part / f"{name}.tif", drawn.image)
+            name = f"{case + 1:02d}/{number + 1:02d}"
+            part = root / f"mitoses_image_data_part_{1 + case % 3}"
+            write_image(part / f"{name}.tif", drawn.image)
             for folder, points in zip(_FOLDERS, (drawn.mitoses, drawn.lookalikes), strict=True):
                 rows = points[:, ::-1].astype(int).tolist()
                 append_rows(root / _LABELS / folder / f"{name}.csv", *rows)
@@ -94,11 +92,13 @@ class TUPAC16(DatasetReader):
     def records(self, root: Path) -> Iterator[Record]:
         """Case by case, field by field."""
         labels = folder_with(root, _FOLDERS[0])
-        tables = {folder: _by_field(root, _inside(labels / folder, ".csv")) for folder in _FOLDERS}
+        tables = {
+            folder: _by_field(root, subfolders(labels / folder), ".csv") for folder in _FOLDERS
+        }
         # [K] The archives' top folders are not verified: cases are read in `root` and one deeper.
         cases = [case for top in (root, *subfolders(root)) for case in subfolders(top)]
         numbered = [case for case in cases if re.fullmatch(r"\d+", case.name)]
-        images = _by_field(root, (p for case in numbered for p in list_files(case, {".tif"})))
+        images = _by_field(root, numbered, ".tif")
         for field in sorted(images.keys() | {name for table in tables.values() for name in table}):
             for folder, table in tables.items():
                 if field not in table:
@@ -118,15 +118,10 @@ class TUPAC16(DatasetReader):
             yield image_record(root, path, {"mitosis": boxes}, group=f"case {field[0]}")
 
 
-def _inside(folder: Path, suffix: str) -> Iterator[Path]:
-    for case in subfolders(folder):
-        yield from list_files(case, {suffix})
-
-
-def _by_field(root: Path, paths: Iterable[Path]) -> dict[tuple[str, str], Path]:
+def _by_field(root: Path, cases: list[Path], suffix: str) -> dict[tuple[str, str], Path]:
     """Files by case, the name of their folder, and field, their stem."""
     by_field: dict[tuple[str, str], Path] = {}
-    for path in sorted(paths):
+    for path in sorted(path for case in cases for path in list_files(case, {suffix})):
         other = by_field.setdefault((path.parent.name, path.stem), path)
         if other != path:
             raise layout_error(root, path, f"lies also in {relative(root, other)}; keep one")

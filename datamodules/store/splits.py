@@ -98,13 +98,8 @@ def held_out(
     have it) comes first, the rarest before the others; then groups are taken as long as neither
     the wanted number of patches nor a class's share of it is passed, then without regard to
     classes. A group that overshoots is passed over for one that fits. Training keeps every class.
-    Where no group fits, the smallest one is held out.
-
-    Args:
-        groups: (n,) group of each patch.
-        presence: (n, classes) whether it shows a class.
-        fraction: wanted share of the patches.
-        seed: of the order.
+    Where no group fits, the smallest one is held out. `groups` (n,) and `presence` (n, classes)
+    are the group of each patch and the classes that it shows.
     """
     numbers, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(numbers) < 2 or not fraction:

@@ -17,7 +17,7 @@ from datamodules.store.tiling import Patch
 
 
 def check_record(record: Record, tasks: tuple[Task, ...]) -> None:
-    """Check split, group, resolution and tasks of a record before its pixels are read."""
+    """Raise a LayoutError for a split, group, resolution or set of targets that cannot be."""
     if record.split not in SPLITS:
         raise LayoutError(f"{record.source}: split '{record.split}', expected one of {SPLITS}")
     if not record.group:
@@ -31,7 +31,7 @@ def check_record(record: Record, tasks: tuple[Task, ...]) -> None:
 
 
 def check_image(record: Record, image: Image) -> None:
-    """Check that pixels are uint8 RGB and have the size that an annotation file states."""
+    """Raise an ImageError unless pixels are uint8 RGB, a LayoutError unless of the stated size."""
     source = record.source
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ImageError(
@@ -45,11 +45,7 @@ def check_image(record: Record, image: Image) -> None:
 def check_targets(
     source: str, targets: Mapping[str, Target], tasks: tuple[Task, ...], size: tuple[int, int]
 ) -> None:
-    """Check the targets of one image of `size` (height, width) in pixels.
-
-    Raises:
-        LayoutError: class out of range, mask of another size, box outside, value out of range.
-    """
+    """Raise a LayoutError for a target that does not fit its image of `size` (height, width)."""
     for task in tasks:
         target = targets[task.name]
         if task.kind is TaskKind.SEGMENTATION:
