@@ -1,7 +1,5 @@
 """One dataset as a LightningDataModule: a stream of this dataset alone."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Typed settings of the data: the keys below `data` in a configuration."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any

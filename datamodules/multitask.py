@@ -1,7 +1,5 @@
 """Several datasets as one stream of micro-batches."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np

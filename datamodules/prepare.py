@@ -1,7 +1,5 @@
 """From the publisher's files to a verified store: parallel, bounded in memory, atomic."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

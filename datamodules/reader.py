@@ -4,8 +4,6 @@ Nothing here needs torch or Lightning, so datasets can be listed, shown, prepare
 quickly; `datamodules.base` makes a LightningDataModule of a reader.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator
@@ -193,7 +191,7 @@ class DatasetReader:
         return rows_of_split(chosen, split, data.val_fraction, data.val_limit, data.seed)
 
     def weighted_tasks(self) -> tuple[Task, ...]:
-        """The prepared tasks, with the configured loss weights; an unknown task is a ConfigError."""
+        """The prepared tasks with their configured weights; an unknown task is a ConfigError."""
         names = [task.name for task in self.store.tasks]
         weights = self.config.weights
         for name in [*weights, *self.config.class_weights]:

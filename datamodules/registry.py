@@ -4,8 +4,6 @@
 my_dataset = "my_package.my_dataset:MyDataset"
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points

@@ -5,8 +5,6 @@ mirrored, recompressed, resized or with other colours. Patches of an almost unif
 ignored: they all look alike.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Mapping

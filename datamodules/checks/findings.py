@@ -1,7 +1,5 @@
 """Findings of a verification, and the stamp that a sound store receives."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from dataclasses import dataclass

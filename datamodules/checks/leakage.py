@@ -1,7 +1,5 @@
 """Overlap between training and probing data, and the licence terms of trained weights."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

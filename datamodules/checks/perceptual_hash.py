@@ -16,8 +16,6 @@ Multi-Index Hashing, CVPR 2012): if two hashes differ in at most 5 bits, one of 
 of 21 bits differs in at most one, so only hashes that nearly share a part are compared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import cv2

@@ -1,7 +1,5 @@
 """Comparison of a store with what the raw files of its dataset give now."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing

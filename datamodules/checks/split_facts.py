@@ -1,7 +1,5 @@
 """What is wrong with the splits of one dataset: groups on two sides, and a poor validation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import combinations
 

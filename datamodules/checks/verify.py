@@ -1,7 +1,5 @@
 """Verification of a dataset: read all raw files and the whole store, and report problems."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

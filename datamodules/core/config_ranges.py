@@ -1,7 +1,5 @@
 """Ranges of the numbers in a configuration, declared beside each field and checked together."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass

@@ -5,8 +5,6 @@ here it never learns of a failure: the file underneath keeps the error, which is
 has closed.
 """
 
-from __future__ import annotations
-
 import errno
 import io
 from pathlib import Path

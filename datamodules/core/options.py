@@ -1,7 +1,5 @@
 """Options of a reader: what all of them have, how they are checked, which ones name a store."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 

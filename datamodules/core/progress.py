@@ -1,7 +1,5 @@
 """Progress of long steps on the terminal's error stream; without a terminal nothing is shown."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import time

@@ -5,8 +5,6 @@ Pixels and dense targets are *lazy* (a path or a picklable call), so an index of
 records stays small and can be spread over processes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """Dataset cards: the facts of a reader as markdown, and the README that collects them."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterable
 from pathlib import Path

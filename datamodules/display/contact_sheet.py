@@ -1,7 +1,5 @@
 """A contact sheet: stored patches with outlines, boxes and labels, to inspect before training."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Outlines of regions and boxes of objects drawn on a patch, in distinguishable colours."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Facts that publishers state about their files: name, size and checksum."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import re

@@ -5,8 +5,6 @@ by a rename, an interrupted download is resumed, and a partly unpacked archive n
 data.
 """
 
-from __future__ import annotations
-
 import filecmp
 import logging
 import shutil

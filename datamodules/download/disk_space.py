@@ -1,7 +1,5 @@
 """Archives of a dataset still to be downloaded, and the disk space that they and its store need."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Every member is checked before it is written, and written as an ordinary new fil
 owners and modes in an archive have no effect.
 """
 
-from __future__ import annotations
-
 import gzip
 import shutil
 import stat

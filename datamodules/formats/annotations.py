@@ -1,7 +1,5 @@
 """From published annotations to targets: mask codes, instances, points."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Outlines of objects in Aperio ImageScope's XML."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path

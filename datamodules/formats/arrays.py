@@ -4,8 +4,6 @@ Such files are larger than memory. They are opened anew for each row, which take
 a millisecond, so that a call carries nothing but a path and a number to another process.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 import sys

@@ -3,8 +3,6 @@
 A function raises ValueError with what is wrong with a value; whoever read the value says where.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import unicodedata

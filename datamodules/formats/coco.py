@@ -1,7 +1,5 @@
 """COCO's JSON format of images with boxes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ is refused by name; `docs/image_formats.md` says what is read how, and a test ke
 Boxes and masks refer to the image as displayed: turned as its EXIF orientation says.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import ModuleType
 from typing import Any

@@ -3,8 +3,6 @@
 Everywhere `root` is the dataset's folder; messages name files relative to it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path

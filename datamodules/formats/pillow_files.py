@@ -4,8 +4,6 @@ Pillow refuses a truncated file instead of returning grey rows. What it changes 
 undone here: samples of few bits are scaled back, and 16 bits are not cut to 8.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager

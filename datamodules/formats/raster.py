@@ -4,8 +4,6 @@ The readers of single formats hand out a `Raster`; here stand the decisions that
 them. `docs/image_formats.md` lists them.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator

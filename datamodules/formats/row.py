@@ -1,7 +1,5 @@
 """One line of a table, which knows its place for messages."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A row that does not fit, a header that is not as expected, an open quote or a va
 kind is an error that names file, line and column; nothing gets a default in silence.
 """
 
-from __future__ import annotations
-
 import csv
 import difflib
 import io

@@ -1,7 +1,5 @@
 """Text files of datasets: the one place that opens and decodes them."""
 
-from __future__ import annotations
-
 import codecs
 import re
 from pathlib import Path

@@ -4,8 +4,6 @@ A TIFF may hold stacks, thumbnails, pyramids and channels in many arrangements. 
 full resolution is read; a file that leaves open which one is meant is refused.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import threading

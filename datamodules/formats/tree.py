@@ -1,7 +1,5 @@
 """Links below a dataset's folder: they stay inside unless asked, and never lead in a circle."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ Some publishers hand out tables in this form only. Plain tables need no more tha
 project does without a spreadsheet library. Format: ECMA-376, part 1, chapter 18.
 """
 
-from __future__ import annotations
-
 import io
 import posixpath
 import re

@@ -1,7 +1,5 @@
 """XML files without document type, entities and namespaces."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 

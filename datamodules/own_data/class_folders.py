@@ -1,7 +1,5 @@
 """Own data: one folder of images per class."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Own data: images with boxes in COCO's JSON."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What the conventions for own data share: splits in folders, groups by file name, classes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path

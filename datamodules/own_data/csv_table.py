@@ -1,7 +1,5 @@
 """Own data: a table of images and their classes or values."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Own data: images with masks of class indices."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial

@@ -1,7 +1,5 @@
 """BACH: breast cancer, four classes of microscopy images."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """BCSS: regions of breast cancer, segmented by tissue."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """BreaKHis: benign and malignant tumours of the breast."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

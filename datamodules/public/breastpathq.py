@@ -1,7 +1,5 @@
 """BreastPathQ: tumour cellularity of breast cancer after neoadjuvant therapy."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """CoNIC: nuclei of the colon, outlined and typed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path

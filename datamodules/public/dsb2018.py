@@ -1,7 +1,5 @@
 """Data Science Bowl 2018, stage 1: the stained tissue among its images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path

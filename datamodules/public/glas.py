@@ -1,7 +1,5 @@
 """GlaS: glands of the colon."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """Gleason grades of prostate cancer on tissue microarrays (Arvaniti)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """IDC: invasive ductal carcinoma of the breast, small patches."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Kather-texture-2016: tissue of colorectal cancer."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """LC25000: lung and colon cancer."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath

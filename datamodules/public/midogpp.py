@@ -1,7 +1,5 @@
 """MIDOG++: mitotic figures of seven tumours."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

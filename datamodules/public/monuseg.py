@@ -1,7 +1,5 @@
 """MoNuSeg 2018: nuclei of several organs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path

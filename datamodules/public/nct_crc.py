@@ -1,7 +1,5 @@
 """NCT-CRC-HE-100K and CRC-VAL-HE-7K."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

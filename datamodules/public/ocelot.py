@@ -1,7 +1,5 @@
 """OCELOT: cells, and the tissue around them, of six organs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

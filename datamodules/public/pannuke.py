@@ -1,7 +1,5 @@
 """PanNuke: nuclei of nineteen tissues, outlined and typed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial

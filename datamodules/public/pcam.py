@@ -1,7 +1,5 @@
 """PatchCamelyon: metastases in lymph nodes, 96 px patches in HDF5 files."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path

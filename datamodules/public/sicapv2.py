@@ -1,7 +1,5 @@
 """SICAPv2: Gleason grades of prostate biopsies."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial

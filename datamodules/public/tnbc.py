@@ -1,7 +1,5 @@
 """TNBC: nuclei of triple-negative breast cancer (Naylor)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """TUPAC16 with alternative labels: mitotic figures of breast cancer."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import partial

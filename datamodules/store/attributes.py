@@ -6,8 +6,6 @@ included. The seals are checked wherever a store is opened; only `verify`
 reads the pixels again. Stores that were made before seals existed have none.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

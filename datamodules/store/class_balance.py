@@ -1,7 +1,5 @@
 """Class frequencies of a store, and the rows of each class."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

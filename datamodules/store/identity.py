@@ -1,7 +1,5 @@
 """What holds for the records of every reader: each image once, each group in one spelling."""
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections.abc import Iterator

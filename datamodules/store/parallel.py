@@ -1,7 +1,5 @@
 """Process records in parallel: in order, in bounded memory; workers end with their parent."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

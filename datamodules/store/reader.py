@@ -19,8 +19,6 @@ A compressed store holds the same, but `images` and masks are (bytes,) uint8: pa
 `datamodules.store.content`, one after the other.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Which rows of a store belong to training, validation and test."""
 
-from __future__ import annotations
-
 from typing import Any, Protocol
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The mark that distinguishes synthetic copies of datasets from real ones."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 MARK = "SYNTHETIC.json"

@@ -3,8 +3,6 @@
 Tables are all arrays that are not chunked; images and masks, which are, stand under `digest`.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -5,8 +5,6 @@ dense targets and regions. WHOLE scales the image as a whole until its shorter s
 patch and keeps the centre; it suits labels of the entire image.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

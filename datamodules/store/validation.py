@@ -3,8 +3,6 @@
 A reader never invents: data that do not fit raise an error naming the item and the expectation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

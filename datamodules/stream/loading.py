@@ -1,7 +1,5 @@
 """From draws to micro-batches: read from stores, transform, collect in one tensor."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

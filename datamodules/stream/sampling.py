@@ -9,8 +9,6 @@ loss weights alone. A larger share makes a dataset's part of the gradient less n
 passes shorter.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -5,8 +5,6 @@ A sample's randomness is a function of its seed, so neither the number of worker
 interruption changes the training data.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass

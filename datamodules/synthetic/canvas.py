@@ -3,8 +3,6 @@
 Lengths are in µm, so that a structure keeps its size at every magnification.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ A forged dataset lies in the publisher's own layout and goes through the same re
 the real one. A mark beside it, which stores, reports and dashboards repeat, keeps them apart.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import zlib

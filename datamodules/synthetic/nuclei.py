@@ -4,8 +4,6 @@ Benign nuclei measure 6 to 8 µm and resemble each other. Malignant ones reach 9
 in size (anisokaryosis) and outline, and carry more chromatin, coarser, often with a nucleolus.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

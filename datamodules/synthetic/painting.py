@@ -4,8 +4,6 @@ Amounts are in units of the stain's reference density: 0.35 of eosin is ordinary
 hematoxylin a dark nucleus.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import cv2

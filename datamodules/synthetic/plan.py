@@ -5,8 +5,6 @@ cribriform (several holes in a sheet of cells) and end as solid nests: the order
 patterns 3 to 5 and of the colon's grades.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field

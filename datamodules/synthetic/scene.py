@@ -7,8 +7,6 @@ fuse and dissolve) in every task alike, so that one task teaches what another ca
 The fields resemble tissue and are none: no result on them means anything for real slides.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What synthetic tissue is made of: tissues, nucleus types, and the styles of organs."""
 
-from __future__ import annotations
-
 from enum import IntEnum
 from typing import NamedTuple
 
