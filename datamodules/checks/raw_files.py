@@ -1,7 +1,7 @@
 """Comparison of a store with what the raw files of its dataset give now."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 
@@ -11,18 +11,17 @@ from datamodules.checks.findings import Level, Report
 from datamodules.core.errors import UserError
 from datamodules.core.notes import Notes, collecting
 from datamodules.core.progress import OnProgress
-from datamodules.core.records import Image, Record, Target, Task
+from datamodules.core.records import Record, Task
 from datamodules.prepare import fingerprint, load
 from datamodules.reader import DatasetReader
 from datamodules.store.content import target_bytes
 from datamodules.store.parallel import in_order
 from datamodules.store.reader import Store
-from datamodules.store.tiling import Tiler
+from datamodules.store.tiling import Patch, Tiler
 
 REWRITE = "delete the store and run `python -m lightning_app datasets prepare`"
 
-_Prints = dict[str, bytes]
-"""By the name of a part of a patch (pixels, split, a task, ...) a digest of it."""
+_Prints = dict[str, bytes]  # digests of the parts of a patch (pixels, split, a task, ...)
 
 
 def check_raw_files(
@@ -84,31 +83,21 @@ def _try_all(
     for record in records:
         with collecting() as notes:
             try:
-                own = record.split, record.group
                 patches = load(record, tiler, mpp)
-                prints = [
-                    _prints_of(*own, (p.x, p.y), p.image, p.targets, tiler.tasks) for p in patches
-                ]
-                results.append((prints, "", notes))
+                own = record.split, record.group
+                results.append(([_prints_of(*own, p, tiler.tasks) for p in patches], "", notes))
             except UserError as error:
                 results.append(([], str(error), notes))
     return results
 
 
-def _prints_of(
-    split: str,
-    group: str,
-    place: tuple[int, int],
-    image: Image,
-    targets: Mapping[str, Target],
-    tasks: Sequence[Task],
-) -> _Prints:
+def _prints_of(split: str, group: str, patch: Patch, tasks: Sequence[Task]) -> _Prints:
     parts = {
         "split": [split.encode()],
         "group": [group.encode()],
-        "place in its image": [np.asarray(place, np.int64).tobytes()],
-        "pixels": [image.tobytes()],
-        **{f"target '{task.name}'": target_bytes(task, targets[task.name]) for task in tasks},
+        "place in its image": [np.asarray((patch.x, patch.y), np.int64).tobytes()],
+        "pixels": [patch.image.tobytes()],
+        **{f"target '{t.name}'": target_bytes(t, patch.targets[t.name]) for t in tasks},
     }
     return {
         name: hashlib.blake2b(b"|".join(of), digest_size=8).digest() for name, of in parts.items()
@@ -167,10 +156,9 @@ class Comparison:
 
     def _stored(self, row: int) -> _Prints:
         store = self.store
-        return _prints_of(
-            *(store.split_name(row), store.group_name(row), store.corner(row)),
-            *(store.images([row])[0], store.targets_of([row])[0], store.tasks),
-        )
+        x, y = store.corner(row)
+        patch = Patch(store.images([row])[0], store.targets_of([row])[0], x, y, store.mpp)
+        return _prints_of(store.split_name(row), store.group_name(row), patch, store.tasks)
 
     def _tell(self, kind: str, where: object, what: str) -> None:
         self.report.add(self.level, f"store and raw files: {kind}", where, f"{what}; {REWRITE}")

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.core import notes
-from datamodules.core.errors import DatasetNotFoundError
 from datamodules.core.records import Record, Task, TaskKind
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import image_record, layout_error, list_images, named, relative
+from datamodules.formats.layout import image_record, layout_error, list_images, named
 from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
@@ -102,15 +100,7 @@ class BreastPathQ(DatasetReader):
             if path.name in listed:
                 raise row.error("rid", f"{path.name} is listed twice")
             listed.add(path.name)
-            if path.name in images:
-                yield image_record(root, path, targets, split, str(slide))
-            elif self.options.allow_missing:
-                notes.skipped(relative(root, path), "listed image does not exist")
-            else:
-                raise DatasetNotFoundError(
-                    f"{relative(root, path)}: listed in {table.name}, but there is no such "
-                    "image; fetch it, or set options.allow_missing=true to go without"
-                )
+            yield image_record(root, path, targets, split, str(slide))
         for name in sorted(images - listed):
             named(_NAME, root, folder / name, "<slide>_<rid>.tif")
             raise layout_error(root, folder / name, f"{table.name} has no row for it")

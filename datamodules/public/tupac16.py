@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.core import notes
-from datamodules.core.errors import DatasetNotFoundError, LayoutError
+from datamodules.core.errors import LayoutError
 from datamodules.core.records import Record
 from datamodules.formats.annotations import MITOSIS, RareObjectOptions, boxes_around
 from datamodules.formats.images import write_image
@@ -102,15 +101,8 @@ class TUPAC16(DatasetReader):
                 if field not in table:
                     problem = "is missing; a field without objects has an empty file"
                     raise LayoutError(f"{folder}/{'/'.join(field)}.csv: {problem}")
-            if field not in images and self.options.allow_missing:
-                notes.skipped(f"{'/'.join(field)}.tif", "listed image does not exist")
-                continue
-            if field not in images:
-                raise DatasetNotFoundError(
-                    f"{'/'.join(field)}.tif: is annotated, but neither {root} nor a folder in it "
-                    "holds this image; options.allow_missing=true goes without"
-                )
-            path, points = images[field], [read_points(table[field]) for table in tables.values()]
+            path = images.get(field, root / field[0] / f"{field[1]}.tif")
+            points = [read_points(table[field]) for table in tables.values()]
             classes = np.repeat(np.arange(len(points)), [len(part) for part in points])
             boxes = partial(boxes_around, path, np.concatenate(points), classes, _BOX_SIDE)
             yield image_record(root, path, {"mitosis": boxes}, group=f"case {field[0]}")

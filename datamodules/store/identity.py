@@ -22,14 +22,14 @@ def distinct(root: Path, records: Iterator[Record], allow_missing: bool) -> Iter
     Raises:
         LayoutError: two records are the same image, in two spellings of its name or by a link.
     """
-    places = _Places(os.path.realpath(root))
+    top, folders = os.path.realpath(root), dict[Path, str]()
     seen: set[int] = set()  # hashes: a million names would take much memory
     groups: dict[str, str] = {}
     for record in records:
         if allow_missing and isinstance(record.image, Path) and not record.image.is_file():
             notes.skipped(record.source, "listed image does not exist")
             continue
-        keys = {hash(key) for key in places.names(record)}
+        keys = {hash(key) for key in _names(record, top, folders)}
         if keys & seen:
             problem = "occurs twice in the dataset, perhaps in another spelling or by a link"
             raise LayoutError(f"{record.source}: {problem}; keep one")
@@ -43,33 +43,28 @@ def distinct(root: Path, records: Iterator[Record], allow_missing: bool) -> Iter
         yield record if first == record.group else replace(record, group=first)
 
 
-class _Places:
-    """Where images really lie below the dataset's folder `top`, itself without links."""
+def _names(record: Record, top: str, folders: dict[Path, str]) -> Iterator[str]:
+    """Names that no other record may have, by where its image really lies.
 
-    def __init__(self, top: str) -> None:
-        self._top = top
-        self._real: dict[Path, str] = {}
+    `top` is the dataset's folder without links; `folders` keeps what each folder is in it.
+    """
+    name, path = unicodedata.normalize("NFC", record.source), record.image
+    yield name
+    if not isinstance(path, Path):
+        return
+    if path.is_symlink():
+        yield _inside(top, path)
+    else:
+        if path.parent not in folders:
+            folders[path.parent] = _inside(top, path.parent)
+        yield (Path(folders[path.parent]) / unicodedata.normalize("NFC", path.name)).as_posix()
+    # Names that differ in case are two files where the file system tells them apart.
+    if name != name.casefold() and not _tells_case(path):
+        yield name.casefold()
 
-    def names(self, record: Record) -> Iterator[str]:
-        """Names that no other record may have."""
-        name = unicodedata.normalize("NFC", record.source)
-        yield name
-        path = record.image
-        if not isinstance(path, Path):
-            return
-        if path.is_symlink():
-            yield self._inside(os.path.realpath(path))
-        else:
-            folder = self._real.get(path.parent)
-            if folder is None:
-                folder = self._real[path.parent] = self._inside(os.path.realpath(path.parent))
-            yield (Path(folder) / unicodedata.normalize("NFC", path.name)).as_posix()
-        # Names that differ in case are two files where the file system tells them apart.
-        if name != name.casefold() and not _tells_case(path):
-            yield name.casefold()
 
-    def _inside(self, real: str) -> str:
-        return unicodedata.normalize("NFC", os.path.relpath(real, self._top))
+def _inside(top: str, path: Path) -> str:
+    return unicodedata.normalize("NFC", os.path.relpath(os.path.realpath(path), top))
 
 
 def _tells_case(path: Path) -> bool:

@@ -1,31 +1,18 @@
 """Which rows of a store belong to training, validation and test."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.core.records import SPLITS, Task, TaskKind
+from datamodules.store.reader import Store
 
 _MOST = 2.0  # a class may bring validation up to so many times the wanted share, not more
 
 
-class Labelled(Protocol):
-    """What splits need of a store; `datamodules.store.reader.Store` has it."""
-
-    split: NDArray[np.uint8]
-    group: NDArray[np.int32]
-    tasks: tuple[Task, ...]
-
-    def target(self, task: str) -> NDArray[Any]:
-        """All targets of a classification or multilabel task."""
-
-    def object_classes(self, task: str) -> NDArray[np.bool_]:
-        """Classes of the objects of each patch of a detection task."""
-
-
 def rows_of_split(
-    store: Labelled, split: str, val_fraction: float, val_limit: int, seed: int
+    store: Store, split: str, val_fraction: float, val_limit: int, seed: int
 ) -> NDArray[np.int64]:
     """Return the rows of a split.
 
@@ -61,12 +48,12 @@ def rows_of_split(
     return rows
 
 
-def class_names(store: Labelled) -> list[str]:
+def class_names(store: Store) -> list[str]:
     """What the columns of `class_presence` are: "class of task"."""
     return [f"{name} of {task.name}" for task in _with_classes(store) for name in task.classes]
 
 
-def class_presence(store: Labelled) -> NDArray[np.bool_]:
+def class_presence(store: Store) -> NDArray[np.bool_]:
     """Whether each patch shows each class, (n, classes), over all tasks with classes.
 
     Masks are left out: to look into all of them takes as long as a training epoch.
@@ -82,7 +69,7 @@ def class_presence(store: Labelled) -> NDArray[np.bool_]:
     return np.concatenate(columns, axis=1)
 
 
-def _with_classes(store: Labelled) -> list[Task]:
+def _with_classes(store: Store) -> list[Task]:
     without = (TaskKind.SEGMENTATION, TaskKind.REGRESSION)
     return [task for task in store.tasks if task.kind not in without]
 
