@@ -44,8 +44,7 @@ READERS = {
     "coco_boxes": "datamodules.own_data.coco_boxes:CocoBoxes",
     "csv_table": "datamodules.own_data.csv_table:CsvTable",
 }
-CONVENTIONS = ("class_folders", "image_masks", "coco_boxes", "csv_table")
-"""Readers of own data; they describe no public dataset."""
+CONVENTIONS = ("class_folders", "image_masks", "coco_boxes", "csv_table")  # readers of own data
 
 
 def reader_names() -> list[str]:

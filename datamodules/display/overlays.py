@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from datamodules.core.records import Task, TaskKind
 
-DENSE = (TaskKind.SEGMENTATION, TaskKind.DETECTION)
-"""Kinds of task drawn on the image; the others are written below it."""
+DENSE = (TaskKind.SEGMENTATION, TaskKind.DETECTION)  # drawn on the image; others stand below it
 
 # Colours absent from haematoxylin and eosin. The first four are also distinguishable for
 # colour-blind readers: at least 55 in CIELAB under Machado's simulations (IEEE TVCG 15(6), 2009)

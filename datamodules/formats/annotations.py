@@ -85,12 +85,11 @@ class RareObjectOptions(ReaderOptions):
     empty_share: float = limited(0.25, 0, 1)
 
 
-MITOSIS = Task(
+MITOSIS = Task(  # scores count mitotic figures only; look-alikes are a class of their own
     *("mitosis", TaskKind.DETECTION, ("mitotic figure", "hard negative")),
     positive="mitotic figure",
     object_size_um=12.5,
 )
-"""Scores count mitotic figures only; look-alikes are a class of their own."""
 
 
 def nucleus_tasks(types: tuple[str, ...]) -> tuple[Task, Task]:

@@ -17,14 +17,13 @@ from datamodules.formats.images import image_size
 from datamodules.formats.text_files import label
 from datamodules.formats.xml_files import attribute, read_xml
 
-_CHILDREN = {
+_CHILDREN = {  # known elements within one another; of a misspelled one the objects would get lost
     "Annotations": ("Annotation",),
     "Annotation": ("Attributes", "Regions", "Plots"),
     "Regions": ("Region", "RegionAttributeHeaders"),
     "Region": ("Attributes", "Vertices"),
     "Vertices": ("Vertex",),
 }
-"""Known elements within one another; of a misspelled one the objects would get lost."""
 _LARGEST = 0.1  # share of a field that one object can take; a larger outline is that of the field
 
 

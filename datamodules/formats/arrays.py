@@ -24,11 +24,10 @@ from datamodules.core.records import Image, Record, Targets
 from datamodules.formats.cells import shown
 from datamodules.formats.layout import relative
 
-_UNREADABLE = (
+_UNREADABLE = (  # what NumPy and HDF5 raise for damaged files
     *(OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, SyntaxError, MemoryError),
     *(OverflowError, tokenize.TokenError, struct.error),
 )
-"""What NumPy and HDF5 raise for damaged files."""
 
 
 def open_npy(path: Path, shape: tuple[int | None, ...], texts: bool = False) -> NDArray[Any]:

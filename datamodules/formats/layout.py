@@ -13,16 +13,13 @@ from datamodules.core.notes import skipped
 from datamodules.core.records import Record, Targets
 from datamodules.formats.images import IMAGE_SUFFIXES
 
-_JUNK = frozenset(
-    {
-        *(".ds_store", "thumbs.db", "desktop.ini", "__macosx", "@eadir", ".ipynb_checkpoints"),
-        *("#recycle", "$recycle.bin", "system volume information", "lost+found"),
-    }
-)
-_BESIDE = frozenset(
-    {".csv", ".tsv", ".xlsx", ".json", ".xml", ".txt", ".md", ".pdf", ".html", ".yaml", ".yml"}
-)
-"""Endings of tables and texts, which may lie beside images without being one."""
+_JUNK = {
+    *(".ds_store", "thumbs.db", "desktop.ini", "__macosx", "@eadir", ".ipynb_checkpoints"),
+    *("#recycle", "$recycle.bin", "system volume information", "lost+found"),
+}
+# Endings of tables and texts, which may lie beside images without being one.
+_BESIDE = {".csv", ".tsv", ".xlsx", ".json", ".xml", ".txt", ".md", ".pdf", ".html"}
+_BESIDE |= {".yaml", ".yml"}
 
 
 def is_junk(path: Path) -> bool:
@@ -43,11 +40,9 @@ def entries(folder: Path) -> list[Path]:
         raise DatasetNotFoundError(f"{folder}: no such folder; the dataset keeps its data there")
     paths = sorted(path for path in folder.iterdir() if not is_junk(path))
     for path in paths:
-        try:
-            path.name.encode()
-        except UnicodeEncodeError as error:
-            name = path.name.encode("utf-8", "backslashreplace").decode()
-            raise LayoutError(f"{folder}: the name {name} is not UTF-8; rename it") from error
+        name = path.name.encode("utf-8", "backslashreplace").decode()
+        if name != path.name:
+            raise LayoutError(f"{folder}: the name {name} is not UTF-8; rename it")
     return paths
 
 

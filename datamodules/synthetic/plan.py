@@ -18,8 +18,8 @@ from datamodules.synthetic.tissues import Organ, Tissue
 
 _CORNERS = 128
 LUMEN, GOBLET = 1, 2  # values of `Plan.holes`
+# Probability of each tissue to lie in a mixed field.
 _BESIDE = dict.fromkeys([t for t in Tissue if t not in (Tissue.NORMAL, Tissue.TUMOUR)], 0.1)
-"""Probability of each tissue to lie in a mixed field."""
 
 
 @dataclass(frozen=True)
