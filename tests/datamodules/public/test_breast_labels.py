@@ -7,6 +7,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from datamodules.checks.findings import Level
+from datamodules.checks.verify import verify
 from datamodules.core.errors import ConfigError, DatasetNotFoundError, LayoutError
 from datamodules.core.notes import collecting
 from datamodules.formats.images import read_image, write_image
@@ -145,6 +147,15 @@ def test_breastpathq_reads_slides_written_as_float_or_integer(official):
 def test_breastpathq_refuses_missing_labelled_images(official):
     module = official("breastpathq")
     assert_refused(module, DatasetNotFoundError, "train/99861_1.tif", "allow_missing")
+
+
+def test_breastpathq_names_every_missing_image_when_it_is_verified(forged_copy):
+    module = forged_copy("breastpathq")
+    gone = sorted((module.root / "breastpathq/datasets/train").iterdir())[:2]
+    for path in gone:
+        path.unlink()
+    errors = [f.where for f in verify(module, workers=1).findings if f.level is Level.ERROR]
+    assert sorted(errors) == [path.relative_to(module.root).as_posix() for path in gone]
 
 
 def test_breastpathq_splits_by_slide_as_published(forged, tmp_path):
