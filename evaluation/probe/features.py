@@ -26,9 +26,12 @@ from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import ProbeError
 from datamodules.core.hdf5 import NewFile
 from datamodules.core.records import Task, TaskKind
+from evaluation.config import Role
+from evaluation.probe.folds import groups_of_role
 
 if TYPE_CHECKING:  # processes of the sweep import this file and need none of them
     from datamodules.base import PathologyDataModule
+    from datamodules.reader import DatasetReader
     from datamodules.stream.batch import MultiTaskBatch
     from models.inference.frozen_encoder import FrozenEncoder
 
@@ -42,8 +45,6 @@ SCHEMA = 2
 class Features:
     """Features of one dataset under one encoder.
 
-    Row i belongs to image i of the store, so `store.source(i)` names the file behind it.
-
     Attributes:
         classes: class names in index order; empty for regression.
         positive: index of the class that F1 counts, for two classes; else None.
@@ -52,7 +53,8 @@ class Features:
         groups: patient, slide or case, (n,) int32.
         split: 0 train, 1 val, 2 test as published, (n,) uint8.
         folds: grouped folds of the protocol; 0 is the official test split.
-        key: digest of what the features were made of.
+        key: digest of what the features were made of, and the role of their groups.
+        rows: row of the store behind each of these rows, ascending, (n,) int64.
     """
 
     dataset: str
@@ -66,6 +68,7 @@ class Features:
     split: NDArray[np.uint8]
     folds: int
     key: str
+    rows: NDArray[np.int64]
 
 
 def probe_task(dataset: str, tasks: Iterable[Task]) -> Task:
@@ -92,8 +95,9 @@ def extract(
     batch_size: int = 64,
     precision: str = "fp32",
     deadline: float | None = None,
+    role: Role = "all",
 ) -> Features:
-    """Return the features of all images of a dataset, from the cache if they are in it.
+    """Return the features of a dataset's images, from the cache if they are in it.
 
     Args:
         encoder: frozen encoder.
@@ -102,10 +106,12 @@ def extract(
         batch_size: images per forward pass; does not affect the features.
         precision: "fp32" or "bf16"; part of the cache key, because features depend on it.
         deadline: on the clock of `time.monotonic()`; None for no limit.
+        role: whose images are returned (see `groups_of_role`); the cache holds all.
 
     Raises:
-        ProbeError: the dataset has no such task, the loader yields another number of images than
-            the store holds, features are not finite, or the deadline passes.
+        ProbeError: the dataset has no such task, no group has this role, the loader yields
+            another number of images than the store holds, features are not finite, or the
+            deadline passes.
     """
     task = probe_task(data.name, data.store.tasks)
     size = data.config.input_size or data.data.image_size
@@ -121,19 +127,36 @@ def extract(
         features = _read(path)
         if features is None:
             raise ProbeError(f"{path}: the disk does not return what was written to it")
+    rows = rows_of_role(data, role)
     return Features(
         dataset=data.name,
         encoder=encoder.name,
         kind=task.kind,
         classes=task.classes,
         positive=_positive(task),
-        features=features,
-        targets=np.asarray(data.store.target(task.name)),
-        groups=np.asarray(data.store.group),
-        split=np.asarray(data.store.split),
+        features=features if role == "all" else features[rows],
+        targets=np.asarray(data.store.target(task.name))[rows],
+        groups=np.asarray(data.store.group)[rows],
+        split=np.asarray(data.store.split)[rows],
         folds=data.config.folds,
-        key=key,
+        key=key if role == "all" else f"{key}-{role}",
+        rows=rows,
     )
+
+
+def rows_of_role(data: DatasetReader | PathologyDataModule, role: Role) -> NDArray[np.int64]:
+    """Return the rows of the store whose groups have a role.
+
+    Raises:
+        ProbeError: no group has it.
+    """
+    rows = np.flatnonzero(groups_of_role(data.store.group_names, role)[data.store.group])
+    if not len(rows):
+        raise ProbeError(
+            f"{data.name}: none of its {len(data.store.group_names)} groups is in the {role} half; "
+            "set probe.role=all, or leave the dataset out"
+        )
+    return rows
 
 
 def _positive(task: Task) -> int | None:

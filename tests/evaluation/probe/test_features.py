@@ -19,6 +19,7 @@ from datamodules.core.records import Task, TaskKind
 from datamodules.stream.batch import MultiTaskBatch, Part
 from evaluation.config import ProbeConfig
 from evaluation.probe.features import extract, probe_task
+from evaluation.probe.folds import groups_of_role
 from evaluation.study import run_study
 
 TASK = Task("tumour", TaskKind.CLASSIFICATION, ("no", "yes"), positive="yes")
@@ -46,6 +47,7 @@ class Memory:
         self.tasks: tuple[Task, ...] = (Task("cells", TaskKind.DETECTION, ("cell",)), TASK, SCORE)
         self.split = np.zeros(25, np.uint8)
         self.group = np.repeat(np.arange(5, dtype=np.int32), 5)
+        self.group_names = ["8975", "14082", "14306", "9022", "9077"]
         self.colours = np.arange(75, dtype=np.uint8).reshape(25, 1, 1, 3)
 
     synthetic = False
@@ -117,6 +119,34 @@ def test_everything_that_determines_the_features_changes_the_cache_file(
     extract(encoder, data, tmp_path, precision=precision)
     assert encoder.seen == 25
     assert len(list(tmp_path.glob("*.h5"))) == 2
+
+
+def test_both_halves_share_one_cache_file_and_no_patient(tmp_path: Path) -> None:
+    encoder, data = Colours(), Data()
+    whole, develop, report = (
+        extract(encoder, data, tmp_path, role=role) for role in ("all", "develop", "report")
+    )
+    assert encoder.seen == 25 and len(list(tmp_path.iterdir())) == 1
+    assert sorted([*develop.rows, *report.rows]) == list(range(25))
+    assert not set(develop.groups) & set(report.groups)
+    assert len({whole.key, develop.key, report.key}) == 3
+    for half in (develop, report):
+        np.testing.assert_array_equal(half.features, whole.features[half.rows])
+        np.testing.assert_array_equal(half.targets, whole.targets[half.rows])
+    data.store.group_names = ["14082"] * 5
+    with pytest.raises(ProbeError, match="none of its 5 groups is in the develop half"):
+        extract(encoder, data, tmp_path, role="develop")
+
+
+def test_a_study_on_one_half_tests_only_its_images(tmp_path: Path) -> None:
+    settings = ProbeConfig(
+        sizes=[4], repeats=1, trees=5, jobs=1, bootstrap=20, map_points=0, role="report"
+    )
+    data = Data(config=DatasetConfig(folds=2))
+    (result,) = run_study([Colours(), Colours("other", 1.0)], [data], settings, tmp_path)
+    expected = np.flatnonzero(groups_of_role(data.store.group_names, "report")[data.store.group])
+    np.testing.assert_array_equal(result.rows, expected)
+    np.testing.assert_array_equal(result.truth, data.store.target("tumour")[expected])
 
 
 def test_an_incomplete_pass_leaves_no_cache_file(tmp_path: Path) -> None:
