@@ -6,8 +6,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from datamodules.base import PathologyDataModule
 from datamodules.core.atomic import write_table
 from datamodules.core.errors import ProbeError
@@ -15,7 +13,7 @@ from datamodules.reader import DatasetReader
 from evaluation.config import ProbeConfig
 from evaluation.figure_files import save_photograph
 from evaluation.figures.neighbour_sheet import neighbour_sheets
-from evaluation.probe.features import Features, extract, probe_task, rows_of_role
+from evaluation.probe.features import Features, extract, probe_target, rows_of_role
 from evaluation.probe.folds import make_folds
 from evaluation.probe.projections import Projection, project, project_together, write_projections
 from evaluation.probe.sweep import check_settings, sweep
@@ -96,9 +94,9 @@ def check_probe(data: DatasetReader, settings: ProbeConfig) -> None:
     """
     check_settings(settings)
     store, folds = data.store, data.config.folds
-    task = probe_task(data.name, store.tasks)
+    task, targets = probe_target(data)
     rows = rows_of_role(data, settings.role)
-    arrays = (np.asarray(store.target(task.name))[rows], store.group[rows], store.split[rows])
+    arrays = (targets[rows], store.group[rows], store.split[rows])
     make_folds(data.name, task.kind, *arrays, folds, settings.seed)
 
 

@@ -13,7 +13,7 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from evaluation.probe.folds import groups_of_role
 if TYPE_CHECKING:  # processes of the sweep import this file and need none of them
     from datamodules.base import PathologyDataModule
     from datamodules.reader import DatasetReader
+    from datamodules.store.reader import Store
     from datamodules.stream.batch import MultiTaskBatch
     from models.inference.frozen_encoder import FrozenEncoder
 
@@ -88,6 +89,39 @@ def probe_task(dataset: str, tasks: Iterable[Task]) -> Task:
     )
 
 
+def probe_target(data: DatasetReader | PathologyDataModule) -> tuple[Task, NDArray[Any]]:
+    """Return what a dataset's probe predicts: its task, and the target of every row, (n,).
+
+    Raises:
+        ProbeError: it has no such task, or no such class.
+    """
+    if not data.config.area_share:
+        task = probe_task(data.name, data.store.tasks)
+        return task, np.asarray(data.store.target(task.name))
+    chosen = data.config.area_share
+    for task in data.store.tasks:
+        if task.kind is TaskKind.SEGMENTATION and set(chosen) <= set(task.classes):
+            numbers = [task.classes.index(name) for name in chosen]
+            name = f"area of {', '.join(chosen)}"
+            shares = _area_shares(data.store, task, numbers)
+            return Task(name, TaskKind.REGRESSION, low=0.0, high=1.0), shares
+    known = "; ".join(f"{task.name}: {', '.join(task.classes)}" for task in data.store.tasks)
+    raise ProbeError(
+        f"data.unseen.{data.name}.area_share={chosen}: no segmentation task has these classes; "
+        f"classes of its tasks: {known}"
+    )
+
+
+def _area_shares(store: Store, task: Task, numbers: Sequence[int]) -> NDArray[np.float32]:
+    """Return the share of the labelled pixels of every patch that belong to some classes, (n,)."""
+    shares = np.zeros(len(store), np.float32)
+    for row in range(len(store)):
+        mask = store.masks(task.name, [row])
+        labelled = mask[mask != task.ignore_index]
+        shares[row] = np.isin(labelled, numbers).mean()
+    return shares
+
+
 def extract(
     encoder: FrozenEncoder,
     data: PathologyDataModule,
@@ -113,7 +147,7 @@ def extract(
             another number of images than the store holds, features are not finite, or the
             deadline passes.
     """
-    task = probe_task(data.name, data.store.tasks)
+    task, targets = probe_target(data)
     size = data.config.input_size or data.data.image_size
     decisive: list[Any] = [encoder.digest, encoder.mean, encoder.std, data.store.digest]
     decisive += [task.name, size, precision, SCHEMA]
@@ -135,7 +169,7 @@ def extract(
         classes=task.classes,
         positive=_positive(task),
         features=features if role == "all" else features[rows],
-        targets=np.asarray(data.store.target(task.name))[rows],
+        targets=targets[rows],
         groups=np.asarray(data.store.group)[rows],
         split=np.asarray(data.store.split)[rows],
         folds=data.config.folds,

@@ -16,9 +16,12 @@ from torch import Tensor
 from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.errors import ProbeError
 from datamodules.core.records import Task, TaskKind
+from datamodules.formats.images import write_image
+from datamodules.own_data.image_masks import ImageMasks
+from datamodules.prepare import prepare
 from datamodules.stream.batch import MultiTaskBatch, Part
 from evaluation.config import ProbeConfig
-from evaluation.probe.features import extract, probe_task
+from evaluation.probe.features import extract, probe_target, probe_task
 from evaluation.probe.folds import groups_of_role
 from evaluation.study import run_study
 
@@ -179,6 +182,27 @@ def test_the_first_classification_or_regression_task_is_probed() -> None:
     assert probe_task("d", Memory().tasks) is TASK
     with pytest.raises(ProbeError, match=r"cells \(detection\)"):
         probe_task("d", Memory().tasks[:1])
+
+
+def test_the_area_of_classes_is_a_regression_target(tmp_path: Path) -> None:
+    for name, rows in (("a_1", 16), ("b_1", 4)):
+        mask = np.full((64, 64), 255, np.uint8)  # the right half is not labelled
+        mask[:, :32] = 0
+        mask[:rows, :32] = 2
+        mask[rows : 2 * rows, :32] = 1
+        write_image(tmp_path / f"image_masks/images/{name}.png", np.zeros((64, 64, 3), np.uint8))
+        write_image(tmp_path / f"image_masks/masks/{name}.png", mask)
+    options = {"classes": ["background", "tumour", "lymphocyte"], "group": "^(.)_"}
+    config = DatasetConfig(patch_size=64, options=options, area_share=["tumour", "lymphocyte"])
+    data = ImageMasks(DataConfig(str(tmp_path), str(tmp_path / "stores")), config)
+    prepare(data)
+    task, targets = probe_target(data)
+    assert task.kind is TaskKind.REGRESSION and task.name == "area of tumour, lymphocyte"
+    np.testing.assert_allclose(targets, [0.5, 0.125])
+    data.config.area_share = ["stroma"]
+    message = "area_share=.'stroma'.: no segmentation task .* background, tumour, lymphocyte"
+    with pytest.raises(ProbeError, match=message):
+        probe_target(data)
 
 
 def test_a_study_writes_its_files_and_computes_nothing_twice(tmp_path: Path) -> None:
