@@ -34,6 +34,8 @@ class DatasetConfig:
             entropy.
         input_size: probes: side of the network input in pixels; `data.image_size` if null.
         folds: probes: grouped folds, each held out in turn; 0 takes the official test split.
+        area_share: probes: classes of its segmentation task. The share of a patch's labelled
+            pixels that belongs to them is then the target of a regression.
         follow_links: read what links in its folder point to outside of it.
         options: the reader's own options (see `datasets show NAME`).
     """
@@ -49,6 +51,7 @@ class DatasetConfig:
     class_weights: dict[str, list[float]] = field(default_factory=dict)
     input_size: int | None = limited(None, 32)
     folds: int = limited(0, 0)
+    area_share: list[str] = field(default_factory=list)
     follow_links: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -12,6 +12,8 @@ FOREST, LINEAR, KNN = "forest", "linear", "knn"
 TITLES = {FOREST: "random forest", LINEAR: "linear model", KNN: "nearest-neighbour vote"}
 """Known predictors and their names in texts."""
 
+Role = Literal["all", "develop", "report"]
+
 
 @dataclass
 class ProbeConfig:
@@ -27,6 +29,10 @@ class ProbeConfig:
         baselines: encoders probed beside the trained one: "imagenet" and "random" are weights of
             its own architecture; others are named as for the verb `probe`. Differences are taken
             to the first.
+        role: "all" probes on all groups (patients, slides or cases) of a dataset. "develop" and
+            "report" probe on one half of them each (see `folds.groups_of_role`): settings are
+            chosen on the first and reported on the second, and each look at it is counted. Probes
+            during training and ablations never use the report half.
         batch_size: images per forward pass.
         precision: "fp32" or "bf16" for the frozen encoder; features depend on it.
         bootstrap: resamples behind each interval.
@@ -51,6 +57,7 @@ class ProbeConfig:
     trees: int = limited(500, 1)
     seed: int = limited(0, 0)
     baselines: list[str] = field(default_factory=lambda: ["imagenet", "random"])
+    role: Role = "all"
     batch_size: int = limited(64, 1)
     precision: Literal["fp32", "bf16"] = "fp32"
     bootstrap: int = limited(2000, 10)

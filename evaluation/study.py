@@ -13,7 +13,7 @@ from datamodules.reader import DatasetReader
 from evaluation.config import ProbeConfig
 from evaluation.figure_files import save_photograph
 from evaluation.figures.neighbour_sheet import neighbour_sheets
-from evaluation.probe.features import Features, extract, probe_task
+from evaluation.probe.features import Features, extract, probe_target, rows_of_role
 from evaluation.probe.folds import make_folds
 from evaluation.probe.projections import Projection, project, project_together, write_projections
 from evaluation.probe.sweep import check_settings, sweep
@@ -51,8 +51,12 @@ def run_study(
     if not encoders or not datasets:
         raise ProbeError("nothing to probe: it takes an encoder and a dataset below data.unseen")
     folder.mkdir(parents=True, exist_ok=True)
-    cache, batch, precision = cache or folder / CACHE, settings.batch_size, settings.precision
-    tables = [extract(e, data, cache, batch, precision) for data in datasets for e in encoders]
+    fixed = (settings.batch_size, settings.precision, None, settings.role)
+    tables = [
+        extract(encoder, data, cache or folder / CACHE, *fixed)
+        for data in datasets
+        for encoder in encoders
+    ]
     results = sweep(tables, settings, folder / JOURNAL, baseline)
     write_predictions(folder / PREDICTIONS, results)
     write_table(folder / PROBES, tidy(results))
@@ -90,9 +94,10 @@ def check_probe(data: DatasetReader, settings: ProbeConfig) -> None:
     """
     check_settings(settings)
     store, folds = data.store, data.config.folds
-    task = probe_task(data.name, store.tasks)
-    targets = store.target(task.name)
-    make_folds(data.name, task.kind, targets, store.group, store.split, folds, settings.seed)
+    task, targets = probe_target(data)
+    rows = rows_of_role(data, settings.role)
+    arrays = (targets[rows], store.group[rows], store.split[rows])
+    make_folds(data.name, task.kind, *arrays, folds, settings.seed)
 
 
 def _maps(tables: Sequence[Features], settings: ProbeConfig) -> list[Projection]:

@@ -72,7 +72,7 @@ def _draw(neighbours: Neighbours, store: Store, title: str) -> Figure:
         for line, query, nearest in zip(grid, neighbours.queries, neighbours.nearest, strict=True):
             for axes, row in zip(line, [query, *nearest], strict=True):
                 clear(axes)
-                show_patch(axes, store.images([int(row)])[0])
+                show_patch(axes, store.images([int(neighbours.table.rows[row])])[0])
                 _write(axes, neighbours, int(query), int(row))
         grid[0, 0].set_title("image", fontsize=9.5, color=MUTED)
         grid[0, 1].set_title("nearest, of other groups", loc="left", fontsize=9.5, color=MUTED)

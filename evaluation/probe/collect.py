@@ -91,7 +91,7 @@ def _collect(
         fold_numbers=np.asarray(numbers, np.int64),
         n_train=n_train,
         seeds=seeds,
-        rows=rows,
+        rows=table.rows[rows],
         fold=fold_of,
         group=table.groups[rows].astype(np.int64),
         truth=table.targets[rows],

@@ -13,7 +13,7 @@ import pandas as pd
 
 from datamodules.core.atomic import write_table
 from datamodules.core.errors import ProbeError
-from evaluation.config import ProbeConfig
+from evaluation.config import ProbeConfig, Role
 from evaluation.probe.features import extract
 from evaluation.probe.predictors import headline_first
 from evaluation.probe.sweep import sweep
@@ -52,12 +52,13 @@ def probe_within(
         ProbeError: the time was too short for one comparison.
     """
     deadline = time.monotonic() + seconds
-    chosen = replace(settings, predictors=headline_first(settings.predictors)[:1])
+    role: Role = "all" if settings.role == "all" else "develop"
+    chosen = replace(settings, predictors=headline_first(settings.predictors)[:1], role=role)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".features-", dir=folder) as temporary:
         caches = [Path(temporary), *[cache] * (len(encoders) - 1)]
         tables = [
-            extract(encoder, data, place, chosen.batch_size, chosen.precision, deadline)
+            extract(encoder, data, place, chosen.batch_size, chosen.precision, deadline, role)
             for data in datasets
             for encoder, place in zip(encoders, caches, strict=True)
         ]

@@ -13,7 +13,7 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,13 @@ from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import ProbeError
 from datamodules.core.hdf5 import NewFile
 from datamodules.core.records import Task, TaskKind
+from evaluation.config import Role
+from evaluation.probe.folds import groups_of_role
 
 if TYPE_CHECKING:  # processes of the sweep import this file and need none of them
     from datamodules.base import PathologyDataModule
+    from datamodules.reader import DatasetReader
+    from datamodules.store.reader import Store
     from datamodules.stream.batch import MultiTaskBatch
     from models.inference.frozen_encoder import FrozenEncoder
 
@@ -42,8 +46,6 @@ SCHEMA = 2
 class Features:
     """Features of one dataset under one encoder.
 
-    Row i belongs to image i of the store, so `store.source(i)` names the file behind it.
-
     Attributes:
         classes: class names in index order; empty for regression.
         positive: index of the class that F1 counts, for two classes; else None.
@@ -52,7 +54,8 @@ class Features:
         groups: patient, slide or case, (n,) int32.
         split: 0 train, 1 val, 2 test as published, (n,) uint8.
         folds: grouped folds of the protocol; 0 is the official test split.
-        key: digest of what the features were made of.
+        key: digest of what the features were made of, and the role of their groups.
+        rows: row of the store behind each of these rows, ascending, (n,) int64.
     """
 
     dataset: str
@@ -66,6 +69,7 @@ class Features:
     split: NDArray[np.uint8]
     folds: int
     key: str
+    rows: NDArray[np.int64]
 
 
 def probe_task(dataset: str, tasks: Iterable[Task]) -> Task:
@@ -85,6 +89,39 @@ def probe_task(dataset: str, tasks: Iterable[Task]) -> Task:
     )
 
 
+def probe_target(data: DatasetReader | PathologyDataModule) -> tuple[Task, NDArray[Any]]:
+    """Return what a dataset's probe predicts: its task, and the target of every row, (n,).
+
+    Raises:
+        ProbeError: it has no such task, or no such class.
+    """
+    if not data.config.area_share:
+        task = probe_task(data.name, data.store.tasks)
+        return task, np.asarray(data.store.target(task.name))
+    chosen = data.config.area_share
+    for task in data.store.tasks:
+        if task.kind is TaskKind.SEGMENTATION and set(chosen) <= set(task.classes):
+            numbers = [task.classes.index(name) for name in chosen]
+            name = f"area of {', '.join(chosen)}"
+            shares = _area_shares(data.store, task, numbers)
+            return Task(name, TaskKind.REGRESSION, low=0.0, high=1.0), shares
+    known = "; ".join(f"{task.name}: {', '.join(task.classes)}" for task in data.store.tasks)
+    raise ProbeError(
+        f"data.unseen.{data.name}.area_share={chosen}: no segmentation task has these classes; "
+        f"classes of its tasks: {known}"
+    )
+
+
+def _area_shares(store: Store, task: Task, numbers: Sequence[int]) -> NDArray[np.float32]:
+    """Return the share of the labelled pixels of every patch that belong to some classes, (n,)."""
+    shares = np.zeros(len(store), np.float32)
+    for row in range(len(store)):
+        mask = store.masks(task.name, [row])
+        labelled = mask[mask != task.ignore_index]
+        shares[row] = np.isin(labelled, numbers).mean()
+    return shares
+
+
 def extract(
     encoder: FrozenEncoder,
     data: PathologyDataModule,
@@ -92,8 +129,9 @@ def extract(
     batch_size: int = 64,
     precision: str = "fp32",
     deadline: float | None = None,
+    role: Role = "all",
 ) -> Features:
-    """Return the features of all images of a dataset, from the cache if they are in it.
+    """Return the features of a dataset's images, from the cache if they are in it.
 
     Args:
         encoder: frozen encoder.
@@ -102,12 +140,14 @@ def extract(
         batch_size: images per forward pass; does not affect the features.
         precision: "fp32" or "bf16"; part of the cache key, because features depend on it.
         deadline: on the clock of `time.monotonic()`; None for no limit.
+        role: whose images are returned (see `groups_of_role`); the cache holds all.
 
     Raises:
-        ProbeError: the dataset has no such task, the loader yields another number of images than
-            the store holds, features are not finite, or the deadline passes.
+        ProbeError: the dataset has no such task, no group has this role, the loader yields
+            another number of images than the store holds, features are not finite, or the
+            deadline passes.
     """
-    task = probe_task(data.name, data.store.tasks)
+    task, targets = probe_target(data)
     size = data.config.input_size or data.data.image_size
     decisive: list[Any] = [encoder.digest, encoder.mean, encoder.std, data.store.digest]
     decisive += [task.name, size, precision, SCHEMA]
@@ -121,19 +161,36 @@ def extract(
         features = _read(path)
         if features is None:
             raise ProbeError(f"{path}: the disk does not return what was written to it")
+    rows = rows_of_role(data, role)
     return Features(
         dataset=data.name,
         encoder=encoder.name,
         kind=task.kind,
         classes=task.classes,
         positive=_positive(task),
-        features=features,
-        targets=np.asarray(data.store.target(task.name)),
-        groups=np.asarray(data.store.group),
-        split=np.asarray(data.store.split),
+        features=features if role == "all" else features[rows],
+        targets=targets[rows],
+        groups=np.asarray(data.store.group)[rows],
+        split=np.asarray(data.store.split)[rows],
         folds=data.config.folds,
-        key=key,
+        key=key if role == "all" else f"{key}-{role}",
+        rows=rows,
     )
+
+
+def rows_of_role(data: DatasetReader | PathologyDataModule, role: Role) -> NDArray[np.int64]:
+    """Return the rows of the store whose groups have a role.
+
+    Raises:
+        ProbeError: no group has it.
+    """
+    rows = np.flatnonzero(groups_of_role(data.store.group_names, role)[data.store.group])
+    if not len(rows):
+        raise ProbeError(
+            f"{data.name}: none of its {len(data.store.group_names)} groups is in the {role} half; "
+            "set probe.role=all, or leave the dataset out"
+        )
+    return rows
 
 
 def _positive(task: Task) -> int | None:

@@ -19,6 +19,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from datamodules.core.errors import ProbeError
 from datamodules.core.records import SPLITS, TaskKind
+from evaluation.config import Role
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,20 @@ def strata_of(kind: TaskKind, targets: NDArray[Any]) -> Rows:
     edges = np.unique(np.quantile(targets, inner))
     bins = np.searchsorted(edges, targets, side="left")
     return np.unique(bins, return_inverse=True)[1].astype(np.int64)
+
+
+def groups_of_role(names: Sequence[str], role: Role) -> NDArray[np.bool_]:
+    """Return which groups a study may use, (len(names),): all, or those of one half.
+
+    The first bit of the SHA-256 of a group's name decides, so a patient belongs to the same half in
+    every dataset that names them alike, on every machine and for every seed.
+
+    Args:
+        names: names of patients, slides or cases.
+        role: "all", "develop" or "report".
+    """
+    bits = [hashlib.sha256(name.encode()).digest()[0] >> 7 for name in names]
+    return np.array([role == "all" or bit == (role == "report") for bit in bits], np.bool_)
 
 
 def make_folds(

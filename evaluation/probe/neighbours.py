@@ -20,7 +20,7 @@ class Neighbours:
     """A few images of a dataset and their nearest neighbours under one encoder.
 
     Attributes:
-        queries: rows of the images in the store, (q,).
+        queries: rows of the images in the table, (q,).
         nearest: rows of their neighbours, the nearest first, (q, k).
         agreement: share of neighbours of the same class, or mean absolute difference of a
             regression target, over all candidates.

@@ -18,6 +18,11 @@ from evaluation.run_files import OVERVIEW
 from evaluation.statistics.summary import DatasetStatistics
 from evaluation.statistics.training_log import TaskLog, TrainingLog
 
+ROLES = {
+    "develop": "on the development half of the groups of each unseen dataset",
+    "report": "on the report half of the groups of each unseen dataset",
+}
+
 
 @dataclass(frozen=True)
 class TaskRow:
@@ -56,6 +61,10 @@ def facts(run: Run) -> list[tuple[str, str]]:
             rows.append(("Pretraining", amount))
         epochs = count(run.training.epochs, "epoch")
         rows += [("Training", f"{epochs}, {run.training.steps} steps"), *_speed(run.training)]
+    if origin.get("role") in ROLES:
+        looks = len(origin.get("report_looks", ()))
+        counted = f"; look number {looks} at it" if looks else ""
+        rows.append(("Probes", f"{ROLES[origin['role']]}{counted}"))
     if origin.get("seconds"):
         rows.append(("Time", duration(float(origin["seconds"]))))
     if origin.get("licence_line"):

@@ -126,6 +126,8 @@ def _run_config(config: Config, variant: str, kept: list[str], seed: int, folder
     changed.name = f"{variant.replace(' ', '-')}-seed{seed}"
     changed.out = str(folder / changed.name)
     changed.seed = changed.data.seed = seed
+    if config.probe.role == "report":
+        changed.probe.role = "develop"  # an ablation is there to choose
     changed.data.train = {name: config.data.train[name] for name in kept}
     changed.trainer.epochs = config.ablation.epochs
     changed.trainer.steps_per_epoch = config.ablation.steps_per_epoch

@@ -15,6 +15,7 @@ from evaluation.report.report import write_report
 from evaluation.study import run_study
 from lightning_app.config import Config
 from lightning_app.run.folder import RunContext
+from lightning_app.run.report_looks import record_look
 from models.inference.frozen_encoder import FrozenEncoder, load_encoder
 
 
@@ -26,12 +27,16 @@ def probe_run(run: RunContext, encoders: Sequence[FrozenEncoder], baseline: str 
         encoders: the run's own encoder first.
         baseline: name of the encoder that the others are compared with.
     """
-    folder, config = run.folder, run.config
+    folder, config, origin = run.folder, run.config, dict(run.origin)
     if run.unseen:
+        origin["role"] = config.probe.role
+        if config.probe.role == "report":
+            stores = Path(config.data.stores)
+            origin["report_looks"] = record_look(stores, folder, encoders, run.unseen)
         datasets = [PathologyDataModule(reader=reader) for reader in run.unseen.values()]
         run_study(encoders, datasets, config.probe, folder, feature_cache(config), baseline)
     seconds = round(time.monotonic() - run.started, 1)
-    write_json(folder / "provenance.json", {**run.origin, "seconds": seconds})
+    write_json(folder / "provenance.json", {**origin, "seconds": seconds})
     write_report(folder)
 
 

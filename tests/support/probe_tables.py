@@ -41,6 +41,7 @@ def table(
         split=np.where(groups < 8, 0, 2).astype(np.uint8),
         folds=folds,
         key=f"{dataset}-{encoder}-{kind}-{noise}",
+        rows=np.arange(72),
     )
 
 

@@ -16,9 +16,13 @@ from torch import Tensor
 from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.errors import ProbeError
 from datamodules.core.records import Task, TaskKind
+from datamodules.formats.images import write_image
+from datamodules.own_data.image_masks import ImageMasks
+from datamodules.prepare import prepare
 from datamodules.stream.batch import MultiTaskBatch, Part
 from evaluation.config import ProbeConfig
-from evaluation.probe.features import extract, probe_task
+from evaluation.probe.features import extract, probe_target, probe_task
+from evaluation.probe.folds import groups_of_role
 from evaluation.study import run_study
 
 TASK = Task("tumour", TaskKind.CLASSIFICATION, ("no", "yes"), positive="yes")
@@ -46,6 +50,7 @@ class Memory:
         self.tasks: tuple[Task, ...] = (Task("cells", TaskKind.DETECTION, ("cell",)), TASK, SCORE)
         self.split = np.zeros(25, np.uint8)
         self.group = np.repeat(np.arange(5, dtype=np.int32), 5)
+        self.group_names = ["8975", "14082", "14306", "9022", "9077"]
         self.colours = np.arange(75, dtype=np.uint8).reshape(25, 1, 1, 3)
 
     synthetic = False
@@ -119,6 +124,34 @@ def test_everything_that_determines_the_features_changes_the_cache_file(
     assert len(list(tmp_path.glob("*.h5"))) == 2
 
 
+def test_both_halves_share_one_cache_file_and_no_patient(tmp_path: Path) -> None:
+    encoder, data = Colours(), Data()
+    whole, develop, report = (
+        extract(encoder, data, tmp_path, role=role) for role in ("all", "develop", "report")
+    )
+    assert encoder.seen == 25 and len(list(tmp_path.iterdir())) == 1
+    assert sorted([*develop.rows, *report.rows]) == list(range(25))
+    assert not set(develop.groups) & set(report.groups)
+    assert len({whole.key, develop.key, report.key}) == 3
+    for half in (develop, report):
+        np.testing.assert_array_equal(half.features, whole.features[half.rows])
+        np.testing.assert_array_equal(half.targets, whole.targets[half.rows])
+    data.store.group_names = ["14082"] * 5
+    with pytest.raises(ProbeError, match="none of its 5 groups is in the develop half"):
+        extract(encoder, data, tmp_path, role="develop")
+
+
+def test_a_study_on_one_half_tests_only_its_images(tmp_path: Path) -> None:
+    settings = ProbeConfig(
+        sizes=[4], repeats=1, trees=5, jobs=1, bootstrap=20, map_points=0, role="report"
+    )
+    data = Data(config=DatasetConfig(folds=2))
+    (result,) = run_study([Colours(), Colours("other", 1.0)], [data], settings, tmp_path)
+    expected = np.flatnonzero(groups_of_role(data.store.group_names, "report")[data.store.group])
+    np.testing.assert_array_equal(result.rows, expected)
+    np.testing.assert_array_equal(result.truth, data.store.target("tumour")[expected])
+
+
 def test_an_incomplete_pass_leaves_no_cache_file(tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match="gave 22 of 25 images"):
         extract(Colours(), Data(short=3), tmp_path)
@@ -149,6 +182,27 @@ def test_the_first_classification_or_regression_task_is_probed() -> None:
     assert probe_task("d", Memory().tasks) is TASK
     with pytest.raises(ProbeError, match=r"cells \(detection\)"):
         probe_task("d", Memory().tasks[:1])
+
+
+def test_the_area_of_classes_is_a_regression_target(tmp_path: Path) -> None:
+    for name, rows in (("a_1", 16), ("b_1", 4)):
+        mask = np.full((64, 64), 255, np.uint8)  # the right half is not labelled
+        mask[:, :32] = 0
+        mask[:rows, :32] = 2
+        mask[rows : 2 * rows, :32] = 1
+        write_image(tmp_path / f"image_masks/images/{name}.png", np.zeros((64, 64, 3), np.uint8))
+        write_image(tmp_path / f"image_masks/masks/{name}.png", mask)
+    options = {"classes": ["background", "tumour", "lymphocyte"], "group": "^(.)_"}
+    config = DatasetConfig(patch_size=64, options=options, area_share=["tumour", "lymphocyte"])
+    data = ImageMasks(DataConfig(str(tmp_path), str(tmp_path / "stores")), config)
+    prepare(data)
+    task, targets = probe_target(data)
+    assert task.kind is TaskKind.REGRESSION and task.name == "area of tumour, lymphocyte"
+    np.testing.assert_allclose(targets, [0.5, 0.125])
+    data.config.area_share = ["stroma"]
+    message = "area_share=.'stroma'.: no segmentation task .* background, tumour, lymphocyte"
+    with pytest.raises(ProbeError, match=message):
+        probe_target(data)
 
 
 def test_a_study_writes_its_files_and_computes_nothing_twice(tmp_path: Path) -> None:

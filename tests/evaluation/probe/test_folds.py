@@ -12,6 +12,7 @@ from datamodules.core.errors import ProbeError
 from datamodules.core.records import TaskKind
 from evaluation.probe.folds import (
     Fold,
+    groups_of_role,
     make_folds,
     nested_order,
     seed_from,
@@ -170,3 +171,14 @@ def test_a_seed_depends_only_on_its_parts() -> None:
     assert seed_from(0, "idc", 1, 2) == seed_from(0, "idc", 1, 2)
     others = {seed_from(*parts) for parts in [(0, "idc", 1, 2), (0, "idc", 12), (1, "idc", 1, 2)]}
     assert len(others) == 3
+
+
+def test_each_group_is_in_one_half_and_every_dataset_agrees_on_it() -> None:
+    patients = [str(number) for number in range(8863, 9063)]
+    develop, report = (groups_of_role(patients, role) for role in ("develop", "report"))
+    assert (develop ^ report).all() and 80 < develop.sum() < 120
+    assert groups_of_role(patients, "all").all()
+    backwards = groups_of_role(patients[::-1], "report")[::-1]
+    np.testing.assert_array_equal(backwards, report)
+    # These must never change: settings were chosen without looking at the report half.
+    assert groups_of_role(["14082", "14306", "8975"], "report").tolist() == [True, True, False]

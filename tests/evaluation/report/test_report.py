@@ -123,6 +123,7 @@ def whole_run(folder: Path) -> Path:
         split=np.zeros(30, np.uint8),
         folds=3,
         key="k",
+        rows=np.arange(30),
     )
     other = replace(table, encoder="imagenet:resnet18", features=table.features**2)
     maps = [project(t, 0) for t in (table, other)]
