@@ -33,6 +33,7 @@ from datamodules.store.validation import (
     note_empty,
 )
 from datamodules.store.writer import write_store
+from datamodules.store_size import require_room
 
 log = logging.getLogger(__name__)
 
@@ -72,16 +73,20 @@ def prepare(
             log.info("%s: the data in %s changed, preparing again", dataset.name, dataset.root)
         with collecting() as notes:
             dataset.check_layout()
+            require_room([dataset])
             _write(dataset, path, workers or os.cpu_count() or 1, progress, notes)
-    dataset.__dict__.pop("store", None)
-    return _prepared(path, read_attributes(path), written=True)
+        dataset.__dict__.pop("store", None)
+        return _prepared(path, read_attributes(path), written=True)
 
 
 def _ready(dataset: DatasetReader, path: Path) -> Prepared | None:
     """Return the existing store unless it is missing or its input changed."""
-    if not path.exists():
+    try:
+        attributes = read_attributes(path)
+    except StoreError:
+        if path.exists():
+            raise
         return None
-    attributes = read_attributes(path)
     if dataset.root.is_dir() and attributes.get("fingerprint") != fingerprint(dataset.root):
         return None
     return _prepared(path, attributes, written=False)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from datamodules.core.disk_space import line_about
 from datamodules.core.errors import StoppedError, UserError
 
 log = logging.getLogger(__name__)
@@ -137,9 +138,6 @@ def _add_verbs(
     return parsers
 
 
-_DISK = "check that the path exists, can be written and that its disk has room"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb.
 
@@ -155,10 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if options.verbose or not (error.strerror or error.filename):
+        if options.verbose or not line_about(error):
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}; {_DISK}", file=sys.stderr)
+        print(f"error: {line_about(error)}", file=sys.stderr)
         return 2
     except StoppedError as stop:
         print(stop, file=sys.stderr)

@@ -21,6 +21,7 @@ from datamodules.multitask import MultiTaskDataModule
 from datamodules.prepare import prepare
 from datamodules.reader import DatasetReader
 from datamodules.registry import build
+from datamodules.store_size import require_room
 from datamodules.synthetic.forge import forge
 from evaluation.study import check_probe, check_recipe
 from lightning_app.callbacks.checkpoints import Checkpoints
@@ -208,6 +209,7 @@ def make_ready(datasets: Sequence[DatasetReader], config: Config) -> None:
             log.info("drawing %d synthetic datasets in %s", len(absent), config.data.root)
         work = delayed(forge)
         Parallel(n_jobs=-1)(work(d, config.seed, config.data.forge) for d in absent)
+    require_room([dataset for dataset in datasets if not dataset.store_path.exists()])
     for dataset in datasets:
         prepare(dataset)
 

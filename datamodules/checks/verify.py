@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +12,7 @@ from datamodules.checks.split_facts import leaks, validation_cautions
 from datamodules.core.errors import LayoutError, StoreError
 from datamodules.core.progress import OnProgress
 from datamodules.reader import DatasetReader
-from datamodules.store.attributes import SEAL, attributes_match, damage_told, notes_of
+from datamodules.store.attributes import SEAL, attributes_match, notes_of
 from datamodules.store.class_balance import class_balance
 from datamodules.store.content import ContentDigest
 from datamodules.store.reader import Store
@@ -57,7 +56,7 @@ def _open(path: Path, report: Report) -> Store | None:
     """Open a store whose rows can be read one by one; report wrong seals and tables."""
     try:
         store = Store(path, checked=False)
-        with damage_told(path), h5py.File(path, "r") as file:
+        with store.tables() as file:
             problem = table_problem(file, store.attributes, store.tasks)
             changed = seal_differs(file, store.attributes)
     except StoreError as error:

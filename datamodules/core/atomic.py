@@ -7,14 +7,17 @@ through this module.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from datamodules.core.disk_space import naming
 
 if TYPE_CHECKING:  # slow to import, and most writers write no table
     import pandas as pd
@@ -24,8 +27,8 @@ if TYPE_CHECKING:  # slow to import, and most writers write no table
 def atomic_path(path: Path, unique: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place unless the block raises.
 
-    The block creates a file, a folder or a symbolic link there. A file is flushed to the disk
-    before it is renamed; the files of a folder are not.
+    The block creates a file, a folder or a symbolic link there. Everything in it is flushed to the
+    disk before it is renamed. An error of the disk names `path`.
 
     Args:
         path: the final place. An existing file is replaced; an existing folder must be empty.
@@ -46,10 +49,12 @@ def atomic_path(path: Path, unique: bool = True) -> Iterator[Path]:
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     _remove(partial)
     try:
-        yield partial
-        publish(partial, path)
+        with naming(path, partial):
+            yield partial
+            publish(partial, path)
     finally:
-        _remove(partial)
+        with suppress(OSError):  # of a disk that is gone; it would hide the first error
+            _remove(partial)
 
 
 @contextmanager
@@ -66,11 +71,27 @@ def partial_path(path: Path) -> Path:
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Flush a complete file to the disk and rename it into place."""
-    if partial.is_file() and not partial.is_symlink():
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+    """Flush a complete file or folder to the disk and rename it into place."""
+    if not partial.is_symlink():
+        for folder, _, files in os.walk(partial):
+            for name in files:
+                _flush(Path(folder, name))
+            _flush(Path(folder))
+        if partial.is_file():
+            _flush(partial)
     partial.replace(path)
+    _flush(path.parent)  # the new name itself
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network disks cannot flush a folder
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -37,6 +37,10 @@ class DownloadError(UserError):
     """A file cannot be downloaded, does not fit on the disk or is unsafe to unpack."""
 
 
+class DiskError(UserError):
+    """A file does not fit on its disk, or the disk does not return what was written."""
+
+
 class LeakageError(UserError):
     """Training and evaluation data share a source, a patient or an image."""
 

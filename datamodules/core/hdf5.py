@@ -1,12 +1,13 @@
-"""New HDF5 files on disks that may be full.
+"""HDF5 files on disks that may be full, and files that another process may replace.
 
 HDF5 ends the process with a segmentation fault when it closes a file whose last write failed, so
 here it never learns of a failure: the file underneath keeps the error, which is raised once HDF5
-has closed.
+has closed. While it opens a file it looks at the name more than once, and fails where the file is
+replaced or removed meanwhile; here it gets a file that is open already.
 """
 
-import errno
 import io
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,10 +21,11 @@ class _KeepsErrors(io.FileIO):
     error: OSError | None = None
 
     def write(self, data: Any, /) -> int:
-        size = memoryview(data).nbytes
+        rest = memoryview(data).cast("B")
+        size = len(rest)
         try:
-            if self.error is None and (super().write(data) or 0) < size:
-                raise OSError(errno.ENOSPC, "No space left on device", self.name)
+            while rest and self.error is None:  # the system writes at most 2 GiB in one call
+                rest = rest[super().write(rest) or 0 :]
         except OSError as error:
             self.error = error
         return size
@@ -34,6 +36,57 @@ class _KeepsErrors(io.FileIO):
         except OSError as error:
             self.error = self.error or error
             return size or 0
+
+
+class OpenFile(io.RawIOBase):
+    """An existing file to read, the same one also after its name was given to another.
+
+    It reads by position, so that forked processes do not disturb each other.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._place = 0
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not block
+
+    def state(self) -> tuple[int, int]:
+        """Return size and time of change."""
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Set the position of the next read."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self.state()[0]}[whence]
+        self._place = start + offset
+        return self._place
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read at the position; return the number of bytes, 0 at the end."""
+        count = os.preadv(self._descriptor, [buffer], self._place)
+        self._place += count
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
 
 
 class NewFile(h5py.File):  # type: ignore[misc]

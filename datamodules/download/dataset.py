@@ -14,6 +14,7 @@ from filelock import FileLock
 from rich.progress import Progress
 
 from datamodules.core.atomic import write_json
+from datamodules.core.disk_space import free_space, require_space, size_text
 from datamodules.core.errors import ChecksumError, DatasetNotFoundError, DownloadError
 from datamodules.core.progress import transfers
 from datamodules.core.records import DOWNLOADS, Archive
@@ -23,7 +24,6 @@ from datamodules.download.disk_space import (
     is_placed_by_hand,
     mark_of,
     pending,
-    size_text,
     space_needed,
 )
 from datamodules.download.extract import unpack
@@ -39,7 +39,8 @@ def download(dataset: DatasetReader, policy: RetryPolicy | None = None) -> list[
 
     Raises:
         DatasetNotFoundError: the data need a form or a login; names the steps and the layout.
-        DownloadError: no disk space, a server that refuses, or an unsafe archive.
+        DiskError: it does not fit on the disk.
+        DownloadError: a server that refuses, or an unsafe archive.
         ChecksumError: a file is not the published one.
     """
     root = dataset.root
@@ -73,18 +74,13 @@ def download(dataset: DatasetReader, policy: RetryPolicy | None = None) -> list[
 def _check_space(dataset: DatasetReader, folder: Path) -> None:
     """Log what will be downloaded, and refuse it where the disk is too small."""
     needed = space_needed(dataset)
-    free = shutil.disk_usage(folder).free
     unknown = f" and {needed.unknown} of unknown size" if needed.unknown else ""
     log.info(
         "%s: %d files to download, %s%s; needs about %s of disk in %s, %s are free",
         *(dataset.name, needed.files, size_text(needed.fetch), unknown),
-        *(size_text(needed.raw), dataset.root, size_text(free)),
+        *(size_text(needed.raw), dataset.root, size_text(free_space(folder))),
     )
-    if needed.raw > free:
-        raise DownloadError(
-            f"{dataset.name}: needs about {size_text(needed.raw)} in {dataset.root}, "
-            f"{size_text(free)} are free; make room or set data.root to a larger disk"
-        )
+    require_space(dataset.root, needed.raw, "make room or set data.root to a larger disk")
 
 
 def _install(

@@ -1,18 +1,17 @@
 """Archives of a dataset still to be downloaded, and the disk space that they and its store need."""
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.core.errors import DatasetNotFoundError
-from datamodules.core.records import DOWNLOADS, Archive, TaskKind
+from datamodules.core.records import DOWNLOADS, Archive
 from datamodules.download.archives import announced_bytes, file_name
 from datamodules.download.http_transfer import part_of
 from datamodules.prepare import is_prepared
 from datamodules.reader import DatasetReader
-from datamodules.store.tiling import View
+from datamodules.store_size import store_bytes
 
 
 @dataclass(frozen=True)
@@ -51,17 +50,6 @@ def space_needed(dataset: DatasetReader) -> SpaceNeeded:
     )
 
 
-def store_bytes(dataset: DatasetReader) -> int:
-    """Upper bound of a store's size from the published number and size of images; 0 without."""
-    tiler, (width, height) = dataset.tiler(dataset.tasks), dataset.extent
-    scale = dataset.native_mpp() / tiler.mpp if dataset.native_mpp() and tiler.mpp else 1.0
-    tiles = 1
-    if tiler.view is View.TILE:
-        tiles = math.prod(math.ceil(round(px * scale) / tiler.side) for px in (width, height))
-    masks = sum(task.kind is TaskKind.SEGMENTATION for task in dataset.tasks)
-    return dataset.images * tiles * tiler.side**2 * (3 + masks)
-
-
 def is_placed_by_hand(dataset: DatasetReader) -> bool:
     """Return whether the user put the dataset's files in place."""
     if (dataset.root / DOWNLOADS).exists():
@@ -92,12 +80,3 @@ def pending(dataset: DatasetReader) -> Iterator[Archive]:
         same = (done.get("url"), done.get("published")) == (archive.url, checksum)
         if not same or not all((dataset.root / name).exists() for name in done["entries"]):
             yield archive
-
-
-def size_text(size: int) -> str:
-    """A number of bytes in MB or GB.
-
-    >>> size_text(4_100_000), size_text(2_000_000_000)
-    ('4.1 MB', '2.0 GB')
-    """
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import IO, Self, cast
 
+from datamodules.core.disk_space import naming
 from datamodules.core.errors import DownloadError
 
 _BLOCK = 1 << 20
@@ -120,7 +121,7 @@ def _write(
         path = target / _safe_path(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with content, path.open("xb") as file:
+            with naming(path), content, path.open("xb") as file:
                 while block := content.read(_BLOCK):
                     written += len(block)
                     check_size(written)

@@ -9,7 +9,6 @@ reads the pixels again. Stores that were made before seals existed have none.
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.core.errors import StoreError
+from datamodules.core.hdf5 import OpenFile
 from datamodules.core.notes import Notes
 from datamodules.core.records import Task, TaskKind
 
@@ -63,21 +63,22 @@ def read_attributes(path: Path) -> dict[str, Any]:
     Raises:
         StoreError: missing, not HDF5, unfinished, changed, or of another schema version.
     """
-    with open_store(path) as (_, attributes):
+    with damage_told(path), OpenFile(path) as raw, open_store(raw) as (_, attributes):
         return attributes
 
 
 @contextmanager
-def open_store(path: Path, sealed: bool = True) -> Iterator[tuple[h5py.File, dict[str, Any]]]:
-    """Open a store and check its attributes; what damage raises within the block is a StoreError.
+def open_store(raw: OpenFile, sealed: bool = True) -> Iterator[tuple[h5py.File, dict[str, Any]]]:
+    """Read a store and check its attributes; what damage raises within the block is a StoreError.
 
     Args:
-        path: the .h5 file.
+        raw: the .h5 file.
         sealed: refuse attributes that do not match their seal.
     """
-    with damage_told(path), h5py.File(path, "r") as file:
+    path = raw.path
+    with damage_told(path), h5py.File(raw, "r") as file:
         attributes = attributes_in(file)
-        size, _ = state_of(file)
+        size, _ = raw.state()
         if attributes.get("schema") != SCHEMA:
             version = attributes.get("schema", "none")
             raise StoreError(f"{path}: schema version {version}, expected {SCHEMA}; {REMEDY}")
@@ -91,12 +92,6 @@ def open_store(path: Path, sealed: bool = True) -> Iterator[tuple[h5py.File, dic
         tasks_from_json(attributes["tasks"])
         notes_of(attributes)
         yield file, attributes
-
-
-def state_of(file: h5py.File | int) -> tuple[int, int]:
-    """Return size and time of change of an open file, which tell it from its replacement."""
-    status = os.fstat(file if isinstance(file, int) else file.id.get_vfd_handle())
-    return status.st_size, status.st_mtime_ns
 
 
 def attributes_in(file: h5py.File) -> dict[str, Any]:

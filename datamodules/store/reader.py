@@ -31,8 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.core.errors import StoreError
+from datamodules.core.hdf5 import OpenFile
 from datamodules.core.records import SPLITS, Boxes, Target, TaskKind
-from datamodules.store.attributes import REMEDY, damage_told, open_store, state_of, tasks_from_json
+from datamodules.store.attributes import REMEDY, damage_told, open_store, tasks_from_json
 from datamodules.store.content import decode
 from datamodules.store.tables import place_of, seal_differs, table_problem
 
@@ -70,13 +71,14 @@ class Store:
     def __init__(self, path: Path, checked: bool = True) -> None:
         self.path = path
         self.attributes: dict[str, Any]
-        with open_store(path, checked) as (file, self.attributes):
-            self._state = state_of(file)
+        with damage_told(path):
+            self._raw: OpenFile | None = OpenFile(path)
+        with open_store(self._raw, checked) as (file, self.attributes):
+            self._state = self._raw.state()
             problem = self._load(file, checked)
         if problem:
             raise StoreError(f"{path}: {problem}; {REMEDY}")
-        # Opened by the process whose id they carry; a forked child opens its own.
-        self._descriptor: tuple[int, int] | None = None
+        # Opened by the process whose id it carries; a forked child opens its own.
         self._file: tuple[int, h5py.File] | None = None
 
     def _load(self, file: h5py.File, checked: bool) -> str:
@@ -102,32 +104,30 @@ class Store:
             problem = "its tables are not what was written (seal differs)"
         return problem
 
-    def _same(self, state: tuple[int, int]) -> None:
-        if state != self._state:
-            raise StoreError(f"{self.path}: replaced or cut short since it was opened; start again")
+    def _opened(self) -> OpenFile:
+        """The file that was checked; only a process that got a pickled store opens it again."""
+        with damage_told(self.path):
+            self._raw = self._raw or OpenFile(self.path)
+            if self._raw.state() == self._state:
+                return self._raw
+        raise StoreError(f"{self.path}: replaced or cut short since it was opened; start again")
 
     @contextmanager
-    def _tables(self) -> Iterator[h5py.File]:
-        """Open the file again."""
-        with damage_told(self.path), h5py.File(self.path, "r") as file:
-            self._same(state_of(file))
+    def tables(self) -> Iterator[h5py.File]:
+        """Read the file with h5py; what damage raises within the block is a StoreError."""
+        with damage_told(self.path), h5py.File(self._opened(), "r") as file:
             yield file
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_descriptor": None, "_file": None}
-
-    def __del__(self) -> None:
-        descriptor = getattr(self, "_descriptor", None)
-        if descriptor is not None and descriptor[0] == os.getpid():
-            os.close(descriptor[1])
+        return {**self.__dict__, "_raw": None, "_file": None}
 
     @cached_property
     def group_names(self) -> list[str]:
         """Patient, slide or case of each number in `group`."""
-        with self._tables() as file:
+        with self.tables() as file:
             return [str(name) for name in file["groups"].asstr()[:]]
 
     def group_name(self, row: int) -> str:
@@ -141,20 +141,20 @@ class Store:
     @cached_property
     def source_numbers(self) -> NDArray[np.int32]:
         """Number of the source file of each patch, counted in the order of reading."""
-        with self._tables() as file:
+        with self.tables() as file:
             return np.asarray(file["source"][:], np.int32)
 
     def sources(self, rows: Rows) -> list[str]:
         """Source file of each patch, relative to the dataset's folder."""
         numbers, inverse = np.unique(self.source_numbers[np.asarray(rows)], return_inverse=True)
-        with self._tables() as file:
+        with self.tables() as file:
             names = file["sources"].asstr()[numbers]
         return [str(names[position]) for position in inverse]
 
     @property
     def source_names(self) -> list[str]:
         """Name of each source file by its number, also of those that gave no patch."""
-        with self._tables() as file:
+        with self.tables() as file:
             return [str(name) for name in file["sources"].asstr()[:]]
 
     def source(self, row: int) -> str:
@@ -162,13 +162,14 @@ class Store:
         return self.sources([row])[0]
 
     @cached_property
-    def _corners(self) -> NDArray[np.int32]:
-        with self._tables() as file:
+    def corners(self) -> NDArray[np.int32]:
+        """Upper left corner (x, y) of each patch in pixels of its source image, (n, 2)."""
+        with self.tables() as file:
             return np.asarray(file["xy"][:], np.int32)
 
     def corner(self, row: int) -> tuple[int, int]:
         """Upper left corner (x, y) of a patch in pixels of its source image."""
-        x, y = self._corners[row].tolist()
+        x, y = self.corners[row].tolist()
         return x, y
 
     def images(self, rows: Rows) -> NDArray[np.uint8]:
@@ -225,21 +226,18 @@ class Store:
         if self.compressed:
             self._decode(name, rows, batch)
             return batch
-        if self._descriptor is None or self._descriptor[0] != os.getpid():
-            self._descriptor = (os.getpid(), os.open(self.path, os.O_RDONLY))
-        self._same(state_of(self._descriptor[1]))
-        offsets, descriptor = self._offsets[name], self._descriptor[1]
-        for patch, row in zip(batch, rows, strict=True):
-            if os.preadv(descriptor, [patch.data], int(offsets[row])) != patch.nbytes:
-                raise StoreError(f"{self.path}: patch {row} of '{name}' is cut short; {REMEDY}")
+        offsets, descriptor = self._offsets[name], self._opened().fileno()
+        with damage_told(self.path):
+            for patch, row in zip(batch, rows, strict=True):
+                if os.preadv(descriptor, [patch.data], int(offsets[row])) != patch.nbytes:
+                    raise StoreError(f"{self.path}: patch {row} of '{name}' is cut short; {REMEDY}")
         return batch
 
     def _decode(self, name: str, rows: Rows, batch: NDArray[np.uint8]) -> None:
+        raw, offsets = self._opened(), self._offsets[name]
         if self._file is None or self._file[0] != os.getpid():
             with damage_told(self.path):
-                self._file = (os.getpid(), h5py.File(self.path, "r"))
-        self._same(state_of(self._file[1]))
-        offsets = self._offsets[name]
+                self._file = (os.getpid(), h5py.File(raw, "r"))
         for patch, row in zip(batch, rows, strict=True):
             with damage_told(self.path):
                 data = self._file[1][place_of(name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.core.atomic import atomic_path
-from datamodules.core.errors import LayoutError
+from datamodules.core.errors import LayoutError, StoreError
 from datamodules.core.hdf5 import NewFile
 from datamodules.core.records import SPLITS, Boxes, Record, Task, TaskKind
 from datamodules.store.attributes import SCHEMA, fixed_texts, set_attributes, tasks_to_json
 from datamodules.store.content import SCALAR_TYPE, ContentDigest, encode
+from datamodules.store.reader import Store
 from datamodules.store.tables import write_seals
 from datamodules.store.tiling import Patch
 
@@ -46,17 +48,17 @@ def write_store(
 
     Raises:
         LayoutError: nothing was added.
+        StoreError: the disk does not return what was written.
     """
     # A fixed temporary name, so that the next call finds what a killed process left.
-    with (
-        atomic_path(path, unique=False) as partial,
-        NewFile(partial) as file,
-    ):
-        writer = StoreWriter(file, tasks, side, compressed)
-        yield writer
-        if not len(writer):
-            raise LayoutError(f"{path.stem}: the dataset holds no labelled image")
-        writer.finish(attributes)
+    with atomic_path(path, unique=False) as partial:
+        with NewFile(partial) as file:
+            writer = StoreWriter(file, tasks, side, compressed)
+            yield writer
+            if not len(writer):
+                raise LayoutError(f"{path.stem}: the dataset holds no labelled image")
+            writer.finish(attributes)
+        writer.check(Store(partial))
 
 
 class StoreWriter:
@@ -69,6 +71,7 @@ class StoreWriter:
         self._file = file
         self._ends: dict[str, list[int]] = {}
         self._digest = ContentDigest(self.tasks)
+        self._sums: dict[str, int] = {}  # checksums of the pixels
         self._pending: list[Patch] = []
         # Typed arrays and bytes: a million patches as Python objects would take half a gigabyte.
         self._rows: dict[str, array[Any]] = {name: array(code) for name, code in _ROWS.items()}
@@ -130,6 +133,9 @@ class StoreWriter:
                 start = data.shape[0]
                 data.resize(start + len(rows), axis=0)
                 data[start:] = np.stack([np.asarray(row) for row in rows])
+            for row in rows:
+                pixels = np.ascontiguousarray(row, np.uint8)
+                self._sums[name] = zlib.crc32(pixels, self._sums.get(name, 0))
         self._pending.clear()
         self._file.check()
 
@@ -166,6 +172,17 @@ class StoreWriter:
             for data in self._dense.values()
         )
         write_seals(file)
+
+    def check(self, store: Store) -> None:
+        """Compare all pixels of the finished store with those that were added."""
+        for name, expected in self._sums.items():
+            found = 0
+            for start in range(0, len(store), _BLOCK):
+                rows = range(start, min(start + _BLOCK, len(store)))
+                pixels = store.images(rows) if name == "images" else store.masks(name, rows)
+                found = zlib.crc32(pixels, found)
+            if found != expected:
+                raise StoreError(f"{store.path}: the disk does not return what was written to it")
 
     def _write_targets(self) -> None:
         for task in self.tasks:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.core.atomic import atomic_path
+from datamodules.core.disk_space import require_space
 from datamodules.core.errors import ProbeError
 from datamodules.core.hdf5 import NewFile
 from datamodules.core.records import Task, TaskKind
@@ -157,7 +158,7 @@ def extract(
     if features is None:
         log.info("features of %s with %s", data.name, encoder.name)
         batches = data.evaluation_loader(size, batch_size)
-        _write(path, _embed_all(encoder, batches, data, precision, deadline))
+        _write(path, _embed_all(encoder, batches, data, precision, deadline, cache))
         features = _read(path)
         if features is None:
             raise ProbeError(f"{path}: the disk does not return what was written to it")
@@ -206,6 +207,7 @@ def _embed_all(
     data: PathologyDataModule,
     precision: str,
     deadline: float | None,
+    cache: Path,
 ) -> NDArray[np.float32]:
     features: NDArray[np.float32] | None = None
     seen = np.zeros(len(data.store.split), bool)
@@ -222,6 +224,7 @@ def _embed_all(
                 f"(precision {precision}); use probe.precision=fp32 or another encoder"
             )
         if features is None:
+            require_space(cache, 4 * len(seen) * values.shape[1], "make room, or set data.stores")
             features = np.empty((len(seen), values.shape[1]), np.float32)
         index = part.index[: part.valid].numpy()
         features[index] = values

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.core.disk_space import naming
+
 
 class Journal(dict[str, NDArray[Any]]):
     """Predictions of finished jobs by key.
@@ -42,8 +44,9 @@ class Journal(dict[str, NDArray[Any]]):
         }
         line = json.dumps(entry).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab", buffering=0) as file:
+        with naming(self.path), self.path.open("ab") as file:
             file.write(b"\n" + line if self._torn else line)  # end a line that was cut short
+            file.flush()
             os.fsync(file.fileno())
         self._torn = False
         self[key] = predicted

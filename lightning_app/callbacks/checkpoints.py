@@ -13,12 +13,16 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 
 from datamodules.core.atomic import atomic_path
+from datamodules.core.disk_space import require_space
 from datamodules.core.errors import StoppedError
 from lightning_app.run.checkpoint_io import LAST, checkpoints_in
 from models.distributed import largest_over_ranks
 
 KEPT = 2
 """Number of checkpoints kept: if the newest is damaged, there is another."""
+
+ADAM = 3
+"""Size of a checkpoint over that of the weights: the optimizer keeps two numbers for each."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -48,7 +52,18 @@ class Checkpoints(Checkpoint):
         self._saved_at = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Replace Lightning's signal handlers, which run collective calls inside the handler."""
+        """Check the room on the disk, and replace Lightning's signal handlers.
+
+        Those run collective calls inside the handler.
+
+        Raises:
+            DiskError: the checkpoints do not fit.
+        """
+        missing = max(
+            1, KEPT + 1 - len(checkpoints_in(self.folder))
+        )  # one more while it is written
+        each = ADAM * sum(weight.nbytes for weight in pl_module.parameters())
+        require_space(self.folder, missing * each, "make room, or set out= to a larger disk")
         self._step = trainer.global_step
         self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():

@@ -96,7 +96,7 @@ class ProbeEpochs(Callback):
                     # Lightning numbers a row by the step that completed it, from 0.
                     logger.log_metrics(_metrics(rows), step - 1)
                 log.info("probes after epoch %d: %s", epoch, _summary_line(rows))
-            except UserError as error:
+            except (UserError, OSError) as error:
                 log.warning("no probes after epoch %d: %s; training continues", epoch, error)
             except Exception:
                 # Hours of training are worth more than one probe, whatever its error.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules.checks.findings import is_verified
-from datamodules.core.errors import DownloadError, StoreError
+from datamodules.core.disk_space import free_space, nearest, require_space, size_text
+from datamodules.core.errors import StoreError
 from datamodules.core.records import Task
 from datamodules.display.cards import tasks_line
-from datamodules.download.disk_space import SpaceNeeded, size_text, space_needed
+from datamodules.download.disk_space import SpaceNeeded, space_needed
 from datamodules.reader import DatasetReader
 from datamodules.store.attributes import read_attributes, tasks_from_json
 
@@ -56,7 +56,7 @@ def print_room(console: Console, datasets: Sequence[DatasetReader]) -> None:
     """Print the disk space that download and preparation need.
 
     Raises:
-        DownloadError: the downloads do not fit on the disk.
+        DiskError: the downloads do not fit on the disk.
     """
     rooms = [space_needed(dataset) for dataset in datasets]
     shown = Table("dataset", "download", "raw files need about", "store needs up to")
@@ -65,19 +65,16 @@ def print_room(console: Console, datasets: Sequence[DatasetReader]) -> None:
         shown.add_row(room.name, _download(room), *sizes)
     _print(console, shown)
     data = datasets[0].data
-    root, stores_root = _nearest(Path(data.root)), _nearest(Path(data.stores))
+    root, stores_root = nearest(Path(data.root)), nearest(Path(data.stores))
     raw, stores = sum(room.raw for room in rooms), sum(room.store for room in rooms)
-    free, free_stores = (shutil.disk_usage(path).free for path in (root, stores_root))
+    free, free_stores = free_space(root), free_space(stores_root)
     console.print(
         f"disk space: about {size_text(raw)} of raw files in {data.root}, {size_text(free)} "
         f"free; up to {size_text(stores)} of stores in {data.stores}, {size_text(free_stores)} free"
     )
     downloads = sum(room.raw for room in rooms if not room.by_hand)
-    if downloads > free:
-        raise DownloadError(
-            f"the downloads need {size_text(downloads)} in {data.root}, {size_text(free)} are "
-            "free; free disk space, name fewer datasets, or set data.root to a larger disk"
-        )
+    remedy = "make room, name fewer datasets, or set data.root to a larger disk"
+    require_space(Path(data.root), downloads, remedy)
     same_disk = root.stat().st_dev == stores_root.stat().st_dev
     if (raw if same_disk else 0) + stores > free_stores:
         console.print("warning: raw files and stores together may not fit")
@@ -92,12 +89,6 @@ def _download(room: SpaceNeeded) -> str:
     if room.unknown:
         words.append(f"{room.unknown} files of unknown size")
     return " and ".join(words)
-
-
-def _nearest(path: Path) -> Path:
-    """Return the folder, or its nearest existing parent."""
-    path = path.absolute()
-    return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
 def _print(console: Console, shown: Table) -> None:

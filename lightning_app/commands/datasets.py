@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from datamodules.config import DataConfig, DatasetConfig
+from datamodules.core.disk_space import line_about
 from datamodules.core.errors import ConfigError, UserError
 from datamodules.core.progress import progress_display
 from datamodules.display.cards import card, write_readme
@@ -60,8 +61,10 @@ def _run(
     """Run an action on one dataset; its failure must not stop the others."""
     try:
         return action(dataset, options)
-    except UserError as error:
-        message = str(error)
+    except (UserError, OSError) as error:
+        message = line_about(error) if isinstance(error, OSError) else str(error)
+        if options.verbose or not message:
+            raise
         if not message.startswith(dataset.name):
             message = f"{dataset.name}: {message}"
         print(f"error: {message}", file=sys.stderr)

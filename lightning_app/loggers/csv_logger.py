@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from datamodules.core.atomic import write_text
+from datamodules.core.disk_space import naming
 
 COUNTS = ("epoch", "step")
 
@@ -53,8 +54,8 @@ class CsvLog(Logger):
         row = {k: int(v) if k in COUNTS else float(v) for k, v in metrics.items()} | {"step": step}
         if not row.keys() <= set(self._columns):
             self._rewrite(read_rows(self.path), {*self._columns, *row})
-        with self.path.open("ab", buffering=0) as file:
-            # One call: a kill cannot mix two rows.
+        with naming(self.path), self.path.open("ab") as file:
+            # One call of the system: a kill cannot mix two rows.
             file.write(_lines(self._columns, [row]).encode())
 
     @rank_zero_only

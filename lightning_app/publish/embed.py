@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from datamodules.core.atomic import atomic_path, partial_path, write_json
+from datamodules.core.disk_space import naming, require_space
 from datamodules.core.hdf5 import NewFile
 from datamodules.core.progress import progress_display
 from lightning_app.publish.image_sources import Source
@@ -43,8 +44,11 @@ def embed(encoder: FrozenEncoder, source: Source, out: Path, batch_size: int) ->
     partial = partial_path(out)
     side = encoder.input_size
     width = encoder.embed(torch.zeros(1, side, side, 3, dtype=torch.uint8)).shape[1]
-    done = _resume(encoder, source, partial, batch_size, width)
-    with partial.open("ab") as file, progress_display(out.name) as progress:
+    kept = partial.stat().st_size if partial.is_file() else 0
+    require_space(out, 2 * 4 * width * len(source) - kept)
+    with naming(out, partial):
+        done = _resume(encoder, source, partial, batch_size, width)
+    with naming(out), partial.open("ab") as file, progress_display(out.name) as progress:
         for start in range(done, len(source), batch_size):
             rows = range(start, min(start + batch_size, len(source)))
             values = encoder.embed(torch.from_numpy(source.read(rows)))

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -130,12 +129,10 @@ class StorePatches:
 
     def columns(self) -> Mapping[str, Any]:
         """Return origin, split and group of every patch."""
-        with h5py.File(self.store.path, "r") as file:
-            names = file["sources"].asstr()[:]
-            paths, coordinates = names[file["source"][:]].tolist(), file["xy"][:]
+        names = self.store.source_names
         return {
-            "paths": paths,
-            "coordinates": coordinates,
+            "paths": [names[number] for number in self.store.source_numbers],
+            "coordinates": self.store.corners,
             "splits": [SPLITS[number] for number in self.store.split],
             "groups": [self.store.group_names[number] for number in self.store.group],
         }

@@ -10,8 +10,9 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from datamodules.core.atomic import atomic_path
-from datamodules.core.errors import TrainingError
-from models.training.serialization import read_checkpoint
+from datamodules.core.disk_space import require_space
+from datamodules.core.errors import TrainingError, UserError
+from models.training.serialization import check_sums, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +32,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            TrainingError: the disk is full or not writable; older checkpoints are intact.
+            TrainingError: the disk is full, not writable or broken; older checkpoints are intact.
         """
         path = Path(path)
         try:
-            with atomic_path(path, unique=False) as partial, partial.open("wb") as file:
-                torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:
+            require_space(path, _bytes_in(checkpoint))
+            with atomic_path(path, unique=False) as partial:
+                with partial.open("wb") as file:
+                    torch.save(checkpoint, file)
+                check_sums(partial)
+        except (OSError, RuntimeError, UserError) as error:
             older = checkpoints_in(path.parent)
             intact = f"{older[0]} is intact" if older else "there is no older one"
             raise TrainingError(
@@ -70,6 +74,14 @@ def newest_readable(folder: Path) -> tuple[Path, int] | None:
     if problem:
         raise TrainingError(f"{problem}, and there is no older one; start a new run")
     return None
+
+
+def _bytes_in(content: Any) -> int:
+    """Return the bytes of all tensors in nested containers."""
+    if isinstance(content, torch.Tensor):
+        return content.nbytes
+    inner = content.values() if isinstance(content, dict) else content
+    return sum(_bytes_in(item) for item in inner) if isinstance(content, dict | list | tuple) else 0
 
 
 def _system_reason(error: BaseException) -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from datamodules.core.atomic import atomic_path, write_text
+from datamodules.core.disk_space import require_space
 from models.module import MultiTaskModule
 from models.network.encoder import Encoder
 
@@ -45,12 +45,13 @@ def export_encoder(
     }
     facts = {**facts_of(encoder), "digest": digest(state)}
     path = folder / WEIGHTS_FILE
+    require_space(path, sum(value.nbytes for value in state.values()))
     with atomic_path(path) as partial:
-        save_file(state, partial, metadata={"format": "pt", "timm_name": encoder.name})
+        # Not safetensors' own function, whose error on a full disk names no file.
+        partial.write_bytes(save(state, {"format": "pt", "timm_name": encoder.name}))
         (folder / FACTS_FILE).unlink(missing_ok=True)
     text = json.dumps({**(extra or {}), **facts}, indent=2, default=str)
     write_text(folder / FACTS_FILE, f"{text}\n")
-    shutil.copymode(folder / FACTS_FILE, path)  # safetensors makes files private to the user
     return path
 
 

@@ -28,15 +28,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         TrainingError: it does not exist or is damaged.
     """
     try:
-        with ZipFile(path) as archive:  # torch itself does not look at the checksums
-            damaged = archive.testzip()
-        if damaged is None:
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            return content
-        problem = f"the checksum of {damaged} is wrong"
+        check_sums(path)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return content
     except _DAMAGE as error:
         problem = " ".join(str(error).split())[:160] or type(error).__name__
-    raise TrainingError(f"{path}: cannot be read ({problem})")
+        raise TrainingError(f"{path}: cannot be read ({problem})") from error
+
+
+def check_sums(path: Path) -> None:
+    """Compare all bytes of a checkpoint with its checksums; torch itself does not.
+
+    Raises:
+        BadZipFile: they differ, or it is no checkpoint.
+    """
+    with ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise BadZipFile(f"the checksum of {damaged} is wrong")
 
 
 def to_dict(settings: Any) -> dict[str, Any]:

@@ -22,11 +22,11 @@ import pytest
 from rich.console import Console
 
 from datamodules.config import DataConfig, DatasetConfig
-from datamodules.core.errors import ChecksumError, DatasetNotFoundError, DownloadError
+from datamodules.core.errors import ChecksumError, DatasetNotFoundError, DiskError, DownloadError
 from datamodules.core.records import DOWNLOADS, Archive, Boxes, Task, TaskKind
 from datamodules.download.archives import file_name, with_checksum
 from datamodules.download.dataset import download
-from datamodules.download.disk_space import space_needed, store_bytes
+from datamodules.download.disk_space import space_needed
 from datamodules.download.http_transfer import RetryPolicy
 from datamodules.prepare import fingerprint
 from datamodules.reader import DatasetReader
@@ -245,7 +245,7 @@ def test_too_small_a_disk_is_reported_before_any_download(publisher, tmp_path, c
     huge = Archive(url, bytes=10**18)
     with (
         caplog.at_level(logging.INFO),
-        pytest.raises(DownloadError, match=r"needs about 2000000000\.0 GB.*set data\.root"),
+        pytest.raises(DiskError, match=r"needs about 2000000000\.0 GB.*set data\.root"),
     ):
         download(dataset_of(tmp_path, huge), policy=QUICK)
     assert not publisher.asked
@@ -269,7 +269,7 @@ def test_the_disk_space_of_all_datasets_is_printed_before_any_download(publisher
     download(fetched, policy=QUICK)
     assert space_needed(fetched).raw == space_needed(fetched).files == 0
     huge = dataset_of(tmp_path / "data", Archive(url, bytes=10**18), folder="huge")
-    with pytest.raises(DownloadError, match="name fewer datasets"):
+    with pytest.raises(DiskError, match="name fewer datasets"):
         print_room(Console(file=output), [fetched, huge])
 
 
