@@ -46,7 +46,8 @@ def _least_bytes(dataset: DatasetReader) -> int:
     omits = dataset.tiler(tasks).empty_share < 1
     with collecting():  # preparing notes the same again
         images = sum(1 for _ in dataset.read())
-    return images * (1 if omits else _tiles(dataset)) * _patch_bytes(dataset, tasks)
+    whole = images >= dataset.images > 0 and not omits  # a part may be of other images
+    return images * (_tiles(dataset) if whole else 1) * _patch_bytes(dataset, tasks)
 
 
 def _tiles(dataset: DatasetReader) -> int:

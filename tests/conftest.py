@@ -23,6 +23,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import torch
 
+from tests.support.small_disks import Disk
+
 torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -80,6 +82,14 @@ def forged(shared_folder: Path) -> Callable[..., Path]:
         return reader.root
 
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Disk]:
+    """A disk of 30 MB in a folder of its own; skips where nothing may be mounted."""
+    disk = Disk(tmp_path / "disk", megabytes=30)
+    yield disk
+    disk.unmount()
 
 
 @pytest.fixture(scope="session")

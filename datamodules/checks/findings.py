@@ -90,8 +90,8 @@ def write_stamp(dataset: DatasetReader, sound: bool) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        problem = f"cannot be written ({error}); make its folder writable"
-        raise StoreError(f"{path}: {problem}") from error
+        problem = f"cannot be written ({error.strerror or error})"
+        raise StoreError(f"the stamp {path.name} {problem}") from error
 
 
 def is_verified(dataset: DatasetReader) -> bool:

@@ -45,7 +45,10 @@ def verify(dataset: DatasetReader, workers: int = 0, progress: OnProgress | None
         except StoreError as error:
             report.add(Level.ERROR, "store", path, str(error))
     if prepared:
-        write_stamp(dataset, report.ok)
+        try:
+            write_stamp(dataset, report.ok)
+        except StoreError as error:  # the store may lie on a read-only disk
+            report.add(Level.WARNING, "stamp", path, str(error))
     else:
         what = "not prepared yet; run `python -m lightning_app datasets prepare`"
         report.add(Level.INFO, "store", path, what)

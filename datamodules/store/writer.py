@@ -135,7 +135,7 @@ class StoreWriter:
                 data[start:] = np.stack([np.asarray(row) for row in rows])
             for row in rows:
                 pixels = np.ascontiguousarray(row, np.uint8)
-                self._sums[name] = zlib.crc32(pixels, self._sums.get(name, 0))
+                self._sums[name] = zlib.crc32(pixels.data, self._sums.get(name, 0))
         self._pending.clear()
         self._file.check()
 
@@ -180,7 +180,7 @@ class StoreWriter:
             for start in range(0, len(store), _BLOCK):
                 rows = range(start, min(start + _BLOCK, len(store)))
                 pixels = store.images(rows) if name == "images" else store.masks(name, rows)
-                found = zlib.crc32(pixels, found)
+                found = zlib.crc32(pixels.data, found)
             if found != expected:
                 raise StoreError(f"{store.path}: the disk does not return what was written to it")
 

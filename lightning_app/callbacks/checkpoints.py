@@ -59,10 +59,8 @@ class Checkpoints(Checkpoint):
         Raises:
             DiskError: the checkpoints do not fit.
         """
-        missing = max(
-            1, KEPT + 1 - len(checkpoints_in(self.folder))
-        )  # one more while it is written
-        each = ADAM * sum(weight.nbytes for weight in pl_module.parameters())
+        missing = max(1, KEPT + 1 - len(checkpoints_in(self.folder)))  # the newest comes beside
+        each = sum(w.nbytes * (ADAM if w.requires_grad else 1) for w in pl_module.parameters())
         require_space(self.folder, missing * each, "make room, or set out= to a larger disk")
         self._step = trainer.global_step
         self._saved_at = time.monotonic()

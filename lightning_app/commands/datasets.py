@@ -63,7 +63,7 @@ def _run(
         return action(dataset, options)
     except (UserError, OSError) as error:
         message = line_about(error) if isinstance(error, OSError) else str(error)
-        if options.verbose or not message:
+        if not message or (options.verbose and isinstance(error, OSError)):
             raise
         if not message.startswith(dataset.name):
             message = f"{dataset.name}: {message}"

@@ -33,6 +33,7 @@ from datamodules.reader import DatasetReader
 from datamodules.registry import build
 from datamodules.store.synthetic_mark import MARK
 from datamodules.store.tiling import View
+from datamodules.store_size import store_bytes
 from lightning_app.commands.dataset_tables import print_room
 from tests.support.fake_server import Publisher
 
