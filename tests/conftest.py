@@ -23,7 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import torch
 
-from tests.support.small_disks import Disk
+from tests.support.small_disks import Disk, Program
 
 torch.set_num_threads(1)
 
@@ -90,6 +90,14 @@ def small_disk(tmp_path: Path) -> Iterator[Disk]:
     disk = Disk(tmp_path / "disk", megabytes=30)
     yield disk
     disk.unmount()
+
+
+@pytest.fixture(scope="session")
+def program() -> Iterator[Program]:
+    """Runs commands of the program quickly, one after the other."""
+    program = Program()
+    yield program
+    program.close()
 
 
 @pytest.fixture(scope="session")

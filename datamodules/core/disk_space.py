@@ -56,7 +56,8 @@ def naming(path: Path, partial: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in REFUSALS or error.filename not in (None, str(partial)):
+        named = error.filename is not None and str(error.filename) != str(partial)
+        if named or error.errno not in REFUSALS:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 

@@ -19,7 +19,7 @@ from datamodules.store.reader import Store
 from datamodules.store_size import require_room
 from tests.datamodules.test_prepare import write_images
 from tests.support.readers import dataset
-from tests.support.small_disks import Disk, assert_one_line, run
+from tests.support.small_disks import Disk, Program, assert_one_line
 
 
 def commands(root: Path, stores: Path, action: str = "prepare") -> list[str]:
@@ -28,15 +28,15 @@ def commands(root: Path, stores: Path, action: str = "prepare") -> list[str]:
 
 
 def test_a_store_that_will_not_fit_is_refused_before_anything_is_written(
-    forged: Callable[..., Path], small_disk: Disk, tmp_path: Path
+    forged: Callable[..., Path], small_disk: Disk, program: Program, tmp_path: Path
 ) -> None:
     root, stores = forged("kather2016"), small_disk.place / "stores"
     small_disk.fill(leave=500_000)
-    result = run(commands(root, stores), tmp_path / "log")
+    result = program.run(commands(root, stores), tmp_path / "log")
     assert_one_line(result, str(stores), "needs about 2.2 MB, 0.5 MB are free", "data.stores")
     assert small_disk.files() == []
     small_disk.make_room()
-    assert run(commands(root, stores), tmp_path / "log")[0] == 0
+    assert program.run(commands(root, stores), tmp_path / "log")[0] == 0
     (store,) = stores.glob("*.h5")
     assert 2_150_000 < store.stat().st_size < 2_350_000
 
@@ -79,20 +79,22 @@ def test_stores_that_fit_one_by_one_but_not_together_are_refused(
 
 
 def test_a_prepared_store_on_a_read_only_disk_serves_and_a_new_one_is_one_line(
-    forged: Callable[..., Path], small_disk: Disk, tmp_path: Path
+    forged: Callable[..., Path], small_disk: Disk, program: Program, tmp_path: Path
 ) -> None:
     root, stores = forged("kather2016"), small_disk.place / "stores"
-    assert run(commands(root, stores), tmp_path / "log")[0] == 0
-    small_disk.set_writable(False)
-    assert run(commands(root, stores), tmp_path / "log")[0] == 0
-    code, printed = run(commands(root, stores, "verify"), tmp_path / "log")
+    assert program.run(commands(root, stores), tmp_path / "log")[0] == 0
+    small_disk.protect()
+    assert program.run(commands(root, stores), tmp_path / "log")[0] == 0
+    code, printed = program.run(commands(root, stores, "verify"), tmp_path / "log")
     assert code == 0 and "stamp" in printed and "sound;" in printed and "Traceback" not in printed
     other = [*commands(root, small_disk.place / "others")]
-    assert_one_line(run(other, tmp_path / "log"), str(small_disk.place), "Read-only file system")
+    assert_one_line(
+        program.run(other, tmp_path / "log"), str(small_disk.place), "Read-only file system"
+    )
 
 
 def test_a_store_that_is_open_is_read_to_its_end_when_it_is_replaced_or_its_disk_vanishes(
-    small_disk: Disk, tmp_path: Path
+    small_disk: Disk, program: Program, tmp_path: Path
 ) -> None:
     write_images(tmp_path / "own", 4)
     data = DataConfig(root=str(tmp_path), stores=str(small_disk.place / "stores"))

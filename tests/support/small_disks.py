@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from lightning_app.cli import main
 
@@ -27,16 +30,13 @@ class Disk:
     def __init__(self, place: Path, megabytes: int) -> None:
         self.place = place
         self._ballast = place / "ballast"
-        self._options = f"size={megabytes}m"
+        self._mounts = 1
         place.mkdir()
         if not sys.platform.startswith("linux") or os.geteuid():
             pytest.skip("only root on Linux may mount a small disk")
-        if not self._mount(self._options):
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
             pytest.skip("this machine forbids mounting")
-
-    def _mount(self, options: str) -> bool:
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.place)]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     @property
     def free(self) -> int:
@@ -52,18 +52,18 @@ class Disk:
         """Undo `fill`."""
         self._ballast.unlink()
 
-    def set_writable(self, writable: bool) -> None:
-        """Mount it again, for reading alone or for writing too.
-
-        As after an error of a real disk, files that are open for writing do not prevent it.
-        """
-        flags = ["mount", "-o", f"remount,{'rw' if writable else 'ro'}", str(self.place)]
-        if subprocess.run(flags, capture_output=True, check=False).returncode:
-            pytest.fail("the disk is busy and cannot be mounted anew")
+    def protect(self) -> None:
+        """Make it read-only, as after an error of a real disk, even if files are open."""
+        place = str(self.place)  # mounted over itself: the first mount is busy while files are open
+        subprocess.run(["mount", "--bind", place, place], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
+        self._mounts += 1
 
     def unmount(self) -> None:
         """Take it away, also from under programs that use it."""
-        subprocess.run(["umount", "-l", str(self.place)], capture_output=True, check=False)
+        for _ in range(self._mounts):
+            subprocess.run(["umount", "-l", str(self.place)], check=True)
+        self._mounts = 0
 
     def files(self) -> list[str]:
         """Paths of all files, without locks and ballast."""
@@ -72,45 +72,77 @@ class Disk:
         return sorted(name for name in names if not name.endswith(".lock"))
 
 
-def run(
-    arguments: list[str], log: Path, meanwhile: Callable[[Callable[[], bool]], None] | None = None
-) -> tuple[int, str]:
-    """Run a command of the program in a process of its own; return its code and what it printed.
+class Program:
+    """Runs commands of the program, each in a fork of one process that has imported everything.
 
-    Args:
-        arguments: of `python -m lightning_app`.
-        log: file for what it prints.
-        meanwhile: is called while it runs, with a function that tells whether it still does.
+    The process of the tests itself must not be forked: it may have run autograd.
     """
-    process = os.fork()
-    if not process:
-        code = 70
-        try:
-            with log.open("w") as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-            code = main(arguments)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    ended: list[int] = []
 
-    def runs() -> bool:
-        if not ended and (status := os.waitpid(process, os.WNOHANG))[0]:
-            ended.append(os.waitstatus_to_exitcode(status[1]))
-        return not ended
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.small_disks"],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
-    if meanwhile is not None:
-        meanwhile(runs)
-    until = time.monotonic() + 120
-    while runs():
-        assert time.monotonic() < until, f"still running: {log.read_text()[-2000:]}"
-        time.sleep(0.01)
-    return ended[0], log.read_text()
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+    def run(
+        self,
+        arguments: list[str],
+        log: Path,
+        meanwhile: Callable[[Callable[[], bool]], None] | None = None,
+    ) -> tuple[int, str]:
+        """Run a command; return its exit code and what it printed.
+
+        Args:
+            arguments: of `python -m lightning_app`.
+            log: file for what it prints.
+            meanwhile: called while it runs, with a function that tells whether it still does.
+        """
+        tell, told = self._process.stdin, self._process.stdout
+        assert tell and told
+
+        def runs() -> bool:
+            return not select.select([told], [], [], 0.005)[0]
+
+        tell.write(json.dumps([arguments, str(log)]) + "\n")
+        tell.flush()
+        if meanwhile is not None:
+            meanwhile(runs)
+        until = time.monotonic() + 120
+        while runs():
+            assert time.monotonic() < until, f"still running: {log.read_text()[-2000:]}"
+        return int(told.readline()), log.read_text()
+
+
+def serve() -> None:
+    """Run what each line of the input asks for, and print the exit codes."""
+    import lightning_app.commands.encoders
+    import lightning_app.commands.pretrain  # noqa: F401
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        arguments, log = json.loads(line)
+        process = os.fork()
+        if not process:
+            code = 70
+            try:
+                with Path(log).open("w") as file:
+                    os.dup2(file.fileno(), 1)
+                    os.dup2(file.fileno(), 2)
+                code = main(arguments)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 
 
 def assert_one_line(result: tuple[int, str], *words: str) -> None:
@@ -121,3 +153,7 @@ def assert_one_line(result: tuple[int, str], *words: str) -> None:
     assert "Traceback" not in printed, printed
     for word in words:
         assert word in lines[0], printed
+
+
+if __name__ == "__main__":
+    serve()

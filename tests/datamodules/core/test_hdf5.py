@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from datamodules.core.hdf5 import NewFile
+from datamodules.core.hdf5 import NewFile, _KeepsErrors
 
 LIMITED = """
     import resource, signal, sys
@@ -46,6 +46,12 @@ def test_a_file_that_cannot_grow_ends_in_an_error_and_not_in_a_crash(tmp_path: P
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == ["OSError", str(tmp_path / "x.h5")]
+
+
+def test_more_than_the_system_writes_in_one_call_is_no_error() -> None:
+    with _KeepsErrors("/dev/null", "wb") as file:
+        assert file.write(np.zeros(2**31 + 5, np.uint8)) == 2**31 + 5
+        assert file.error is None
 
 
 def test_what_is_written_is_what_h5py_reads(tmp_path: Path) -> None:

@@ -249,6 +249,18 @@ def test_a_reader_never_sees_a_half_written_store(tmp_path):
     assert set(seen) - {20} == {30}
 
 
+@pytest.mark.parametrize("name", ["images", "targets/area"])
+def test_a_disk_that_returns_other_pixels_than_were_written_is_noticed(tmp_path, name):
+    path = tmp_path / "a.h5"
+    with write_store(path, TASKS, SIDE, {"synthetic": True}) as writer:
+        writer.add(make_record(0), [make_patch(0, SIDE)])
+    writer.check(Store(path))
+    with h5py.File(path, "r+") as file:
+        file[name][0, 0, 0] ^= 1
+    with pytest.raises(StoreError, match="does not return what was written"):
+        writer.check(Store(path))
+
+
 def test_a_source_that_occurs_twice_is_refused(tmp_path):
     with (
         pytest.raises(LayoutError, match=r"images/3\.png: occurs twice"),

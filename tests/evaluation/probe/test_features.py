@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from datamodules.config import DataConfig, DatasetConfig
-from datamodules.core.errors import ProbeError
+from datamodules.core.errors import DiskError, ProbeError
 from datamodules.core.records import Task, TaskKind
 from datamodules.formats.images import write_image
 from datamodules.own_data.image_masks import ImageMasks
@@ -24,6 +24,7 @@ from evaluation.config import ProbeConfig
 from evaluation.probe.features import extract, probe_target, probe_task
 from evaluation.probe.folds import groups_of_role
 from evaluation.study import run_study
+from tests.support.small_disks import Disk
 
 TASK = Task("tumour", TaskKind.CLASSIFICATION, ("no", "yes"), positive="yes")
 SCORE = Task("score", TaskKind.REGRESSION)
@@ -104,6 +105,25 @@ def test_features_are_read_from_the_cache_the_second_time(tmp_path: Path) -> Non
     assert encoder.seen == 25
     np.testing.assert_array_equal(first.features, again.features)
     assert first.key == again.key
+
+
+def test_a_cache_on_a_full_disk_is_one_error_and_leaves_nothing(small_disk: Disk) -> None:
+    class Wide(Colours):
+        def embed(self, images: Tensor, precision: str = "fp32") -> Tensor:
+            return super().embed(images).repeat(1, 4096)
+
+    needed = 4 * 25 * 3 * 4096
+    small_disk.fill(leave=needed // 2)
+    with pytest.raises(DiskError, match=r"disk: needs about 1\.2 MB, 0\.6 MB are free"):
+        extract(Wide(), Data(), small_disk.place)
+    small_disk.make_room()
+    small_disk.fill(leave=needed)  # which lacks what HDF5 adds
+    with pytest.raises(OSError, match="No space left") as caught:
+        extract(Wide(), Data(), small_disk.place)
+    assert str(small_disk.place / "unseen-colours-") in str(caught.value.filename)
+    assert small_disk.files() == []
+    small_disk.make_room()
+    assert extract(Wide(), Data(), small_disk.place).features.shape == (25, 3 * 4096)
 
 
 @pytest.mark.parametrize("change", ["weights", "store", "size", "precision", "task"])
