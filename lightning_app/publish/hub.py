@@ -14,10 +14,11 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
     LocalTokenNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from safetensors import SafetensorError
 from timm.models import save_for_hf
 
 from datamodules.core.atomic import atomic_folder
-from datamodules.core.errors import ConfigError, WeightsError
+from datamodules.core.errors import ConfigError, DiskError, WeightsError
 from lightning_app.publish.model_card import CARD_FILE, loading_lines
 from models.inference.export import FACTS_FILE
 from models.inference.frozen_encoder import load_encoder
@@ -46,6 +47,7 @@ def write_hub_folder(run: Path, folder: Path, name: str = "") -> Path:
 
     Raises:
         ConfigError: the folder is not empty, or the run has no model card.
+        DiskError: the disk is full or refuses writing.
         WeightsError: the run has no export, or a damaged one.
     """
     if folder.exists() and any(folder.iterdir()):
@@ -63,7 +65,10 @@ def write_hub_folder(run: Path, folder: Path, name: str = "") -> Path:
     loading = f'import timm\nencoder = timm.create_model("{source}", pretrained=True).eval()\n'
     card = (run / CARD_FILE).read_text(encoding="utf-8").replace(loading_lines(facts), loading)
     with atomic_folder(folder) as partial:
-        save_for_hf(model, str(partial), safe_serialization=True, data_config=data)
+        try:
+            save_for_hf(model, str(partial), safe_serialization=True, data_config=data)
+        except SafetensorError as error:
+            raise DiskError(f"{folder}: the weights cannot be written ({error})") from error
         (partial / "README.md").write_text(_FRONT_MATTER + card, encoding="utf-8")
         shutil.copyfile(run / FACTS_FILE, partial / FACTS_FILE)
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
@@ -41,11 +42,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 with partial.open("wb") as file:
                     torch.save(checkpoint, file)
                 check_sums(partial)
-        except (OSError, RuntimeError, UserError) as error:
+        except (OSError, RuntimeError, UserError, BadZipFile) as error:
             older = checkpoints_in(path.parent)
             intact = f"{older[0]} is intact" if older else "there is no older one"
+            reason = _system_reason(error).removeprefix(f"{path}: ")
             raise TrainingError(
-                f"{path}: the checkpoint cannot be written ({_system_reason(error)}); {intact}. "
+                f"{path}: the checkpoint cannot be written ({reason}); {intact}. "
                 f"Free disk space and continue with resume={path.parent.parent}"
             ) from error
 
@@ -91,4 +93,4 @@ def _system_reason(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
-    return " ".join(str(error).split())[:160]
+    return " ".join(str(error).split())[:400]

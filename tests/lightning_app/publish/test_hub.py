@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 
-from datamodules.core.errors import ConfigError
+from datamodules.core.errors import ConfigError, DiskError
 from lightning_app.publish.hub import check_name, write_hub_folder
 from lightning_app.publish.model_card import write_model_card
 from models.inference.export import export_encoder
@@ -56,6 +56,14 @@ def test_the_card_on_the_hub_gives_loading_code_and_terms(tmp_path):
     assert names == {"README.md", "config.json", "encoder.json", "model.safetensors"}
     with pytest.raises(ConfigError, match="holds files already"):
         write_hub_folder(tmp_path / "run", tmp_path / "hub")
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_folder(tmp_path, small_disk):
+    finished_run(tmp_path / "run", "resnet18", 64)
+    small_disk.fill(leave=1_000_000)
+    with pytest.raises(DiskError, match=r"hub: the weights cannot be written \(.*No space left"):
+        write_hub_folder(tmp_path / "run", small_disk.place / "hub")
+    assert [path.name for path in small_disk.place.iterdir()] == ["ballast"]
 
 
 @pytest.mark.parametrize("name", ["encoder", "a/b/c", "group/en coder", "/x", "group/"])
