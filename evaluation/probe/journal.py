@@ -45,7 +45,8 @@ class Journal(dict[str, NDArray[Any]]):
         line = json.dumps(entry).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with naming(self.path), self.path.open("ab") as file:
-            file.write(b"\n" + line if self._torn else line)  # end a line that was cut short
+            torn, self._torn = self._torn, True
+            file.write(b"\n" + line if torn else line)  # end a line that was cut short
             file.flush()
             os.fsync(file.fileno())
         self._torn = False

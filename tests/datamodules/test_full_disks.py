@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 from datamodules.config import Compression, DataConfig, DatasetConfig
 from datamodules.core.errors import DiskError
 from datamodules.prepare import prepare
-from datamodules.reader import DatasetReader
 from datamodules.registry import build
 from datamodules.store.reader import Store
 from datamodules.store_size import require_room
@@ -109,36 +107,3 @@ def test_a_store_that_is_open_is_read_to_its_end_when_it_is_replaced_or_its_disk
     for store, pixels in zip(stores, before, strict=True):
         np.testing.assert_array_equal(store.images(range(len(store))), pixels)
         assert store.source(0) and store.group_names and store.corner(0) == (0, 0)
-
-
-def test_threads_that_open_a_store_never_meet_its_replacement_or_removal(tmp_path: Path) -> None:
-    """HDF5 itself fails where a name vanishes between its two looks at it."""
-    write_images(tmp_path / "own", 2)
-    reader = own(tmp_path)
-    done, problems = threading.Event(), []
-
-    def look() -> None:
-        while not done.is_set():
-            try:
-                store = Store(reader.store_path)
-                assert len(store) == 2 and store.sources([0, 1]) and store.group_names
-            except Exception as error:
-                if "no such store" not in str(error):
-                    problems.append(error)
-
-    threads = [threading.Thread(target=look) for _ in range(2)]
-    prepare(reader, 1)
-    for thread in threads:
-        thread.start()
-    for _ in range(12):
-        reader.store_path.unlink()
-        prepare(own(tmp_path), 1)
-    done.set()
-    for thread in threads:
-        thread.join()
-    assert problems == []
-
-
-def own(folder: Path) -> DatasetReader:
-    config = DatasetConfig(reader="class_folders", folder="own", patch_size=16)
-    return build("own", config, DataConfig(root=str(folder), stores=str(folder / "stores")))

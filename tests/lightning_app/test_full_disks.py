@@ -95,7 +95,7 @@ def test_a_run_whose_disk_becomes_read_only_or_vanishes_ends_in_one_line(
         if fate == "read-only":
             small_disk.protect()
         elif fate == "deleted":
-            shutil.rmtree(small_disk.place / "runs")
+            shutil.rmtree((small_disk.place / "runs").rename(small_disk.place / "going"))
         else:
             small_disk.unmount()
 
@@ -170,17 +170,23 @@ def test_files_of_a_report_on_a_full_disk_are_one_error_each_and_old_ones_stay(
     log = CsvLog(small_disk.place / "metrics.csv")
     log.log_metrics({"loss": 1.0}, 0)
     write_text(small_disk.place / "report.html", "old")
-    small_disk.fill()
+    small_disk.fill(leave=3 * 4096)
     journal = Journal(small_disk.place / "journal.jsonl")
     features = np.random.default_rng(0).random((2000, 8), np.float32)
     many = {f"metric {number}": 1 / 3 for number in range(300)}
+
+    def log_rows(path: Path) -> None:
+        for number in range(2000):
+            log.log_metrics({"loss": 1 / 3}, number)
+            assert path.read_bytes().endswith(b"\n"), "a row is cut short without an error"
+
     writes: dict[str, Callable[[Path], object]] = {
         "report.html": lambda path: write_text(path, "x" * 200_000),
         "probes.csv": lambda path: write_table(path, table),
-        "metrics.csv": lambda path: [log.log_metrics({"loss": 1 / 3}, n) for n in range(2000)],
-        "metrics.csv ": lambda path: log.log_metrics(many, 1),
-        "journal.jsonl": lambda path: journal.add("key", features),
         "predictions.h5": lambda path: write_predictions(path, [predictions()]),
+        "journal.jsonl": lambda path: journal.add("key", features),
+        "metrics.csv": log_rows,
+        "metrics.csv ": lambda path: log.log_metrics(many, 1),
     }
     for name, write in writes.items():
         path = small_disk.place / name.strip()

@@ -29,6 +29,21 @@ def run_limited(body: str, *arguments: object) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+def test_an_array_that_fits_in_part_is_an_error(tmp_path: Path) -> None:
+    run = run_limited(
+        """
+        from datamodules.core.hdf5 import NewFile
+        try:
+            with NewFile(Path(sys.argv[1])) as file:
+                file["x"] = np.arange(10**6)
+        except OSError as error:
+            print(error.strerror)
+        """,
+        tmp_path / "x.h5",
+    )
+    assert (run.returncode, run.stdout) == (0, "File too large\n"), run.stderr
+
+
 def test_a_file_that_cannot_grow_ends_in_an_error_and_not_in_a_crash(tmp_path: Path) -> None:
     run = run_limited(
         """
