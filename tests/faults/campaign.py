@@ -1,7 +1,8 @@
 """A campaign of damaged inputs: `make faults`, or `python -m tests.faults.campaign --case N`.
 
 Case N is made from its number and the seed alone. A traceback, a hang, a partial file or a change
-of the store without an error or a note fails, unless the mutation declares the change lawful.
+of the store without an error or a note fails, unless `tests.faults.lawful` declares such a change
+and finds that nothing else differs.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from datamodules.reader import DatasetReader
 from datamodules.registry import READERS
 from datamodules.store.synthetic_mark import MARK
 from datamodules.synthetic.forge import forge
-from tests.faults.damage import FILES, Mutation
-from tests.faults.lawful import Difference, Items, items_of, reason_of
+from tests.faults.damage import FILES, KEEPERS, Mutation
+from tests.faults.difference import Difference, Items, items_of
+from tests.faults.lawful import reason_of
 from tests.faults.other_inputs import OTHERS
 from tests.support.readers import IMAGES, dataset
 
@@ -125,6 +127,8 @@ class Campaign:
             name = list(OTHERS)[number // 5 % len(OTHERS)]
             what, work = OTHERS[name](place, rng)
             return Case(number, name, what, "", *judged(work))
+        if number % 5 < 3 and not reader and not mutation:
+            reader, mutation = self._of_text(rng)
         name = reader or self.readers[int(rng.integers(len(self.readers)))]
         shutil.copytree(self.twin(name), place / "data" / name, copy_function=os.link)
         root = place / "data" / name
@@ -146,6 +150,17 @@ class Campaign:
         if result != "hang" and left and (result in ("refused", "traceback") or len(left) > 1):
             result, reason = "partial", f"{left} after {result}: {reason}"
         return Case(number, name, change.name, inside, result, reason)
+
+    def _of_text(self, rng: np.random.Generator) -> tuple[str, str]:
+        """A mutation of tables, annotations or arrays, which are few among images, and a reader."""
+        known = {end: [r for r in names if r in self.readers] for end, names in KEEPERS.items()}
+        known = {end: names for end, names in known.items() if names}
+        found = [m for m in FILES if not set(m.suffixes).isdisjoint(known)]
+        if not found:
+            return "", ""
+        chosen = found[int(rng.integers(len(found)))]
+        names = sorted({name for end in chosen.suffixes for name in known.get(end, ())})
+        return names[int(rng.integers(len(names)))], chosen.name
 
     def _prepared(self, name: str, root: Path, stores: Path) -> tuple[DatasetReader, Sound]:
         reader = dataset(name, root, stores)
@@ -224,6 +239,8 @@ def main() -> int:
                 with options.log.open("a") as file:
                     file.write(json.dumps(vars(case)) + "\n")
     print(table(cases))
+    for reason, count in Counter(c.reason for c in cases if c.result == "lawful").items():
+        print(f"{count:6} lawful: {reason}")
     return int(any(case.result in BAD for case in cases))
 
 

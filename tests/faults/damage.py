@@ -155,9 +155,9 @@ FILES = (
         Mutation(name, text.table(text.cell(pattern, put)), _CSV)
         for name, pattern, put in (
             ("unclosed quote", r".+", lambda c: f'"{c}'),
-            ("decimal comma", r"\d+", lambda c: f"{c},5"),
+            ("decimal comma", r"[\d.]+", lambda c: c.replace(".", ",") if "." in c else f"{c},5"),
             ("fraction", r"\d+", lambda c: f"{c}.5"),
-            ("other number", r"\d+", lambda c: str(int(c) + 1)),
+            ("other number", r"[\d.]+", lambda c: str(float(c) / 2 if "." in c else int(c) + 1)),
             ("out of range", r"-?[\d.]+", lambda c: "999999"),
             ("negative", r"[\d.]+", lambda c: "-7"),
             ("far negative", r"[\d.]+", lambda c: "-700"),
@@ -185,3 +185,13 @@ FILES = (
     Mutation("array shape", _array(lambda a: a[..., :1]), (".npy", ".h5")),
     Mutation("array rows", _array(lambda a: a[:-1]), (".npy", ".h5")),
 )
+
+KEEPERS = {
+    ".csv": (
+        *("bach", "breastpathq", "conic", "csv_table", "glas", "lc25000", "midogpp", "ocelot"),
+        *("pcam", "tupac16"),
+    ),
+    **{".json": ("coco_boxes", "midogpp", "ocelot"), ".xml": ("monuseg",), ".xlsx": ("sicapv2",)},
+    **{".npy": ("conic", "pannuke"), ".h5": ("pcam",)},
+}
+"""Readers of datasets that keep such files."""

@@ -6,129 +6,17 @@ check finds that nothing else differs than what the damaged files themselves say
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datamodules.core.notes import collecting
-from datamodules.core.records import Boxes, Target
-from datamodules.formats.images import read_image
-from datamodules.reader import DatasetReader
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image as a reader hands it over, before it is cut into patches."""
-
-    split: str
-    group: str
-    mpp: float | None
-    size: tuple[int, int]
-    image: bytes
-    targets: Mapping[str, Target]
-
-
-Items = Mapping[str, Item]
-
-
-def items_of(dataset: DatasetReader) -> dict[str, Item]:
-    """All images of a dataset with their targets, by source."""
-    items = {}
-    with collecting():
-        names = [task.name for task in dataset.tasks_in(dataset.root)]
-        for record in dataset.read():
-            image = record.image
-            pixels = read_image(image) if isinstance(image, Path) else image()
-            lazy = {name: record.targets[name] for name in names}
-            items[record.source] = Item(
-                record.split,
-                record.group,
-                record.mpp,
-                (pixels.shape[0], pixels.shape[1]),
-                hashlib.sha256(pixels.tobytes()).digest(),
-                {name: target() if callable(target) else target for name, target in lazy.items()},
-            )
-    return items
-
-
-def _objects(boxes: Boxes) -> Counter[tuple[float, ...]]:
-    rows = np.column_stack([boxes.xyxy, boxes.labels])
-    return Counter(map(tuple, rows.astype(float).tolist()))
-
-
-def _key(value: Any) -> Any:
-    """What tells two values apart."""
-    if isinstance(value, Boxes):
-        return sorted(_objects(value).items())
-    return (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What a damaged file changed.
-
-    Attributes:
-        root: folder of the damaged dataset.
-        file: the damaged file below it.
-        before, after: images of the sound and of the damaged dataset.
-        tasks: whether tasks or names of classes differ.
-        noted: how much more was skipped or warned of.
-    """
-
-    root: Path
-    file: str
-    before: Items
-    after: Items
-    tasks: bool = False
-    noted: int = 0
-
-    @property
-    def lost(self) -> set[str]:
-        """Images that are gone."""
-        return set(self.before) - set(self.after)
-
-    @property
-    def added(self) -> set[str]:
-        """Images that were not there."""
-        return set(self.after) - set(self.before)
-
-    @cached_property
-    def changed(self) -> dict[str, dict[str, tuple[Any, Any]]]:
-        """By source and aspect, what it was and what it is."""
-        changed = {}
-        for source in self.before.keys() & self.after.keys():
-            old, new = _aspects(self.before[source]), _aspects(self.after[source])
-            differ = {k: (old[k], new[k]) for k in old if _key(old[k]) != _key(new[k])}
-            if differ:
-                changed[source] = differ
-        return changed
-
-    @property
-    def size(self) -> int:
-        """Images that differ; all where tasks do."""
-        if self.tasks:
-            return len(self.before)
-        return len(self.lost) + len(self.added) + len(self.changed)
-
-    @property
-    def told(self) -> str:
-        """What differs, on one line."""
-        aspects = Counter(name for differ in self.changed.values() for name in differ)
-        parts = {"lost": len(self.lost), "added": len(self.added), "tasks": int(self.tasks)}
-        return ", ".join(f"{name} {n}" for name, n in {**parts, **aspects}.items() if n)
-
-
-def _aspects(item: Item) -> dict[str, Any]:
-    names = [field.name for field in fields(Item) if field.name not in ("targets", "size")]
-    return {name: getattr(item, name) for name in names} | dict(item.targets)
-
+from datamodules.core.records import Boxes
+from tests.faults.difference import Difference, key_of, objects_of
 
 Check = Callable[[Difference], bool]
 
@@ -143,8 +31,8 @@ def pixels(d: Difference) -> bool:
     def inside(target: Any) -> Any:
         if isinstance(target, Boxes):
             xyxy = target.xyxy.clip(0, np.array([width, height] * 2, np.float32))
-            return _key(Boxes(xyxy, target.labels))
-        return _key(target[:height, :width]) if isinstance(target, np.ndarray) else target
+            return key_of(Boxes(xyxy, target.labels))
+        return key_of(target[:height, :width]) if isinstance(target, np.ndarray) else target
 
     return all(k == "image" or inside(a) == inside(b) for k, (a, b) in d.changed[d.file].items())
 
@@ -155,7 +43,7 @@ def exchanged(d: Difference) -> bool:
         return False
     for aspect in {name for differ in d.changed.values() for name in differ}:
         pairs = [differ[aspect] for differ in d.changed.values() if aspect in differ]
-        old, new = (sorted(repr(_key(pair[end])) for pair in pairs) for end in (0, 1))
+        old, new = (sorted(repr(key_of(pair[end])) for pair in pairs) for end in (0, 1))
         if old != new:
             return False
     return True
@@ -182,6 +70,14 @@ def ungrouped(d: Difference) -> bool:
     return d.noted > 0 and d.size == sum(alone) and not d.tasks
 
 
+def same_elsewhere(d: Difference) -> bool:
+    """The image is read from its other copy, and nothing else differs."""
+    if d.changed or d.tasks or d.lost != {d.file} or len(d.added) != 1:
+        return False
+    old, new = d.before[d.file], d.after[next(iter(d.added))]
+    return old.image == new.image and (old.group, old.targets) == (new.group, new.targets)
+
+
 def union_less(d: Difference) -> bool:
     """Of one image only, foreground is gone, no more than its mask files had."""
     if d.lost or d.added or len(d.changed) != 1:
@@ -204,7 +100,7 @@ def points(d: Difference) -> bool:
     else:
         label = 1 if "nonmitoses" in d.file else 0
         others = [
-            _objects(Boxes(b.xyxy[b.labels != label], b.labels[b.labels != label]))
+            objects_of(Boxes(b.xyxy[b.labels != label], b.labels[b.labels != label]))
             for b in (old, new)
         ]
         if others[0] != others[1]:
@@ -231,7 +127,7 @@ def few(d: Difference, most: int = 4) -> bool:
         boxes = [b for pair in differ.values() for b in pair if isinstance(b, Boxes)]
         for aspect, (old, new) in differ.items():
             if isinstance(new, Boxes):
-                first, second = _objects(old), _objects(new)
+                first, second = objects_of(old), objects_of(new)
                 moved["from"] += (first - second).total()
                 moved["to"] += (second - first).total()
             elif isinstance(new, np.ndarray) and new.ndim == 2:
@@ -316,6 +212,11 @@ LAWFUL: tuple[Lawful, ...] = (
     ),
     Lawful(("swap contents",), (), "", exchanged, "no file says which name it should bear"),
     Lawful(("delete",), (), _PICTURE, gone, "no file says how many images there are"),
+    Lawful(
+        *(("delete", "rename ending", "dangling link", "looping link", "swap contents"),),
+        *(("idc",), r"\.png$", same_elsewhere),
+        "the archive holds its images twice",
+    ),
     Lawful(("duplicate",), (), _PICTURE, copied, "no file says how many images there are"),
     Lawful(
         *(("delete",), ("dsb2018",), r"/masks/", union_less),
