@@ -82,8 +82,9 @@ def union_less(d: Difference) -> bool:
     """Of one image only, foreground is gone, no more than its mask files had."""
     if d.lost or d.added or len(d.changed) != 1:
         return False
-    ((aspect, (old, new)),) = next(iter(d.changed.values())).items()
-    return aspect == "nuclei" and bool((new <= old).all())
+    (differ,) = d.changed.values()
+    old, new = differ.get("nuclei", (None, None))
+    return len(differ) == 1 and new is not None and bool((new <= old).all())
 
 
 def points(d: Difference) -> bool:
@@ -91,7 +92,9 @@ def points(d: Difference) -> bool:
     if d.lost or d.added or len(d.changed) != 1:
         return False
     ((source, differ),) = d.changed.items()
-    ((_, (old, new)),) = differ.items()
+    old, new = next(iter(differ.values()))
+    if len(differ) > 1 or not isinstance(new, Boxes) or Path(source).stem != Path(d.file).stem:
+        return False
     rows = np.array(
         [list(map(float, line.split(","))) for line in (d.root / d.file).read_text().split()]
     ).reshape(-1, 2 if "ground_truth" in d.file else 3)
