@@ -121,9 +121,12 @@ def points(d: Difference) -> bool:
 
 
 def few(d: Difference, most: int = 4) -> bool:
-    """As many values differ as bits were flipped, each to what now stands in the file."""
+    """As many values differ as bits were flipped, each to what now stands in the file.
+
+    Images that are gone were counted.
+    """
     text = (d.root / d.file).read_bytes().decode("utf-8", "replace")
-    if d.lost or d.added or d.tasks or len(d.changed) > most:
+    if len(d.lost) > d.noted or d.added or d.tasks or len(d.changed) > most:
         return False
     moved: Counter[str] = Counter()
     for source, differ in d.changed.items():
