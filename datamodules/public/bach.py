@@ -116,8 +116,12 @@ class BACH(DatasetReader):
             if again.get(path.name, label) != label:
                 name = CLASSES[again[path.name]]
                 raise layout_error(root, path, f"lies in {CLASSES[label]}, its table says {name}")
+            if again and again.pop(path.name, None) is None:
+                notes.warning(relative(root, path), "its table of labels does not list it")
             targets = {"invasive": int(CLASSES[label] == "Invasive"), "histology": label}
             yield image_record(root, path, targets, split_of(label * _PER_CLASS + place))
+        for name in again:
+            notes.skipped(name, "listed image does not exist")
 
 
 def _labels(root: Path, table: Path) -> dict[str, int]:

@@ -155,12 +155,12 @@ class Campaign:
         """A mutation of tables, annotations or arrays, which are few among images, and a reader."""
         known = {end: [r for r in names if r in self.readers] for end, names in KEEPERS.items()}
         known = {end: names for end, names in known.items() if names}
-        found = [m for m in FILES if not set(m.suffixes).isdisjoint(known)]
-        if not found:
+        if not known:
             return "", ""
-        chosen = found[int(rng.integers(len(found)))]
-        names = sorted({name for end in chosen.suffixes for name in known.get(end, ())})
-        return names[int(rng.integers(len(names)))], chosen.name
+        ending = list(known)[int(rng.integers(len(known)))]
+        found = [m.name for m in FILES if ending in m.suffixes]
+        reader = known[ending][int(rng.integers(len(known[ending])))]
+        return reader, found[int(rng.integers(len(found)))]
 
     def _prepared(self, name: str, root: Path, stores: Path) -> tuple[DatasetReader, Sound]:
         reader = dataset(name, root, stores)
