@@ -110,3 +110,13 @@ def test_a_mask_of_one_bit_holds_no_codes(forged_copy: Copy) -> None:
         black_and_white = mask.point(lambda code: 255 * (code > 0), "1")
     black_and_white.save(path)
     assert_refused(module, LayoutError, path.name, "code 255")
+
+
+def test_bach_counts_images_and_lines_of_its_table_without_each_other(forged_copy: Copy) -> None:
+    module = forged_copy("bach")
+    table = next(module.root.rglob("microscopy_ground_truth.csv"))
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines[2:], "b099.tif,Benign"]) + "\n")
+    assert noted(module, "the table of labels does not list it") == 2
+    assert noted(module, "listed image does not exist") == 1
+    assert len(module.store.source_names) == len(lines)
