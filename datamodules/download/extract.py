@@ -5,6 +5,7 @@ owners and modes in an archive have no effect.
 """
 
 import gzip
+import lzma
 import shutil
 import stat
 import tarfile
@@ -25,7 +26,7 @@ _TAR_SUFFIXES = ("", ".tar", ".gz", ".tgz")
 _JUNK = {"__MACOSX", ".DS_Store", "Thumbs.db"}  # files that file managers leave behind
 _DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile),
-    *(zlib.error, EOFError, RecursionError),
+    *(zlib.error, lzma.LZMAError, EOFError, RecursionError),
 )
 
 # Name, announced size in bytes (0 where unknown) and content of a file in an archive.
@@ -66,7 +67,9 @@ def unpack(archive: Path, target: Path, limits: Limits | None = None) -> None:
             _write(members, target, announced, archive.stat().st_size, limits or Limits())
     except _RefusedError as error:
         raise DownloadError(f"{archive}: {error}") from error
-    except _DAMAGED as error:
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk; bz2 raises one without number for damage
         problem = f"damaged ({error}); delete it and fetch it again"
         raise DownloadError(f"{archive}: {problem}") from error
     except NotImplementedError as error:

@@ -24,7 +24,7 @@ class Codes:
 
     def __call__(self, path: Path) -> Mask:
         """Read a mask file as class indices; other codes are refused."""
-        mask = read_mask(path)
+        mask = read_mask(path, white=255)  # one bit cannot hold codes: its white is none of them
         present = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
         unknown = [code for code in present if code not in self.index]
         if unknown:

@@ -25,6 +25,7 @@ _CHILDREN = {  # known elements within one another; of a misspelled one the obje
     "Vertices": ("Vertex",),
 }
 _LARGEST = 0.1  # share of a field that one object can take; a larger outline is that of the field
+_BEYOND = 20  # pixels; the published outlines at hand leave their image by 3 at most
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def read_outlines(root: Path, xml: Path, size: tuple[int, int]) -> list[Outline]
         elif area > _LARGEST * edge.prod() and not outline.hole:
             notes.skipped(where, "outline as large as the field")
         else:
+            if (points < -_BEYOND).any() or (points > edge + _BEYOND).any():
+                notes.warning(where, "outline far beyond its image; it is clipped")
             kept.append(outline)
     return kept
 

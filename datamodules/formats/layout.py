@@ -197,6 +197,13 @@ def _by_stem(root: Path, paths: Iterable[Path]) -> dict[str, Path]:
     return by_stem
 
 
+def note_unlisted(root: Path, folder: Path, names: Collection[str], table: str) -> None:
+    """Count the image files of a folder whose names a table does not list."""
+    for path in list_images(folder) if folder.is_dir() else ():
+        if path.name not in names:
+            notes.skipped(relative(root, path), f"image that {table} does not list")
+
+
 def check_rows(root: Path, path: Path, rows: int, images: int) -> None:
     """Check that a table or array has one row for each image; else a LayoutError."""
     if rows != images:

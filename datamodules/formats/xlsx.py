@@ -5,6 +5,7 @@ project does without a spreadsheet library. Format: ECMA-376, part 1, chapter 18
 """
 
 import io
+import lzma
 import posixpath
 import re
 import xml.etree.ElementTree as ElementTree
@@ -53,7 +54,7 @@ def read_xlsx(root: Path, path: Path) -> list[tuple[int, list[str]]]:
             shared = _part(where, file, _STRINGS).iter("si") if _STRINGS in inside else ()
             strings = [_text(item) for item in shared]  # to which cells refer by number
             dates = _date_styles(_part(where, file, _STYLES)) if _STYLES in inside else set()
-    except (zipfile.BadZipFile, zlib.error, KeyError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, KeyError, OSError, ValueError) as error:
         problem = f"not a readable .xlsx file ({shown(error)})"
         raise LayoutError(f"{where}: {problem}; fetch it again") from error
     except (RuntimeError, NotImplementedError, EOFError) as error:

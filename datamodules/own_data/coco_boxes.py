@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.core import notes
 from datamodules.core.config_ranges import LATER, limited
 from datamodules.core.notes import collecting
 from datamodules.core.options import MPP_MAX, ReaderOptions
 from datamodules.core.records import Boxes, Record, Task, TaskKind
 from datamodules.formats.coco import Coco, CocoImage, read_coco
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import layout_error, list_images, relative
+from datamodules.formats.layout import layout_error, note_unlisted
 from datamodules.formats.text_files import label
 from datamodules.own_data.convention import Convention
 from datamodules.synthetic.scene import slides
@@ -126,9 +125,7 @@ class CocoBoxes(Convention):
                 group = self.group_of(root, path) if self.options.group else source
                 yield Record(source, path, boxes, split, group, size=entry.size)
             listed = {image.name for image in table.images.values()}
-            for path in list_images(top / "images"):
-                if path.name not in listed:
-                    notes.skipped(relative(root, path), f"image that {_TABLE} does not list")
+            note_unlisted(root, top / "images", listed, _TABLE)
 
     def _table(self, root: Path, top: Path) -> Coco:
         return read_coco(root, top / _TABLE, allow_outside=self.options.allow_outside)

@@ -8,11 +8,19 @@ from typing import Literal
 
 import numpy as np
 
+from datamodules.core import notes
 from datamodules.core.options import ReaderOptions
 from datamodules.core.records import Archive, Record, Task, TaskKind
 from datamodules.formats.cells import spelling
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import class_images, folder_with, image_record, layout_error, named
+from datamodules.formats.layout import (
+    class_images,
+    folder_with,
+    image_record,
+    layout_error,
+    named,
+    relative,
+)
 from datamodules.formats.tables import has_table, read_rows
 from datamodules.reader import DatasetReader
 from datamodules.store.tiling import View
@@ -104,7 +112,8 @@ class BACH(DatasetReader):
     def records(self, root: Path) -> Iterator[Record]:
         """Class by class, sorted by file name."""
         photos = folder_with(root, "Photos") / "Photos"
-        again = _labels(root, photos / "microscopy_ground_truth.csv")
+        table = photos / "microscopy_ground_truth.csv"
+        again, listed = _labels(root, table), has_table(root, table)
         complete = not self.options.allow_missing
         for path, label in class_images(root, photos, CLASSES, complete):
             prefix = _PREFIXES[CLASSES[label]]
@@ -113,11 +122,16 @@ class BACH(DatasetReader):
             if match["prefix"] != prefix or not 0 <= place < _PER_CLASS:
                 problem = f"expected {prefix}<NNN>.tif with 001 to {_PER_CLASS} here"
                 raise layout_error(root, path, problem)
-            if again.get(path.name, label) != label:
-                name = CLASSES[again[path.name]]
-                raise layout_error(root, path, f"lies in {CLASSES[label]}, its table says {name}")
+            other = again.pop(path.name, None)
+            if other is not None and other != label:
+                problem = f"lies in {CLASSES[label]}, its table says {CLASSES[other]}"
+                raise layout_error(root, path, problem)
+            if listed and other is None:
+                notes.warning(relative(root, path), "the table of labels does not list it")
             targets = {"invasive": int(CLASSES[label] == "Invasive"), "histology": label}
             yield image_record(root, path, targets, split_of(label * _PER_CLASS + place))
+        for name in again:
+            notes.skipped(name, "listed image does not exist")
 
 
 def _labels(root: Path, table: Path) -> dict[str, int]:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.core import notes
 from datamodules.core.errors import LayoutError
 from datamodules.core.records import Boxes, Image, Mask, Record, Targets
 from datamodules.formats.annotations import instance_boxes, nucleus_tasks
@@ -122,6 +123,8 @@ def type_boxes(labels: Path, row: int) -> Boxes:
     inside = ids > 0
     votes = np.zeros((len(numbers), len(NUCLEI) + 1), np.int64)
     np.add.at(votes, (np.searchsorted(numbers, ids[inside]), classes[inside]), 1)
+    for _ in range(int(((votes > 0).sum(axis=1) > 1).sum())):
+        notes.warning(f"{labels.name}#{row}", "nucleus with pixels of several classes")
     return Boxes(boxes, votes.argmax(axis=1) - 1)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.core import notes
 from datamodules.core.errors import LayoutError
 from datamodules.core.records import Mask, Record, Task, TaskKind
 from datamodules.formats.annotations import foreground
@@ -15,6 +16,7 @@ from datamodules.formats.layout import (
     layout_error,
     list_files,
     nonempty_images,
+    relative,
     subfolders,
 )
 from datamodules.reader import DatasetReader
@@ -88,9 +90,11 @@ class DSB2018(DatasetReader):
                 raise layout_error(root, path, "no such image")
             if not masks.is_dir():
                 raise layout_error(root, masks, "no such folder of masks")
-            if is_stained(path):
-                nonempty_images(root, masks)
-                yield image_record(root, path, {"nuclei": partial(union, masks)})
+            if not is_stained(path):
+                notes.skipped(relative(root, path), "fluorescence or grey, not stained tissue")
+                continue
+            nonempty_images(root, masks)
+            yield image_record(root, path, {"nuclei": partial(union, masks)})
 
 
 def is_stained(path: Path) -> bool:

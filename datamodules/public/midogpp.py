@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.core import notes
 from datamodules.core.errors import DatasetNotFoundError, LayoutError
 from datamodules.core.records import Boxes, Record
 from datamodules.formats.annotations import MITOSIS, RareObjectOptions
 from datamodules.formats.coco import CocoImage, read_coco
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import image_record, layout_error
+from datamodules.formats.layout import image_record, layout_error, note_unlisted
 from datamodules.formats.tables import read_table
 from datamodules.reader import DatasetReader
 from datamodules.synthetic.scene import append_rows, slides
@@ -126,6 +127,8 @@ class MIDOGpp(DatasetReader):
             boxes = {"mitosis": _boxes(database.objects.get(number, []), entry)}
             path, group = root / "images" / entry.name, f"case {number:03d}"
             yield image_record(root, path, boxes, splits[number], group, size=entry.size)
+        names = {entry.name for entry in database.images.values()}
+        note_unlisted(root, root / "images", names, "MIDOG++.json")
 
 
 def _table(root: Path, name: str) -> Path:
@@ -144,7 +147,10 @@ def _boxes(objects: list[tuple[list[float], str]], entry: CocoImage) -> Boxes:
         known = ", ".join(_CATEGORIES)
         raise LayoutError(f"MIDOG++.json: category '{min(unknown)}', expected one of {known}")
     xyxy = np.array([box for box, _ in objects], np.float32).reshape(-1, 4)
-    edge = np.array([*(entry.size or (0, 0))[::-1]] * 2, np.float32)
+    centres, size = (xyxy[:, :2] + xyxy[:, 2:]) / 2, (entry.size or (0, 0))[::-1]
+    for _ in range(int(((centres < 0) | (centres > size)).any(axis=1).sum())):
+        notes.warning(entry.name, "point outside of its image; its box is clipped")
+    edge = np.array([*size] * 2, np.float32)
     labels = [_CATEGORIES[name] for _, name in objects]
     return Boxes(xyxy.clip(0, edge), np.array(labels, np.int64))
 

@@ -14,7 +14,7 @@ from datamodules.core.options import ReaderOptions
 from datamodules.core.records import SPLITS, Mask, Record, Targets, Task, TaskKind
 from datamodules.formats.annotations import Codes
 from datamodules.formats.images import write_image
-from datamodules.formats.layout import folder_with, image_record
+from datamodules.formats.layout import folder_with, image_record, note_unlisted
 from datamodules.formats.row import Row
 from datamodules.formats.tables import read_table
 from datamodules.formats.xlsx import write_xlsx
@@ -117,10 +117,14 @@ class SICAPv2(DatasetReader):
         top = folder_with(root, "partition")
         fold = f"Validation/Val{self.options.fold}"
         tables = {"train": f"{fold}/Train", "val": f"{fold}/Test", "test": "Test/Test"}
+        listed = set()
         for split, name in tables.items():
             table = top / "partition" / f"{name}.xlsx"
             for row in read_table(root, table, ("image_name", *CLASSES)):
-                yield _record(root, top, row, split)
+                record = _record(root, top, row, split)
+                listed.add(record.source.rpartition("/")[2])
+                yield record
+        note_unlisted(root, top / "images", listed, "partition/")
 
 
 def _record(root: Path, top: Path, row: Row, split: str) -> Record:

@@ -282,3 +282,19 @@ def test_a_damaged_tar_is_refused_instead_of_ending_early(
     target.mkdir()
     with pytest.raises(DownloadError, match="damaged"):
         unpack(path, target)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_zip_of_any_compression_is_refused(
+    tmp_path: Path, target: Path, method: int
+) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as file:
+        file.writestr("labels.csv", bytes(range(256)) * 40)
+    sound = path.read_bytes()
+    for place in range(52, 70):  # within the compressed content
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ 0xFF]) + sound[place + 1 :])
+        with pytest.raises(DownloadError, match="damaged"):
+            unpack(path, target)
+        shutil.rmtree(target)
+        target.mkdir()
