@@ -80,7 +80,7 @@ WINGS = {
         "report",
     ),
     "lightning_app": (
-        "config", "publish", "run", "loggers", "callbacks", "training", "pretrain", "commands",
+        "config_text", "config", "publish", "run", "loggers", "callbacks", "training", "pretrain", "commands",
         "cli", "__main__",
     ),
 }  # fmt: skip
