@@ -9,7 +9,6 @@ from typing import Any
 from datamodules.core.config_ranges import NAMES, SEED_MAX, limited
 from datamodules.core.options import MPP_MAX, MPP_MIN
 
-
 SIDE_MAX, BATCH_MAX = 4096, 65_536
 """Pixels on a side of a patch or network input, and images in a batch, that fit into a memory."""
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datamodules.core.errors import StoppedError, UserError
+from datamodules.core.errors import StoppedError, UserError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verbose or not (error.strerror or error.filename):
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}; {_DISK}", file=sys.stderr)
+        print(one_line(f"error: {place}{error.strerror or error}; {_DISK}"), file=sys.stderr)
         return 2
     except StoppedError as stop:
         print(stop, file=sys.stderr)
@@ -211,7 +211,20 @@ def _run(options: argparse.Namespace) -> int:
     return command(options)
 
 
+class _OneLine(logging.Formatter):
+    """The project's own messages on one line each, whatever the names in them hold."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Return the message; a traceback follows it unchanged."""
+        text = super().formatMessage(record)
+        return one_line(text) if record.name.partition(".")[0] in _OWN else text
+
+
+_OWN = ("datamodules", "models", "evaluation", "lightning_app")
+
+
 def _set_up_logging(verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO, format="%(message)s", force=True
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(message)s"))
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler], force=True)

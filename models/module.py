@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from datamodules.core.errors import TrainingError
 from datamodules.stream.batch import MultiTaskBatch
 from models.config import ModelConfig, OptimConfig
 from models.distributed import ranks
@@ -94,12 +95,20 @@ class MultiTaskModule(pl.LightningModule):
 
     @classmethod
     def from_checkpoint(cls, path: str) -> MultiTaskModule:
-        """Load a checkpoint without downloading pretrained weights first."""
+        """Load a checkpoint without downloading pretrained weights first.
+
+        Raises:
+            TrainingError: it does not exist, is damaged or of another program.
+        """
         saved = read_checkpoint(Path(path))
-        settings = dict(saved["hyper_parameters"])
-        settings["model"] = {**settings["model"], "weights": "random"}
-        module = cls(**settings)
-        module.load_state_dict(saved["state_dict"])
+        try:
+            settings = dict(saved["hyper_parameters"])
+            settings["model"] = {**settings["model"], "weights": "random"}
+            module = cls(**settings)
+            module.load_state_dict(saved["state_dict"])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise TrainingError(f"{path}: not a checkpoint of this project ({reason})") from error
         return module
 
     def transfer_batch_to_device(

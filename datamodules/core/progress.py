@@ -34,7 +34,7 @@ _REFRESH_S = 0.1
 def transfers(console: Console | None = None) -> Iterator[Progress]:
     """Show bars of files that are being downloaded."""
     columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    text = TextColumn("{task.description}")
+    text = TextColumn("{task.description}", markup=False)
     console = console or Console(stderr=True)
     bars = Progress(text, BarColumn(), *columns, console=console, disable=not console.is_terminal)
     with bars, _log_above():
@@ -53,7 +53,7 @@ def progress_display(name: str, console: Console | None = None) -> Iterator[OnPr
         console: where to draw; the terminal's error stream if None.
     """
     console = console or Console(stderr=True)
-    columns = (TextColumn("{task.description}:"), _Counts(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}:", markup=False), _Counts(), TimeElapsedColumn())
     hidden = not console.is_terminal
     bars = Progress(*columns, console=console, auto_refresh=False, transient=True, disable=hidden)
     tasks: dict[str, TaskID] = {}

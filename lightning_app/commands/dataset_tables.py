@@ -101,4 +101,4 @@ def _nearest(path: Path) -> Path:
 
 
 def _print(console: Console, shown: Table) -> None:
-    Console(file=console.file, width=max(console.width, WIDTH)).print(shown)
+    Console(file=console.file, width=max(console.width, WIDTH), markup=False).print(shown)

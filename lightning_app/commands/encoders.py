@@ -33,7 +33,7 @@ from models.inference.frozen_encoder import FrozenEncoder, load_encoder
 from models.module import MultiTaskModule
 
 PROBE_RECIPE = Path("configs/probe.yaml")
-console = Console(soft_wrap=True, highlight=False)
+console = Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def run_probe(options: argparse.Namespace) -> int:

@@ -60,7 +60,7 @@ def _resume(
 ) -> int:
     """Return the number of images that an interrupted call embedded in complete batches."""
     wanted = {
-        "encoder": encoder.digest,
+        "encoder": encoder.identity,
         "input_size": encoder.input_size,
         "source": source.digest,
         "batch_size": batch_size,

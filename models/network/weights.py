@@ -117,6 +117,10 @@ def load(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     Raises:
         WeightsError: something is missing, unexpected or of another shape.
     """
+    expected = model.state_dict()
+    for key, value in state.items():
+        if key in expected and value.is_floating_point() != expected[key].is_floating_point():
+            raise WeightsError(f"{source}: {key} holds {value.dtype}, not {expected[key].dtype}")
     try:
         model.load_state_dict(_without_classifier(model, state))
         return
