@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from datamodules.config import BATCH_MAX, SIDE_MAX
+from datamodules.core.config_ranges import COUNT_MAX, SEED_MAX
 from datamodules.core.errors import StoppedError, UserError, one_line
 
 log = logging.getLogger(__name__)
@@ -91,8 +94,9 @@ def build_parser() -> argparse.ArgumentParser:
     embed("encoder", help="as for probe")
     embed("images", type=Path, help="folder, searched recursively, or .h5 store")
     embed("--out", type=Path, required=True, help="HDF5 file to write")
-    embed("--size", type=int, default=0, help="input side in pixels; default: its own")
-    embed("--batch-size", type=int, default=64)
+    side, batch = _whole(8, SIDE_MAX), _whole(1, BATCH_MAX)
+    embed("--size", type=side, default=0, help="input side in pixels; default: its own")
+    embed("--batch-size", type=batch, default=64, help="images per forward pass")
 
     export = verbs["export"].add_argument
     export("source", type=Path, help="checkpoint, or folder of a finished run")
@@ -116,14 +120,27 @@ def _add_datasets(parser: argparse.ArgumentParser) -> None:
         action.add_argument("names", nargs="*", metavar="NAME")
         action.add_argument("--all", action="store_true", help="every public dataset")
         action.add_argument("--recipe", type=Path, help="YAML file with datasets and settings")
-        action.add_argument("--workers", type=int, default=0, help="processes; 0: one per core")
+        workers = _whole(0, 1024)
+        action.add_argument("--workers", type=workers, default=0, help="processes; 0: one per core")
         if name == "forge":
-            action.add_argument("--images", type=int, default=40, help="approximate number each")
-            action.add_argument("--seed", type=int, default=0)
+            images, seed = _whole(1, COUNT_MAX), _whole(0, SEED_MAX)
+            action.add_argument("--images", type=images, default=40, help="about so many each")
+            action.add_argument("--seed", type=seed, default=0, help="of everything drawn")
         if name == "verify":
             action.add_argument("--duplicates", action="store_true", help="also look for copies")
         if name == "show":
             action.add_argument("--out", type=Path, help="PNG of the contact sheet, or a folder")
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    """Return a parser of a whole number in a closed range."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,12}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"give a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
 
 
 def _add_verbs(
