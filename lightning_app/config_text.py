@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from datamodules.core.errors import ConfigError
 
 _DEEPEST, _LONGEST = 30, 3000
-"""Levels and characters: parsers recurse by level and crash, Python refuses longer numbers."""
+_LONG_NUMBER = re.compile(r"[-+.:_0-9a-fA-FxXo]{200,}")
+"""Bounds of levels and lengths: parsers recurse by level and crash, and long numbers fit into no
+float."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -24,7 +28,7 @@ def read_yaml(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
         _check(text)
-        loaded = OmegaConf.create(text)
+        loaded = OmegaConf.load(io.StringIO(text))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such configuration file") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -81,5 +85,7 @@ def _check(text: str) -> None:
             raise yaml.YAMLError(f"line {line}: more than {_DEEPEST} levels")
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST:
             raise yaml.YAMLError(f"line {line}: a value of more than {_LONGEST} characters")
+        if isinstance(event, yaml.ScalarEvent) and _LONG_NUMBER.fullmatch(event.value):
+            raise yaml.YAMLError(f"line {line}: a number of more than 200 digits")
         if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None) not in (None, "!"):
             raise yaml.YAMLError(f"line {line}: the tag {event.tag}; leave it out")

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from datamodules.core.errors import TrainingError
+from datamodules.core.errors import TrainingError, UserError
 from datamodules.stream.batch import MultiTaskBatch
 from models.config import ModelConfig, OptimConfig
 from models.distributed import ranks
@@ -27,6 +27,9 @@ from models.training.stain_jitter import jitter_stain
 from models.training.step_losses import StepLoss, count_over_ranks, mean_over_ranks
 
 __all__ = ["MultiTaskModule", "TaskSpec"]
+
+_FOREIGN = (UserError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+"""What building a module from settings that are none raises."""
 
 
 class MultiTaskModule(pl.LightningModule):
@@ -106,7 +109,14 @@ class MultiTaskModule(pl.LightningModule):
             settings["model"] = {**settings["model"], "weights": "random"}
             module = cls(**settings)
             module.load_state_dict(saved["state_dict"])
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (
+            UserError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RuntimeError,
+        ) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise TrainingError(f"{path}: not a checkpoint of this project ({reason})") from error
         return module

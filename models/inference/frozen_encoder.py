@@ -17,7 +17,7 @@ from models.inference.export import WEIGHTS_FILE, digest, facts_of
 from models.inference.exported_files import exported_weights, problem_of, read_export
 from models.module import MultiTaskModule
 from models.network.encoder import Encoder
-from models.network.weights import build_model, from_source, load
+from models.network.weights import build_model, from_source, load, published_config
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -146,7 +146,7 @@ def load_encoder(
         label = name_of(Path(source))
     with torch.random.fork_rng(devices=[]):
         if weights_of_model or (name and source in ("imagenet", "random")):
-            config = timm.get_pretrained_cfg(name)
+            config = published_config(name)
             size = image_size or (config.input_size[-1] if config is not None else 224)
             torch.manual_seed(seed)
             model, kwargs = build_model(name, source, size)
