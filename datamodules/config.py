@@ -4,8 +4,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from datamodules.core.config_ranges import limited
+from datamodules.core.config_ranges import NAMES, SEED_MAX, limited
 from datamodules.core.options import MPP_MAX, MPP_MIN
+
+SIDE_MAX, BATCH_MAX = 4096, 65_536
+"""Pixels on a side of a patch or network input, and images in a batch, that fit into a memory."""
 
 
 class Compression(Enum):
@@ -42,15 +45,15 @@ class DatasetConfig:
 
     reader: str = ""
     folder: str = ""
-    batch_size: int | None = limited(None, 1)
+    batch_size: int | None = limited(None, 1, BATCH_MAX)
     balance: str = ""
-    patch_size: int | None = limited(None, 8)
+    patch_size: int | None = limited(None, 8, SIDE_MAX)
     mpp: float | None = limited(None, MPP_MIN, MPP_MAX)
     compression: Compression | None = None
-    weights: dict[str, float] = field(default_factory=dict)
-    class_weights: dict[str, list[float]] = field(default_factory=dict)
-    input_size: int | None = limited(None, 32)
-    folds: int = limited(0, 0)
+    weights: dict[str, float] = limited({})
+    class_weights: dict[str, list[float]] = limited({})
+    input_size: int | None = limited(None, 32, SIDE_MAX)
+    folds: int = limited(0, 0, 1000)
     area_share: list[str] = field(default_factory=list)
     follow_links: bool = False
     options: dict[str, Any] = field(default_factory=dict)
@@ -103,17 +106,17 @@ class DataConfig:
 
     root: str = "data"
     stores: str = "data/stores"
-    image_size: int = limited(224, 32)
+    image_size: int = limited(224, 32, SIDE_MAX)
     mpp: float = limited(0.5, MPP_MIN, MPP_MAX)
     compression: Compression = Compression.none
-    batch_size: int = limited(16, 1)
-    size_power: float = limited(0.0, 0)
+    batch_size: int = limited(16, 1, BATCH_MAX)
+    size_power: float = limited(0.0, 0, 4)
     tasks_per_batch: int = limited(0, 0)
     val_fraction: float = limited(0.1, 0, below=1)
     val_limit: int = limited(0, 0)
-    workers: int = limited(4, 0)
-    seed: int = limited(0, 0)
+    workers: int = limited(4, 0, 1024)
+    seed: int = limited(0, 0, SEED_MAX)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     forge: int = limited(0, 0)
-    train: dict[str, DatasetConfig] = field(default_factory=dict)
-    unseen: dict[str, DatasetConfig] = field(default_factory=dict)
+    train: dict[str, DatasetConfig] = field(default_factory=dict, metadata=NAMES)
+    unseen: dict[str, DatasetConfig] = field(default_factory=dict, metadata=NAMES)

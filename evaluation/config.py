@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from datamodules.core.config_ranges import limited
+from datamodules.core.config_ranges import SEED_MAX, limited
 
 FOREST, LINEAR, KNN = "forest", "linear", "knn"
 
@@ -36,7 +36,7 @@ class ProbeConfig:
         batch_size: images per forward pass.
         precision: "fp32" or "bf16" for the frozen encoder; features depend on it.
         bootstrap: resamples behind each interval.
-        jobs: processes for the sweep; -1 uses every core.
+        jobs: processes for the sweep; -1 or 0 uses every core.
         backend: joblib backend of the sweep: "loky", or a cluster's, "dask" or "ray" (see
             `evaluation.probe.jobs`).
         allow_overlap: probe even if an unseen dataset shares its sources with the training data;
@@ -52,20 +52,20 @@ class ProbeConfig:
     """
 
     sizes: list[int] = limited((10, 30, 100, 300, 1000, 0), 0)
-    repeats: int = limited(10, 1)
+    repeats: int = limited(10, 1, 10_000)
     predictors: list[str] = field(default_factory=lambda: ["forest"])
-    trees: int = limited(500, 1)
-    seed: int = limited(0, 0)
+    trees: int = limited(500, 1, 100_000)
+    seed: int = limited(0, 0, SEED_MAX)
     baselines: list[str] = field(default_factory=lambda: ["imagenet", "random"])
     role: Role = "all"
-    batch_size: int = limited(64, 1)
+    batch_size: int = limited(64, 1, 65_536)
     precision: Literal["fp32", "bf16"] = "fp32"
     bootstrap: int = limited(2000, 10)
-    jobs: int = -1
+    jobs: int = limited(-1, -1, 1024)
     backend: str = "loky"
     allow_overlap: bool = False
-    budget: float = limited(0.0, 0)
+    budget: float = limited(0.0, 0, 10**9)
     every: int = limited(0, 0)
-    every_budget: float = limited(300.0, 0)
+    every_budget: float = limited(300.0, 0, 10**9)
     map_points: int = limited(1500, 0)
-    neighbours: int = limited(6, 0)
+    neighbours: int = limited(6, 0, 1000)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from datamodules.config import BATCH_MAX, SIDE_MAX
+from datamodules.core.config_ranges import COUNT_MAX, SEED_MAX
 from datamodules.core.disk_space import line_about
-from datamodules.core.errors import StoppedError, UserError
+from datamodules.core.errors import StoppedError, UserError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +95,9 @@ def build_parser() -> argparse.ArgumentParser:
     embed("encoder", help="as for probe")
     embed("images", type=Path, help="folder, searched recursively, or .h5 store")
     embed("--out", type=Path, required=True, help="HDF5 file to write")
-    embed("--size", type=int, default=0, help="input side in pixels; default: its own")
-    embed("--batch-size", type=int, default=64)
+    side, batch = _whole(8, SIDE_MAX), _whole(1, BATCH_MAX)
+    embed("--size", type=side, default=0, help="input side in pixels; default: its own")
+    embed("--batch-size", type=batch, default=64, help="images per forward pass")
 
     export = verbs["export"].add_argument
     export("source", type=Path, help="checkpoint, or folder of a finished run")
@@ -117,14 +121,27 @@ def _add_datasets(parser: argparse.ArgumentParser) -> None:
         action.add_argument("names", nargs="*", metavar="NAME")
         action.add_argument("--all", action="store_true", help="every public dataset")
         action.add_argument("--recipe", type=Path, help="YAML file with datasets and settings")
-        action.add_argument("--workers", type=int, default=0, help="processes; 0: one per core")
+        workers = _whole(0, 1024)
+        action.add_argument("--workers", type=workers, default=0, help="processes; 0: one per core")
         if name == "forge":
-            action.add_argument("--images", type=int, default=40, help="approximate number each")
-            action.add_argument("--seed", type=int, default=0)
+            images, seed = _whole(1, COUNT_MAX), _whole(0, SEED_MAX)
+            action.add_argument("--images", type=images, default=40, help="about so many each")
+            action.add_argument("--seed", type=seed, default=0, help="of everything drawn")
         if name == "verify":
             action.add_argument("--duplicates", action="store_true", help="also look for copies")
         if name == "show":
             action.add_argument("--out", type=Path, help="PNG of the contact sheet, or a folder")
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    """Return a parser of a whole number in a closed range."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,12}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"give a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
 
 
 def _add_verbs(
@@ -155,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if options.verbose or not line_about(error):
             raise
-        print(f"error: {line_about(error)}", file=sys.stderr)
+        print(one_line(f"error: {line_about(error)}"), file=sys.stderr)
         return 2
     except StoppedError as stop:
         print(stop, file=sys.stderr)
@@ -208,7 +225,20 @@ def _run(options: argparse.Namespace) -> int:
     return command(options)
 
 
+class _OneLine(logging.Formatter):
+    """The project's own messages on one line each, whatever the names in them hold."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Return the message; a traceback follows it unchanged."""
+        text = super().formatMessage(record)
+        return one_line(text) if record.name.partition(".")[0] in _OWN else text
+
+
+_OWN = ("datamodules", "models", "evaluation", "lightning_app")
+
+
 def _set_up_logging(verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO, format="%(message)s", force=True
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(message)s"))
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler], force=True)

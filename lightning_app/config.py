@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.config import DataConfig
 from datamodules.core.atomic import write_text
-from datamodules.core.config_ranges import check_limits, limited
+from datamodules.core.config_ranges import NAMES, SEED_MAX, check_limits, limited
 from datamodules.core.errors import ConfigError
 from evaluation.config import ProbeConfig
+from lightning_app.config_text import read_override, read_yaml, reason_of, shorter
 from models.config import ModelConfig, OptimConfig
 
 
@@ -48,20 +48,20 @@ class TrainerConfig:
     """
 
     epochs: int = limited(10, 1)
-    steps_per_epoch: int = limited(0, 0)
-    rounds_per_step: int = limited(1, 1)
+    steps_per_epoch: int = limited(0, 0, 10**9)
+    rounds_per_step: int = limited(1, 1, 10_000)
     precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
     accelerator: Literal["auto", "gpu", "cpu"] = "auto"
     devices: str = "auto"
-    nodes: int = limited(1, 1)
+    nodes: int = limited(1, 1, 10_000)
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     sync_batchnorm: bool = False
-    log_every: int = limited(10, 1)
-    checkpoint_every: int = limited(0, 0)
+    log_every: int = limited(10, 1, 10**9)
+    checkpoint_every: int = limited(0, 0, 10**9)
     checkpoint_minutes: float = limited(15.0, 0)
     non_finite: Literal["stop", "skip"] = "stop"
     val_every: int = limited(1, 1)
-    gradients_every: int = limited(50, 0)
+    gradients_every: int = limited(50, 0, 10**9)
     panel_every: int = limited(0, 0)
 
 
@@ -95,8 +95,8 @@ class AblationConfig:
     """
 
     epochs: int = limited(5, 1)
-    steps_per_epoch: int = limited(200, 1)
-    seeds: list[int] = limited((0,), 0)
+    steps_per_epoch: int = limited(200, 1, 10**9)
+    seeds: list[int] = limited((0,), 0, SEED_MAX)
     alone: bool = True
 
 
@@ -118,9 +118,9 @@ class Config:
         ablation: see `AblationConfig`.
     """
 
-    name: str = "pretrain"
+    name: str = field(default="pretrain", metadata=NAMES)
     out: str = "runs"
-    seed: int = limited(0, 0)
+    seed: int = limited(0, 0, SEED_MAX)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -144,23 +144,22 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> Config
     """
     schema = OmegaConf.structured(Config)
     try:
-        merged = OmegaConf.merge(schema, _read_yaml(path)) if path else schema
+        merged = OmegaConf.merge(schema, read_yaml(path)) if path else schema
         # The config.yaml of a run has both seeds; a change of `seed` takes the other one along.
         follows = merged.data.seed in (schema.data.seed, merged.seed)
     except (OmegaConfBaseException, TypeError) as error:
-        raise ConfigError(f"{path}: {_reason(error)}") from error
+        raise ConfigError(f"{path}: {reason_of(error)}") from error
     for override in overrides or []:
         follows &= not override.startswith("data.seed=")
-        if "=" not in override:
-            raise ConfigError(f"'{override}': expected key=value, as in data.batch_size=8")
+        read = read_override(override)
         try:
-            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([override]))
-        except (OmegaConfBaseException, TypeError, yaml.YAMLError) as error:
-            raise ConfigError(f"'{override}': {_reason(error)}") from error
+            merged = OmegaConf.merge(merged, read)
+        except (OmegaConfBaseException, TypeError) as error:
+            raise ConfigError(f"'{shorter(override)}': {reason_of(error)}") from error
     try:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path or 'configuration'}: {_reason(error)}") from error
+        raise ConfigError(f"{path or 'configuration'}: {reason_of(error)}") from error
     if not isinstance(config, Config):
         raise ConfigError(f"{path}: expected a mapping of keys to values")
     check_limits(config)
@@ -189,28 +188,3 @@ def to_dict(config: Config) -> dict[str, Any]:
     node = OmegaConf.structured(config)
     plain: Any = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
     return dict(plain)
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        loaded = OmegaConf.load(path)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such configuration file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
-    if not OmegaConf.is_dict(loaded):
-        raise ConfigError(f"{path}: expected a mapping of keys to values")
-    # "???" marks a value that the user must set; merging would hide it.
-    missing = sorted(OmegaConf.missing_keys(loaded))
-    if missing:
-        raise ConfigError(f"{path}: no value for {missing[0]}; set it")
-    return loaded
-
-
-def _reason(error: Exception) -> str:
-    """Return OmegaConf's message on one line, with the full key."""
-    text = str(error).strip().splitlines()[0]
-    key = getattr(error, "full_key", None)
-    return f"{key}: {text}" if key else text

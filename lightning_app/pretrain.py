@@ -224,7 +224,8 @@ def build_module(config: Config, stream: MultiTaskDataModule) -> MultiTaskModule
         for task in dataset.weighted_tasks()
     ]
     ranks = world_size(config.trainer)
-    shares = stream.plan().batch_sizes
+    plan = stream.plan()
+    shares = plan.batch_sizes
     rounds, images = config.trainer.rounds_per_step, sum(shares) / len(shares)
     optim = scaled(config.optim, ranks * rounds * images)
     if is_first_process():
@@ -235,7 +236,7 @@ def build_module(config: Config, stream: MultiTaskDataModule) -> MultiTaskModule
             ", scaled to the batch" if optim is not config.optim else "",
         )
     module_class = ShardedModule if config.trainer.strategy == "fsdp" else MultiTaskModule
-    return module_class(
+    module = module_class(
         specs,
         config.model,
         optim,
@@ -244,3 +245,11 @@ def build_module(config: Config, stream: MultiTaskDataModule) -> MultiTaskModule
         stain_strength=config.data.augmentation.stain,
         seed=config.seed,
     )
+    shared = config.trainer.sync_batchnorm and ranks > 1
+    if plan.smallest == 1 and not shared and module.model.encoder.norms_of_one_value():
+        raise ConfigError(
+            f"data.batch_size={config.data.batch_size}: a micro-batch of one image leaves the "
+            f"BatchNorm of {config.model.encoder} a single value; set data.batch_size=2 or more, "
+            "data.tasks_per_batch=0, model.freeze_norm=true or a larger data.image_size"
+        )
+    return module

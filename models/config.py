@@ -34,10 +34,10 @@ class ModelConfig:
 
     encoder: str = "convnext_tiny"
     weights: str = "imagenet"
-    neck_channels: int = limited(128, 1)
+    neck_channels: int = limited(128, 1, 4096)
     drop_path: float = limited(0.0, 0, below=1)
     freeze_norm: bool = False
-    freeze_stages: int = limited(0, 0)
+    freeze_stages: int = limited(0, 0, 1000)
     grad_checkpointing: bool = False
     compile: bool = False
     channels_last: bool = True
@@ -64,10 +64,10 @@ class OptimConfig:
         ema_decay: decay per step of the averaged weights, which become the result; 0 is off.
     """
 
-    encoder_lr: float = limited(1e-4, 0)
-    head_lr: float = limited(1e-3, 0)
+    encoder_lr: float = limited(1e-4, 0, 100)
+    head_lr: float = limited(1e-3, 0, 100)
     reference_batch: int = limited(0, 0)
-    weight_decay: float = limited(0.05, 0)
+    weight_decay: float = limited(0.05, 0, 100)
     layer_decay: float = limited(1.0, above=0, at_most=1)
     schedule: Schedule = Schedule.cosine
     warmup_fraction: float = limited(0.1, 0, 1)

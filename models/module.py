@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from datamodules.core.errors import TrainingError, UserError
 from datamodules.stream.batch import MultiTaskBatch
 from models.config import ModelConfig, OptimConfig
 from models.distributed import ranks
@@ -26,6 +27,9 @@ from models.training.stain_jitter import jitter_stain
 from models.training.step_losses import StepLoss, count_over_ranks, mean_over_ranks
 
 __all__ = ["MultiTaskModule", "TaskSpec"]
+
+_FOREIGN = (UserError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+"""What building a module from settings that are none raises."""
 
 
 class MultiTaskModule(pl.LightningModule):
@@ -94,12 +98,27 @@ class MultiTaskModule(pl.LightningModule):
 
     @classmethod
     def from_checkpoint(cls, path: str) -> MultiTaskModule:
-        """Load a checkpoint without downloading pretrained weights first."""
+        """Load a checkpoint without downloading pretrained weights first.
+
+        Raises:
+            TrainingError: it does not exist, is damaged or of another program.
+        """
         saved = read_checkpoint(Path(path))
-        settings = dict(saved["hyper_parameters"])
-        settings["model"] = {**settings["model"], "weights": "random"}
-        module = cls(**settings)
-        module.load_state_dict(saved["state_dict"])
+        try:
+            settings = dict(saved["hyper_parameters"])
+            settings["model"] = {**settings["model"], "weights": "random"}
+            module = cls(**settings)
+            module.load_state_dict(saved["state_dict"])
+        except (
+            UserError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RuntimeError,
+        ) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise TrainingError(f"{path}: not a checkpoint of this project ({reason})") from error
         return module
 
     def transfer_batch_to_device(

@@ -1,6 +1,7 @@
 """Ranges of the numbers in a configuration, declared beside each field and checked together."""
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -8,6 +9,13 @@ from typing import Any
 from datamodules.core.errors import ConfigError
 
 _KEY = "range"
+_NAME = "name"
+
+NAMES: dict[str, Any] = {_NAME: True}
+"""Metadata of a name, or of a mapping by name: they become parts of file names and tables."""
+
+SEED_MAX, COUNT_MAX = 2**32 - 1, 10**6
+"""The largest seed of NumPy, and a number that no count of a sensible run reaches."""
 
 LATER = {"later": True}
 """Metadata of an option that came after stores were written: at its default it is not part of the
@@ -24,28 +32,28 @@ class _Range:
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return above and below
+        return abs(value) < math.inf and above and below
 
     def __str__(self) -> str:
-        lower = f"{'above' if self.open_low else 'at least'} {self.low:g}"
-        upper = f"{'below' if self.open_high else 'at most'} {self.high:g}"
-        parts = [t for t, end in ((lower, self.low), (upper, self.high)) if math.isfinite(end)]
-        return " and ".join(parts)
+        lower = f"{'above' if self.open_low else 'at least'} {self.low:.10g}"
+        upper = f"{'below' if self.open_high else 'at most'} {self.high:.10g}"
+        return f"{lower} and {upper}"
 
 
 def limited(
     default: Any,
-    at_least: float = -math.inf,
-    at_most: float = math.inf,
+    at_least: float = 0,
+    at_most: float = COUNT_MAX,
     *,
     above: float | None = None,
     below: float | None = None,
     later: bool = False,
 ) -> Any:
-    """Declare a dataclass field whose number must lie in a range; None is exempt.
+    """Declare a dataclass field whose number must be finite and lie in a range; None is exempt.
 
     Args:
-        default: default of the field; a tuple makes a list field, whose members are all checked.
+        default: default of the field; a tuple makes a list field, an empty mapping one of numbers
+            or lists by name, whose members are all checked.
         at_least: closed lower end.
         at_most: closed upper end.
         above: open lower end, in place of the closed one.
@@ -57,27 +65,65 @@ def limited(
     metadata |= LATER if later else {}
     if isinstance(default, tuple):
         return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
 def check_limits(config: Any) -> None:
-    """Check every limited field of a dataclass and of the dataclasses in it.
+    """Check every limited field and every name of a dataclass and of the dataclasses in it.
 
     Raises:
-        ConfigError: a number is out of range; the message gives its full key.
+        ConfigError: a number is out of range, or a name does not suit files and tables; the
+            message gives the full key.
     """
-    for key, value, allowed in _limited_values(config, ""):
-        numbers = value if isinstance(value, list) else [value]
-        if not all(number in allowed for number in numbers if number is not None):
-            raise ConfigError(f"{key}={value}: must be {allowed}")
+    for key, value, allowed in _values(config, "", _KEY):
+        for number in _numbers(value):
+            if number is not None and number not in allowed:
+                # Python refuses to write whole numbers of more than 4,300 digits.
+                huge = isinstance(number, int) and abs(number) > 10**30
+                shown = "a number of more than 30 digits" if huge else value
+                raise ConfigError(f"{key}={shown}: must be {allowed}")
+    for key, value, _ in _values(config, "", _NAME):
+        for name in value if isinstance(value, dict) else [value]:
+            check_name(key, name)
 
 
-def _limited_values(config: Any, prefix: str) -> Iterator[tuple[str, Any, _Range]]:
+def check_name(key: str, name: str) -> None:
+    """Check a name that becomes part of file names, tables and lines of text.
+
+    Raises:
+        ConfigError: it could leave its folder, or be read as a formula by a spreadsheet.
+
+    >>> check_name("data.train", "colon (2nd scan)")
+    >>> check_name("data.train", "../colon")
+    Traceback (most recent call last):
+    datamodules.core.errors.ConfigError: data.train: '../colon' is no name; \
+begin with a letter or digit, and use only those, spaces and any of _ . , + - ( ) @, at most 100
+    """
+    if not re.fullmatch(r"\w[\w.,+()@ -]{0,99}", name):
+        raise ConfigError(
+            f"{key}: {name[:120]!r} is no name; begin with a letter or digit, and use only those, "
+            "spaces and any of _ . , + - ( ) @, at most 100"
+        )
+
+
+def _numbers(value: Any) -> Iterator[Any]:
+    members = value.values() if isinstance(value, dict) else value
+    if isinstance(value, dict | list):
+        for member in members:
+            yield from _numbers(member)
+    else:
+        yield value
+
+
+def _values(config: Any, prefix: str, kind: str) -> Iterator[tuple[str, Any, Any]]:
+    """The full key, the value and the metadata of all fields that have some of a kind."""
     for one in fields(config):
         key, value = f"{prefix}{one.name}", getattr(config, one.name)
-        if _KEY in one.metadata:
-            yield key, value, one.metadata[_KEY]
+        if kind in one.metadata:
+            yield key, value, one.metadata[kind]
         held = {f".{k}": entry for k, entry in value.items()} if isinstance(value, dict) else None
         for name, entry in (held or {"": value}).items():
             if is_dataclass(entry):
-                yield from _limited_values(entry, f"{key}{name}.")
+                yield from _values(entry, f"{key}{name}.", kind)

@@ -5,8 +5,21 @@ Every message states what is wrong, where (file, item), and what to do about it.
 """
 
 
+def one_line(text: str) -> str:
+    r"""Return a text with line breaks and other control characters as escapes.
+
+    >>> one_line("two\nlines")
+    'two\\nlines'
+    """
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 class UserError(Exception):
     """Base of all errors caused by the input rather than by the program."""
+
+    def __str__(self) -> str:
+        """The message on one line, whatever the names in it hold."""
+        return one_line(super().__str__())
 
 
 class ConfigError(UserError):

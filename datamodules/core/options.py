@@ -28,8 +28,10 @@ def read_options(where: str, kind: type[Any], given: dict[str, Any]) -> Any:
     try:
         options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), given))
         check_limits(options)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
+    except (OmegaConfBaseException, OverflowError) as error:
+        key = getattr(error, "full_key", None)
+        place = f"{where}.{key}" if key else where
+        raise ConfigError(f"{place}: {str(error).splitlines()[0]}") from error
     except ConfigError as error:
         raise ConfigError(f"{where}.{error}") from error
     mpp = getattr(options, "mpp", 0)

@@ -31,7 +31,7 @@ _REFRESH_S = 0.1
 def transfers(console: Console | None = None) -> Iterator[Progress]:
     """Show bars of files that are being downloaded."""
     columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    text = TextColumn("{task.description}")
+    text = TextColumn("{task.description}", markup=False)
     console = console or Console(stderr=True)
     bars = Progress(text, BarColumn(), *columns, console=console, disable=not console.is_terminal)
     with bars, _log_above():
@@ -46,7 +46,7 @@ def progress_display(name: str, console: Console | None = None) -> Iterator[OnPr
     drawn only when called: a thread of its own could hold a lock when worker processes are forked.
     """
     console = console or Console(stderr=True)
-    columns = (TextColumn("{task.description}:"), _Counts(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}:", markup=False), _Counts(), TimeElapsedColumn())
     hidden = not console.is_terminal
     bars = Progress(*columns, console=console, auto_refresh=False, transient=True, disable=hidden)
     tasks: dict[str, TaskID] = {}

@@ -47,6 +47,8 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
 def damage_told(path: Path) -> Iterator[None]:
     """Turn whatever h5py and parsing raise on a damaged store into one line about it."""
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
+            raise StoreError(f"{path}: no regular file; {REMEDY}")
         yield
     except FileNotFoundError as error:
         raise StoreError(

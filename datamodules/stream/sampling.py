@@ -60,6 +60,11 @@ class Stream:
         """Micro-batches that together hold every dataset once."""
         return -(-len(self.sizes) // self.per_batch)
 
+    @property
+    def smallest(self) -> int:
+        """Images of the smallest micro-batch that can occur."""
+        return sum(sorted(self.batch_sizes)[: (len(self.sizes) - 1) % self.per_batch + 1])
+
     def micro_batch(self, step: int) -> list[Draw]:
         """Return the draws of micro-batch number `step`, counted from 0 over the whole run."""
         number, place = divmod(step, self.micro_batches_per_round)

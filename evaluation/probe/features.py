@@ -1,6 +1,6 @@
 """Frozen features: every image of an unseen dataset through an encoder once, cached in HDF5.
 
-A cache file is named by a digest of everything that determines its content: the encoder's weights,
+A cache file is named by a digest of everything that determines its content: the encoder's identity,
 the store's content, the task, the input size and the precision. It is written under another name
 and renamed when complete, so a file that exists is complete.
 """
@@ -150,8 +150,7 @@ def extract(
     """
     task, targets = probe_target(data)
     size = data.config.input_size or data.data.image_size
-    decisive: list[Any] = [encoder.digest, encoder.mean, encoder.std, data.store.digest]
-    decisive += [task.name, size, precision, SCHEMA]
+    decisive = [encoder.identity, data.store.digest, task.name, size, precision, SCHEMA]
     key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
     path = cache / f"{_file_name(data.name)}-{_file_name(encoder.name)}-{key[:16]}.h5"
     features = _read(path)

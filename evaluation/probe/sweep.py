@@ -163,7 +163,7 @@ def _run(
     step = max(len(ordered), 1) if streams else SLICE
     with connected(settings.backend):
         parallel = Parallel(
-            n_jobs=settings.jobs,
+            n_jobs=settings.jobs or -1,
             batch_size=1,
             return_as="generator_unordered" if streams else "list",
         )

@@ -89,9 +89,10 @@ class ProbeAtEnd(Callback):
             return
         folder = self.run.folder
         try:
-            encoders, baseline = load_all([str(folder)], self.run.config)
+            unseen = self.run.unseen  # without any, no baseline is needed
+            encoders, baseline = load_all([str(folder)], self.run.config) if unseen else ([], None)
             probe_run(self.run, encoders, baseline)
-            if self.run.unseen:
+            if unseen:
                 with later_step("sending probes to the loggers", f"report {folder}"):
                     log_probes(trainer.loggers, folder)
         except Exception as error:

@@ -92,4 +92,4 @@ def _download(room: SpaceNeeded) -> str:
 
 
 def _print(console: Console, shown: Table) -> None:
-    Console(file=console.file, width=max(console.width, WIDTH)).print(shown)
+    Console(file=console.file, width=max(console.width, WIDTH), markup=False).print(shown)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.disk_space import line_about
-from datamodules.core.errors import ConfigError, UserError
+from datamodules.core.errors import ConfigError, UserError, one_line
 from datamodules.core.progress import progress_display
 from datamodules.display.cards import card, write_readme
 from datamodules.prepare import is_prepared, prepare
@@ -21,7 +21,7 @@ from datamodules.reader import DatasetReader
 from datamodules.registry import build, public_names
 from lightning_app.commands.dataset_tables import print_list, print_room
 
-console = Console(soft_wrap=True, highlight=False)
+console = Console(soft_wrap=True, highlight=False, markup=False)
 
 # Imports of a single action are made there: listing datasets must not load matplotlib.
 
@@ -102,7 +102,7 @@ def _prepare(dataset: DatasetReader, options: argparse.Namespace) -> int:
     seconds = time.perf_counter() - started
     state = f"written in {seconds:.1f} s" if done.written else "up to date"
     counts = done.notes.summary(done.records, done.count)
-    console.print(f"{dataset.name}: {counts}, {state}: {done.path}", markup=False)
+    console.print(f"{dataset.name}: {counts}, {state}: {done.path}")
     return 0
 
 
@@ -130,8 +130,8 @@ def _verify(dataset: DatasetReader, options: argparse.Namespace) -> int:
         report = verify(dataset, options.workers, progress)
     for finding in report.findings:
         line = f"{dataset.name}: {finding.level}: {finding.where}: {finding.what}"
-        console.print(line, markup=False)
-    console.print(f"{dataset.name}: {report.summary}", markup=False)
+        console.print(one_line(line))
+    console.print(f"{dataset.name}: {report.summary}")
     return 0 if report.ok else 2
 
 
@@ -143,12 +143,12 @@ def _duplicates(datasets: list[DatasetReader]) -> int:
         if not is_prepared(dataset):
             console.print(f"{dataset.name}: not prepared, therefore not compared")
     stores = {dataset.name: dataset.store for dataset in datasets if is_prepared(dataset)}
-    console.print(find_duplicates(stores).text(), markup=False)
+    console.print(find_duplicates(stores).text())
     return 0
 
 
 def _show(dataset: DatasetReader, options: argparse.Namespace) -> int:
-    console.print(card(type(dataset)), markup=False)
+    console.print(card(type(dataset)))
     if not dataset.store_path.exists():
         console.print(f"not prepared: python -m lightning_app datasets prepare {dataset.name}")
         return 0
@@ -157,7 +157,7 @@ def _show(dataset: DatasetReader, options: argparse.Namespace) -> int:
     from datamodules.store.class_balance import balance_lines
 
     for line in [*balance_lines(dataset.store), *notes_of(dataset.store.attributes).lines()]:
-        console.print(line, markup=False)
+        console.print(one_line(line))
     path = contact_sheet(dataset, _sheet(dataset, options.out))
     console.print(f"contact sheet: {path}")
     return 0

@@ -33,7 +33,7 @@ from models.inference.frozen_encoder import FrozenEncoder, load_encoder
 from models.module import MultiTaskModule
 
 PROBE_RECIPE = Path("configs/probe.yaml")
-console = Console(soft_wrap=True, highlight=False)
+console = Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def run_probe(options: argparse.Namespace) -> int:
@@ -118,8 +118,6 @@ def _newest_run(out: Path) -> Path:
 
 def run_embed(options: argparse.Namespace) -> int:
     """Write the features of a folder of images or of a store; return the exit code."""
-    if options.batch_size < 1:
-        raise ConfigError(f"--batch-size {options.batch_size}: give at least 1")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder = load_encoder(options.encoder, options.size or None, device)
     source_class = StorePatches if options.images.suffix in (".h5", ".hdf5") else ImageFolder

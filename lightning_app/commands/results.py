@@ -28,17 +28,18 @@ def print_result(folder: Path) -> None:
         console.print(scores_table(study))
     origin = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     if origin["synthetic"]:
-        console.print("[yellow]The tissue was SYNTHETIC: these scores only test the pipeline.[/]")
+        text = "The tissue was SYNTHETIC: these scores only test the pipeline."
+        console.print(text, style="yellow")
     if origin.get("licence_line"):
-        console.print(f"licence: {origin['licence_line']}", markup=False)
+        console.print(f"licence: {origin['licence_line']}")
     if (folder / "encoder.safetensors").is_file():
-        console.print(f"encoder: {folder / 'encoder.safetensors'}", markup=False)
+        console.print(f"encoder: {folder / 'encoder.safetensors'}")
     offline = sorted((folder / "wandb").glob("offline-run-*"))
     if offline:
         # One for each time the run was resumed, all with one id: W&B joins them in their order.
         paths = " ".join(map(str, offline))
-        console.print(f"W&B:     offline; `wandb sync {paths}` sends it", markup=False)
-    console.print(f"report:  {folder / REPORT}", markup=False)
+        console.print(f"W&B:     offline; `wandb sync {paths}` sends it")
+    console.print(f"report:  {folder / REPORT}")
 
 
 def scores_table(study: DatasetStatistics) -> Table:
@@ -66,9 +67,9 @@ def print_ablation(ablation: Ablation) -> None:
     for study in ablation.studies:
         console.print(_ablation_table(study))
         for caution in study.cautions:
-            console.print(caution, markup=False)
+            console.print(caution)
     if ablation.caution:
-        console.print(ablation.caution, markup=False)
+        console.print(ablation.caution)
 
 
 def _ablation_table(study: DatasetStatistics) -> Table:
@@ -92,8 +93,8 @@ def _ablation_table(study: DatasetStatistics) -> Table:
 
 
 def _console() -> Console:
-    terminal = Console(highlight=False)
-    return Console(width=max(terminal.width, WIDTH), soft_wrap=True, highlight=False)
+    width = max(Console().width, WIDTH)
+    return Console(width=width, soft_wrap=True, highlight=False, markup=False)
 
 
 def _title(metric: Metric) -> str:

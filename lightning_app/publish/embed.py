@@ -13,6 +13,7 @@ import torch
 
 from datamodules.core.atomic import atomic_path, partial_path, write_json
 from datamodules.core.disk_space import naming, require_space
+from datamodules.core.errors import EncoderError
 from datamodules.core.hdf5 import NewFile
 from datamodules.core.progress import progress_display
 from lightning_app.publish.image_sources import Source
@@ -38,7 +39,7 @@ def embed(encoder: FrozenEncoder, source: Source, out: Path, batch_size: int) ->
         batch_size: images per forward pass.
 
     Raises:
-        UserError: an image cannot be read.
+        UserError: an image cannot be read, or has no finite features.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(out)
@@ -52,6 +53,11 @@ def embed(encoder: FrozenEncoder, source: Source, out: Path, batch_size: int) ->
         for start in range(done, len(source), batch_size):
             rows = range(start, min(start + batch_size, len(source)))
             values = encoder.embed(torch.from_numpy(source.read(rows)))
+            if not values.isfinite().all():
+                raise EncoderError(
+                    f"{encoder.name} gives features that are not finite for images {rows.start} to "
+                    f"{rows.stop - 1} of {len(source)}; use another encoder"
+                )
             file.write(values.numpy().tobytes())
             file.flush()
             progress("embedding", 0, len(rows))
@@ -64,7 +70,7 @@ def _resume(
 ) -> int:
     """Return the number of images that an interrupted call embedded in complete batches."""
     wanted = {
-        "encoder": encoder.digest,
+        "encoder": encoder.identity,
         "input_size": encoder.input_size,
         "source": source.digest,
         "batch_size": batch_size,

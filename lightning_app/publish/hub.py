@@ -62,7 +62,9 @@ def write_hub_folder(run: Path, folder: Path, name: str = "") -> Path:
         "crop_pct": 1.0,
     }
     source = f"hf-hub:{name}" if name else f"local-dir:{folder.name}"
-    loading = f'import timm\nencoder = timm.create_model("{source}", pretrained=True).eval()\n'
+    loading = (
+        f"import timm\nencoder = timm.create_model({json.dumps(source)}, pretrained=True).eval()\n"
+    )
     card = (run / CARD_FILE).read_text(encoding="utf-8").replace(loading_lines(facts), loading)
     with atomic_folder(folder) as partial:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from datamodules.core.atomic import write_text
+from datamodules.core.errors import one_line
 from models.inference.export import FACTS_FILE, WEIGHTS_FILE
 
 CARD_FILE = "MODEL_CARD.md"
@@ -38,13 +40,14 @@ def write_model_card(
         dataset, task, metric = key.split("/")
         by_task.setdefault((dataset, task), []).append(f"{metric} {value:.3f}")
     weights = str(origin["weights"])
+    start = one_line(Path(weights).name).replace("`", "'")
     text = _template().render(
         facts=facts,
         origin=origin,
         trained=trained,
         synthetic=any(dataset["synthetic"] for dataset in trained.values()),
-        base=_BASES.get(weights, f"the weights in `{Path(weights).name}`"),
-        loading=loading_lines(facts),
+        base=_BASES.get(weights) or _Markdown(f"the weights in `{start}`"),
+        loading=_Markdown(loading_lines(facts)),
         scores=by_task,
         splits={name: _SPLITS[split] for name, split in splits.items()},
     )
@@ -62,15 +65,26 @@ def loading_lines(facts: Mapping[str, Any]) -> str:
     )
 
 
+class _Markdown(str):
+    """A text that is Markdown already."""
+
+
+def _plain(value: Any) -> Any:
+    """Escape what Markdown or HTML would take for markup in a text of a user or publisher."""
+    if not isinstance(value, str) or isinstance(value, _Markdown):
+        return value
+    return re.sub(r"([\\`*\[\]<>|&~])", r"\\\1", one_line(value))
+
+
 def _template() -> Any:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=False,  # Markdown
+        autoescape=False,
+        finalize=_plain,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    environment.filters["cell"] = lambda text: text.replace("|", "\\|")  # it would end the cell
     environment.filters["numbers"] = lambda values: ", ".join(f"{value:g}" for value in values)
     return environment.get_template("model_card.md.j2")

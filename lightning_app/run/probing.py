@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +65,12 @@ def load_all(specs: Sequence[str], config: Config) -> tuple[list[FrozenEncoder],
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two encoders are called {name}: rename the folder or file of one")
+        # Spreadsheets take a cell that begins with another sign for a formula.
+        if not re.match(r"\w", name) or not name.isprintable():
+            raise ConfigError(
+                f"encoder {name!r}: let the name of its folder or file begin with a letter or "
+                "digit and hold no control characters; tables name it"
+            )
     reference = next(iter(baselines.values()), None)
     return list(encoders.values()), reference.name if reference else None
 

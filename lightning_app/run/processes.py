@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def decide_once(name: str, decide: Callable[[], str]) -> str:
         if is_first_process():
             os.environ[key] = decide()
         if {"NODE_RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys() and not _is_child():
-            node, port = int(os.environ["NODE_RANK"]), int(os.environ["MASTER_PORT"])
+            node, port = _number("NODE_RANK", 0, 10_000), _number("MASTER_PORT", 1, 65_535)
             store = _store(os.environ["MASTER_ADDR"], port, node)
             if node == 0:
                 store.set(key, os.environ[key])
@@ -71,6 +72,27 @@ def decide_once(name: str, decide: Callable[[], str]) -> str:
     return str(store.get(key).decode())
 
 
+def _number(name: str, low: int, high: int) -> int:
+    """Return the number in an environment variable.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    text = os.environ[name]
+    if not re.fullmatch("[0-9]{1,5}", text) or not low <= int(text) <= high:
+        raise ConfigError(f"{name}={text[:40]}: must be a whole number from {low} to {high}")
+    return int(text)
+
+
+def port_beside(port: int) -> int:
+    """Return the port of the decisions, beside that of the training.
+
+    >>> port_beside(29_500), port_beside(60_000)
+    (39500, 50000)
+    """
+    return port + 10_000 if port + 10_000 <= 65_535 else port - 10_000
+
+
 @cache
 def _store(address: str, port: int, rank: int) -> Any:
     """Return a key-value store for ranks that Lightning has not connected yet.
@@ -81,7 +103,7 @@ def _store(address: str, port: int, rank: int) -> Any:
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return dist.TCPStore(  # type: ignore[attr-defined]
         address,
-        port if agent else port + 10_000,
+        port if agent else port_beside(port),
         is_master=rank == 0 and not agent,
         timeout=TIMEOUT,
         wait_for_workers=False,
@@ -95,6 +117,11 @@ def devices_and_nodes(settings: TrainerConfig) -> tuple[int | str, int]:
         ConfigError: the configuration contradicts the launcher.
     """
     wanted = settings.devices
+    if not re.fullmatch(r"auto|-1|[0-9]{1,4}(,[0-9]{1,4})*,?", wanted):
+        raise ConfigError(
+            f"trainer.devices={wanted[:40]}: give auto, a number of devices or their indices, "
+            "as in 0,2"
+        )
     environment = launcher()
     if environment is None:
         if wanted == "auto" and not torch.cuda.is_available():

@@ -49,7 +49,7 @@ def explain(error: BaseException) -> UserError | None:
 
 def _without_traceback(error: UserError) -> UserError:
     """Drop the traceback that a loader process puts before the message of its error."""
-    lines = str(error).strip().splitlines()
+    lines = str(error.args[0]).strip().splitlines()  # str() has it on one line
     if len(lines) < 2:
         return error
     return type(error)(lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: "))

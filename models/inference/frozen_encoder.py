@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +14,12 @@ from torch import Tensor, nn
 
 from datamodules.core.errors import EncoderError, WeightsError
 from models.inference.export import WEIGHTS_FILE, digest, facts_of
+from models.inference.exported_files import exported_weights, problem_of, read_export
 from models.module import MultiTaskModule
 from models.network.encoder import Encoder
-from models.network.weights import build_model, from_source, load, read_safetensors
+from models.network.weights import build_model, from_source, load, published_config
 
 PRECISIONS = ("fp32", "bf16")
-FORMS = (
-    "a run's folder, its .ckpt or .safetensors, FILE.safetensors:TIMM_NAME, imagenet:TIMM_NAME, "
-    "random:TIMM_NAME, hf-hub:ORG/NAME or local-dir:FOLDER"
-)
-"""Every form in which an encoder can be named."""
 
 
 class FrozenEncoder:
@@ -37,6 +33,12 @@ class FrozenEncoder:
 
     Attributes:
         digest: SHA-256 of its weights.
+        identity: SHA-256 of all that its features depend on: weights, layers, how they pool,
+            mean and std.
+
+    Raises:
+        EncoderError: the facts cannot describe an image.
+        WeightsError: weights are not finite.
     """
 
     def __init__(
@@ -46,10 +48,18 @@ class FrozenEncoder:
         self.model.to(memory_format=torch.channels_last)
         self.name = name
         self.facts = dict(facts)
+        problem = problem_of(facts, ("input_size", "mean", "std"))
+        if problem:
+            raise EncoderError(f"{name}: cannot prepare images for it ({problem})")
         self.input_size = int(facts["input_size"])
         self.mean: tuple[float, ...] = tuple(facts["mean"])
         self.std: tuple[float, ...] = tuple(facts["std"])
+        for key, value in model.state_dict().items():
+            if not value.isfinite().all():
+                raise WeightsError(f"{name}: {key} holds values that are not finite; export again")
         self.digest = digest(model.state_dict())
+        described = f"{self.digest}|{self.mean}|{self.std}|{_described(model)}"
+        self.identity = hashlib.sha256(described.encode()).hexdigest()
         self.to(device)
 
     def to(self, device: torch.device | str) -> FrozenEncoder:
@@ -70,7 +80,7 @@ class FrozenEncoder:
             (n, dim) float32, on the CPU.
 
         Raises:
-            EncoderError: the encoder accepts only images of another size.
+            EncoderError: the encoder accepts only images of another size, or does not pool.
         """
         if precision not in PRECISIONS:
             raise ValueError(f"precision={precision}: choose one of {', '.join(PRECISIONS)}")
@@ -79,7 +89,7 @@ class FrozenEncoder:
         mixed = precision == "bf16"
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-                out: Tensor = self.model(x)
+                out: Any = self.model(x)
         except torch.OutOfMemoryError:
             raise
         except (AssertionError, RuntimeError, ValueError) as error:
@@ -90,6 +100,12 @@ class FrozenEncoder:
                 f"{self.name} was built for {self.input_size} px and cannot embed {side} px "
                 f"images: {error}; set data.unseen.<dataset>.input_size={self.input_size}"
             ) from error
+        if not isinstance(out, Tensor) or out.ndim != 2:
+            got = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise EncoderError(
+                f"{self.name} does not return one vector for each image, but {got} for {len(x)}; "
+                "set global_pool in its config.json to the pooling that it was trained with"
+            )
         return out.float().cpu()
 
 
@@ -130,7 +146,7 @@ def load_encoder(
         label = name_of(Path(source))
     with torch.random.fork_rng(devices=[]):
         if weights_of_model or (name and source in ("imagenet", "random")):
-            config = timm.get_pretrained_cfg(name)
+            config = published_config(name)
             size = image_size or (config.input_size[-1] if config is not None else 224)
             torch.manual_seed(seed)
             model, kwargs = build_model(name, source, size)
@@ -140,9 +156,9 @@ def load_encoder(
             facts = _published(model)
         else:
             checkpoint = path.suffix == ".ckpt" and path.is_file()
-            path = path if checkpoint else _exported_weights(path)
+            path = path if checkpoint else exported_weights(path)
             label = name_of(path)
-            facts, state = _read_checkpoint(path) if checkpoint else _read_export(path)
+            facts, state = _read_checkpoint(path) if checkpoint else read_export(path)
             model = _rebuild(facts, state, str(path), image_size)
     facts["input_size"] = image_size or facts["input_size"]
     return FrozenEncoder(model, label, facts, device)
@@ -167,45 +183,8 @@ def name_of(path: Path) -> str:
     return path.stem if path.suffix in (".ckpt", ".safetensors") else path.name
 
 
-def _exported_weights(path: Path) -> Path:
-    """Return the weights file of an export, which has its facts beside it."""
-    weights = path / WEIGHTS_FILE if path.is_dir() else path
-    if weights.with_suffix(".json").is_file():
-        return weights
-    if weights.is_file() and weights.suffix == ".safetensors":
-        raise WeightsError(
-            f"encoder {path}: no {weights.with_suffix('.json').name} beside it names its timm "
-            f"model; name the model: {weights}:TIMM_NAME"
-        )
-    hint = f"; did you mean imagenet:{path}?" if timm.is_model(str(path)) else ""
-    where = f"no {WEIGHTS_FILE} there" if path.is_dir() else "nothing there"
-    raise WeightsError(f"encoder {path}: {where}{hint}; give {FORMS}")
-
-
-def _read_export(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    facts_path = path.with_suffix(".json")
-    try:
-        facts = json.loads(facts_path.read_text())
-        *_, expected = (facts[k] for k in ("timm_name", "input_size", "model_kwargs", "digest"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{facts_path}: not an encoder's facts ({error}); export again"
-        ) from error
-    state = read_safetensors(path)
-    if digest(state) != expected:
-        raise WeightsError(
-            f"{path}: the weights are not those that {facts_path.name} describes; copy both files "
-            "of one export"
-        )
-    return facts, state
-
-
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        encoder = MultiTaskModule.from_checkpoint(str(path)).model.encoder
-    except Exception as error:
-        # torch reports damage in many ways; the cause is in the message.
-        raise WeightsError(f"{path}: not a checkpoint of this project ({error})") from error
+    encoder = MultiTaskModule.from_checkpoint(str(path)).model.encoder
     return facts_of(encoder), encoder.model.state_dict()
 
 
@@ -225,11 +204,32 @@ def _rebuild(
     return model
 
 
+def _described(model: nn.Module) -> str:
+    """Return the layers of a model and their settings, which its weights do not tell."""
+    how = {"training", "fused_attn", "grad_checkpointing"}  # ways to the same features
+    lines = []
+    for name, module in model.named_modules():
+        settings = {
+            key: value
+            for key, value in vars(module).items()
+            if not key.startswith("_") and key not in how and _is_plain(value)
+        }
+        lines.append(f"{name} {type(module).__qualname__} {sorted(settings.items())}")
+    return "\n".join(lines)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(member) for member in value)
+    return isinstance(value, bool | int | float | str | None)
+
+
 def _published(model: nn.Module) -> dict[str, Any]:
-    """Return timm's facts about a model."""
+    """Return timm's facts about a model; a config.json of others may lack them."""
     published: Any = model.pretrained_cfg
+    size = published.get("input_size")
     return {
-        "timm_name": published["architecture"],
-        "input_size": published["input_size"][-1],
-        **{key: published[key] for key in ("mean", "std", "interpolation")},
+        "timm_name": published.get("architecture", ""),
+        "input_size": size[-1] if isinstance(size, tuple | list) and size else size,
+        **{key: published.get(key) for key in ("mean", "std", "interpolation")},
     }

@@ -98,7 +98,7 @@ class TaskMetrics(nn.Module):
 def make_metrics(task: Task, mpp: float) -> list[Metric]:
     """Return the metrics of a task at `mpp` µm/px; `compute()` of each gives scalars by name."""
     classes, positive = max(len(task.classes), 2), -1
-    if task.positive is not None and len(task.classes) == 2:
+    if task.positive is not None and (len(task.classes) == 2 or task.kind is TaskKind.DETECTION):
         positive = task.classes.index(task.positive)
     match task.kind:
         case TaskKind.CLASSIFICATION:

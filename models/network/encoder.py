@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -106,6 +107,32 @@ class Encoder(nn.Module):
         matcher = self.model.group_matcher(coarse=True)  # type: ignore[operator]
         groups = group_with_matcher(self.model.named_parameters(), matcher, reverse=True)
         return {str(name): int(stage) for name, stage in groups.items()}
+
+    @torch.no_grad()
+    def norms_of_one_value(self) -> list[str]:
+        """Return BatchNorm layers that cannot be trained on a single image.
+
+        They would see one value for each channel, which has no variance.
+        """
+        found: list[str] = []
+
+        def look(name: str) -> Callable[..., None]:
+            return lambda _, args: found.append(name) if args[0][:, 0].numel() == 1 else None
+
+        hooks = [
+            module.register_forward_pre_hook(look(name))
+            for name, module in self.model.named_modules()
+            if isinstance(module, _BatchNorm) and module.training
+        ]
+        mode = self.training
+        self.eval()
+        device = next(self.parameters()).device
+        last, _ = self._intermediates(torch.zeros(1, 3, *[self.input_size] * 2, device=device))
+        self.model.forward_head(last)  # type: ignore[operator]
+        self.train(mode)
+        for hook in hooks:
+            hook.remove()
+        return found
 
     def no_decay(self) -> set[str]:
         """Return the parameters that the model's authors exempt from weight decay."""

@@ -48,11 +48,7 @@ def build_model(
         EncoderError: the model is unknown or cannot be built.
         WeightsError: its weights are not available or do not fit.
     """
-    if not timm.is_model(name):
-        near = get_close_matches(name, timm.list_models(), n=4)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise EncoderError(f"model.encoder={name}: no such timm model{hint}")
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    config = published_config(name)
     options: list[dict[str, Any]] = [{}]
     if config is not None and config.fixed_input_size:
         # Dynamic first: the weights keep their published shapes, and any size can be probed.
@@ -66,6 +62,23 @@ def build_model(
         except Exception as error:
             problem = error
     raise EncoderError(f"timm cannot build {name} with {kwargs | training}: {problem}") from problem
+
+
+def published_config(name: str) -> PretrainedCfg | None:
+    """Return what timm knows about the pretrained weights of a model.
+
+    Raises:
+        EncoderError: it has no such model, or not with this tag.
+    """
+    if not timm.is_model(name):
+        near = get_close_matches(name, timm.list_models(), n=4)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise EncoderError(f"model.encoder={name}: no such timm model{hint}")
+    try:
+        config: PretrainedCfg | None = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise EncoderError(f"model.encoder={name}: {error}") from error
+    return config
 
 
 def from_source(spec: str) -> nn.Module:
@@ -117,6 +130,10 @@ def load(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     Raises:
         WeightsError: something is missing, unexpected or of another shape.
     """
+    expected = model.state_dict()
+    for key, value in state.items():
+        if key in expected and value.is_floating_point() != expected[key].is_floating_point():
+            raise WeightsError(f"{source}: {key} holds {value.dtype}, not {expected[key].dtype}")
     try:
         model.load_state_dict(_without_classifier(model, state))
         return

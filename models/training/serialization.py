@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 import types
 import typing
+import zlib
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -16,7 +18,12 @@ import torch
 
 from datamodules.core.errors import TrainingError
 
-_DAMAGE = (OSError, RuntimeError, ValueError, EOFError, KeyError, BadZipFile, UnpicklingError)
+_DAMAGE = (
+    *(OSError, RuntimeError, ValueError, EOFError, LookupError, BadZipFile, UnpicklingError),
+    *(TypeError, AttributeError, ArithmeticError, AssertionError, ImportError, MemoryError),
+    *(struct.error, zlib.error),
+)
+"""What zipfile and torch's reader of pickles raise for files that hold something else."""
 
 T = TypeVar("T")
 

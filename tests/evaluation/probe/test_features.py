@@ -33,10 +33,8 @@ SCORE = Task("score", TaskKind.REGRESSION)
 class Colours:
     """An encoder whose features are mean colours; it counts the images it sees."""
 
-    mean, std = (0.0,), (1.0,)
-
     def __init__(self, name: str = "colours", shift: float = 0.0) -> None:
-        self.name, self.digest, self.shift, self.seen = name, f"digest-{shift}", shift, 0
+        self.name, self.identity, self.shift, self.seen = name, f"shift {shift}", shift, 0
 
     def embed(self, images: Tensor, precision: str = "fp32") -> Tensor:
         self.seen += len(images)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from markdown_it import MarkdownIt
 
 from lightning_app.publish.model_card import write_model_card
 from models.inference.export import export_encoder
@@ -104,3 +105,32 @@ def test_a_card_tells_of_leaking_splits_beside_the_scores(folder):
     scores = text.partition("## Scores")[2].partition("## Provenance")[0]
     assert "\n- glands: 1 group (patient) lies in train and in test: a \\| b; 50% of" in scores
     assert "\n- other" not in scores
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<img src=x onerror=alert(1)>",
+        "[click](https://example.org)",
+        "![](https://example.org/x.png)",
+        "a | b",
+        "`code` *bold* ~~gone~~",
+        "&lt;b&gt; \\* <!-- comment -->",
+    ],
+)
+def test_titles_and_licences_are_no_markup_in_a_card(folder, text):
+    told = origin(glands=described(title=text, licence=text, cautions=[text]))
+    told |= {"licence_line": text, "title": text}
+    card = write_model_card(folder, told, SCORES, SPLITS).read_text()
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(card)
+    inline = [child for token in tokens for child in token.children or []]
+    found = {child.type for child in inline} | {token.type for token in tokens}
+    assert not found & {"html_inline", "html_block", "link_open", "image", "em_open", "s_open"}
+    shown = ["".join(c.content for c in token.children or []) for token in tokens]
+    assert sum(text in line for line in shown) == 5  # title, licence, terms, caution, run
+
+
+def test_a_line_break_in_a_title_starts_no_section(folder):
+    told = origin(glands=described(title="glands\n\n# A heading"))
+    card = write_model_card(folder, told, SCORES, SPLITS).read_text()
+    assert "| glands\\\\n\\\\n# A heading |" in card

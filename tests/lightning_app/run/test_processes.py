@@ -171,10 +171,11 @@ sys.stdin.read()
 """
 
 
-def test_the_first_process_of_the_first_node_decides_for_all_nodes() -> None:
+@pytest.mark.parametrize("low", [1024, 56_000])  # of 65,535 ports, one 10,000 further is free
+def test_the_first_process_of_the_first_node_decides_for_all_nodes(low: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1] % 50_000 + 1024
+        port = free.getsockname()[1] % 9000 + low
     nodes = []
     for node in (1, 0):
         environment = {
@@ -200,3 +201,25 @@ def test_a_further_node_that_cannot_ask_the_first_one_says_what_is_missing(
     assert not is_first_process()
     with pytest.raises(ConfigError, match="MASTER_ADDR"):
         decide_once("never asked before", lambda: "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("MASTER_PORT", "70000"), ("MASTER_PORT", "x"), ("NODE_RANK", "-1")]
+)
+def test_a_wrong_port_or_node_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    settings = {"NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", name: value}
+    for key, text in settings.items():
+        monkeypatch.setenv(key, text)
+    with pytest.raises(ConfigError, match=rf"{name}={value}: must be a whole number from"):
+        decide_once("never asked before", lambda: "")
+
+
+@pytest.mark.parametrize("devices", ["-5", "abc", "", "\u00b2", "1;2", "9" * 5000, "0x1"])
+def test_devices_are_auto_a_number_or_indices(devices: str) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.devices=") as caught:
+        devices_and_nodes(TrainerConfig(devices=devices))
+    assert len(str(caught.value)) < 200
+    assert devices_and_nodes(TrainerConfig(devices="2")) == (2, 1)
+    assert devices_and_nodes(TrainerConfig(devices="0,2")) == ("0,2", 1)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -16,8 +19,8 @@ from datamodules.multitask import MultiTaskDataModule
 from datamodules.prepare import prepare
 from datamodules.synthetic.forge import forge
 from lightning_app.callbacks.monitors import LastEpoch
-from lightning_app.config import Config
-from lightning_app.pretrain import assemble, build_module, build_trainer
+from lightning_app.config import Config, save_config
+from lightning_app.pretrain import assemble, build_module, build_trainer, pretrain
 from models.module import MultiTaskModule
 from models.network.encoder import Encoder
 from tests.models.test_module import Rounds, fit, make
@@ -244,3 +247,80 @@ def test_learning_rates_scale_with_the_images_that_datasets_really_have_in_a_rou
     module = build_module(config, MultiTaskDataModule(config.data))
     mean = (2 + 4 + 12) / 3
     assert module.optim.head_lr == pytest.approx(config.optim.head_lr * mean / 3)
+
+
+@pytest.mark.parametrize(
+    ("side", "shares", "per_batch", "changes", "refused"),
+    [
+        (32, (1, 1, 1), 1, {}, True),
+        (32, (1, 4, 4), 2, {}, True),  # the second micro-batch of a round holds one dataset
+        (32, (1, 1, 1), 0, {}, False),
+        (32, (2, 2, 2), 1, {}, False),
+        (64, (1, 1, 1), 1, {}, False),  # maps of 2 x 2 pixels have a variance
+        (32, (1, 1, 1), 1, {"freeze_norm": True}, False),
+        (32, (1, 1, 1), 1, {"encoder": "test_convnext"}, False),
+    ],
+)
+def test_single_images_for_batchnorm_are_refused_before_training(
+    prepared, side, shares, per_batch, changes, refused
+):
+    names = ("glas", "nct_crc", "pannuke")
+    sizes = {f"{name}__batch_size": n for name, n in zip(names, shares, strict=True)}
+    config = with_settings(prepared, **sizes)
+    config.data.image_size, config.data.tasks_per_batch = side, per_batch
+    config.model = tiny_model(**{"encoder": "test_resnet", "freeze_norm": False, **changes})
+    stream = MultiTaskDataModule(config.data)
+    if refused:
+        with pytest.raises(ConfigError, match=r"BatchNorm of test_resnet a single value; set data"):
+            build_module(config, stream)
+        return
+    module = build_module(config, stream)
+    before = copy.deepcopy(module.state_dict())
+    module.model.encoder.norms_of_one_value()
+    assert module.model.encoder.training
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])  # looking leaves the statistics alone
+    module.model.encoder(torch.randn(stream.plan().smallest, 3, side, side))  # as training does
+
+
+@pytest.mark.slow
+def test_without_unseen_datasets_no_baseline_is_needed_and_the_run_ends_with_a_report(
+    prepared, tmp_path
+):
+    config = with_settings(prepared)
+    config.out, config.wandb.mode = str(tmp_path), "disabled"
+    config.data.val_limit, config.data.batch_size = 4, 2
+    config.trainer.epochs, config.trainer.steps_per_epoch = 1, 1
+    config.trainer.accelerator, config.trainer.precision = "cpu", "32-true"
+    config.probe.baselines = ["weights that do not exist.safetensors:resnet18", "imagenet"]
+    folder = pretrain(config)
+    assert (folder / "report.html").is_file()
+    assert (folder / "encoder.safetensors").is_file()
+    assert not (folder / "probes.csv").exists()
+
+
+@pytest.mark.slow
+def test_wandb_offline_without_a_writable_home_fails_no_run(prepared, tmp_path, repository):
+    config = with_settings(prepared)
+    config.out, config.wandb.mode = str(tmp_path / "runs"), "offline"
+    config.data.val_limit, config.data.batch_size = 4, 2
+    config.trainer.epochs, config.trainer.steps_per_epoch = 1, 1
+    config.trainer.accelerator, config.trainer.precision = "cpu", "32-true"
+    config.data.forge = 0
+    save_config(config, tmp_path / "c.yaml")
+    (tmp_path / "file").write_text("")
+    kept = {key: text for key, text in os.environ.items() if not key.startswith(("WANDB", "XDG"))}
+    home = str(tmp_path / "file/home")  # not even root can write below a file
+    done = subprocess.run(
+        [sys.executable, "-m", "lightning_app", "pretrain", "--config", str(tmp_path / "c.yaml")],
+        env={**kept, "HOME": home, "PYTHONPATH": str(repository)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    for name in ("encoder.safetensors", "MODEL_CARD.md", "report.html"):
+        assert (folder / name).is_file(), name

@@ -209,8 +209,10 @@ def test_the_match_distance_is_in_micrometres():
         assert metric.compute()["f1_best"] == expected
 
 
-def test_the_positive_class_of_a_detection_task_alone_counts():
-    task = Task("t", TaskKind.DETECTION, ("mitosis", "look-alike"), positive="mitosis")
+@pytest.mark.parametrize("further", [(), ("debris",)])
+def test_the_positive_class_of_a_detection_task_alone_counts(further):
+    classes = ("mitosis", "look-alike", *further)
+    task = Task("t", TaskKind.DETECTION, classes, positive="mitosis")
     seen = detections([(0, 0, 0.9, 10, 10), (0, 1, 0.9, 30, 30)])
     truth = objects([(0, 0, 10, 10), (0, 1, 5, 35)])  # the look-alike is missed
     for positive, expected in (("mitosis", 1.0), ("look-alike", 0.0), (None, 0.5)):
