@@ -1,8 +1,6 @@
 """Frozen features: every image of an unseen dataset through an encoder once, cached in HDF5.
 
-A cache file is named by a digest of everything that determines its content: the encoder's weights,
-the store's content, the task, the input size and the precision. It is written under another name
-and renamed when complete, so a file that exists is complete.
+A cache file is named by a digest of everything that determines its content.
 """
 
 from __future__ import annotations
@@ -38,8 +36,7 @@ if TYPE_CHECKING:  # processes of the sweep import this file and need none of th
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 2
-"""Version of the cache file's layout; part of the digest in its name."""
+SCHEMA = 2  # of the cache file's layout; part of the digest in its name
 
 
 @dataclass(frozen=True)
@@ -131,14 +128,14 @@ def extract(
     deadline: float | None = None,
     role: Role = "all",
 ) -> Features:
-    """Return the features of a dataset's images, from the cache if they are in it.
+    """Return the features of a prepared dataset's images, from the cache if they are in it.
 
     Args:
         encoder: frozen encoder.
-        data: prepared dataset, with a classification or regression task.
+        data: with a classification or regression task.
         cache: folder of the cache files.
-        batch_size: images per forward pass; does not affect the features.
-        precision: "fp32" or "bf16"; part of the cache key, because features depend on it.
+        batch_size: images per forward pass.
+        precision: "fp32" or "bf16".
         deadline: on the clock of `time.monotonic()`; None for no limit.
         role: whose images are returned (see `groups_of_role`); the cache holds all.
 
@@ -162,12 +159,15 @@ def extract(
         if features is None:
             raise ProbeError(f"{path}: the disk does not return what was written to it")
     rows = rows_of_role(data, role)
+    positive = None
+    if task.kind is TaskKind.CLASSIFICATION and len(task.classes) == 2:
+        positive = task.classes.index(task.positive) if task.positive else 1
     return Features(
         dataset=data.name,
         encoder=encoder.name,
         kind=task.kind,
         classes=task.classes,
-        positive=_positive(task),
+        positive=positive,
         features=features if role == "all" else features[rows],
         targets=targets[rows],
         groups=np.asarray(data.store.group)[rows],
@@ -191,13 +191,6 @@ def rows_of_role(data: DatasetReader | PathologyDataModule, role: Role) -> NDArr
             "set probe.role=all, or leave the dataset out"
         )
     return rows
-
-
-def _positive(task: Task) -> int | None:
-    """Return the index of the positive class: the second of two if the dataset names none."""
-    if task.kind is not TaskKind.CLASSIFICATION or len(task.classes) != 2:
-        return None
-    return task.classes.index(task.positive) if task.positive else 1
 
 
 def _embed_all(
@@ -242,10 +235,7 @@ def _write(path: Path, features: NDArray[np.float32]) -> None:
 
 
 def _read(path: Path) -> NDArray[np.float32] | None:
-    """Map the features read-only: processes of a sweep share the pages.
-
-    Return None if there is no such file, or if it is damaged: it is then made anew.
-    """
+    """Map features read-only, shared by the processes of a sweep; None if missing or damaged."""
     if not path.is_file():
         return None
     try:

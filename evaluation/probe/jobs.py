@@ -21,8 +21,7 @@ from evaluation.config import FOREST
 from evaluation.probe.features import Features
 from evaluation.probe.predictors import new_predictor
 
-BLOCK = 8192
-"""Test images predicted at a time, so that no process copies a large test set."""
+BLOCK = 8192  # test images predicted at a time, so that no process copies a large test set
 
 Place = tuple[str, str, str, int, int, int]
 """(dataset, encoder, predictor, fold, size, repeat): identifies a job of a sweep."""
@@ -30,13 +29,9 @@ Place = tuple[str, str, str, int, int, int]
 
 @dataclass(frozen=True)
 class Job:
-    """One predictor to fit and test.
+    """One predictor to fit on the labelled rows `train`, and to test on the rows `test`.
 
-    Attributes:
-        fold, repeat: numbers of fold and draw.
-        size: requested labels; 0 is all of the pool.
-        train, test: rows that carry labels, and rows that are predicted.
-        seed: a forest's random_state.
+    `size` is the requested number of labels (0: all of the pool), `seed` a forest's random_state.
     """
 
     dataset: str
@@ -68,11 +63,9 @@ class Job:
 def run_job(
     job: Job, kind: TaskKind, features: NDArray[np.float32], targets: NDArray[Any], trees: int
 ) -> tuple[Place, NDArray[Any]]:
-    """Fit on the labelled rows and predict the test rows.
+    """Fit on the labelled rows; return the job's place and predictions of its test rows (t,).
 
-    Returns:
-        Place of the job, since results come in any order, and predictions (t,): float64 for
-        regression, else the smallest unsigned type that holds the classes.
+    They are float64 for regression, else of the smallest unsigned type that holds the classes.
     """
     known = targets[job.train]
     predictor = new_predictor(job.predictor, kind, known, trees, job.seed)
@@ -95,13 +88,10 @@ CLUSTERS = {"dask": ("dask.distributed", "distributed"), "ray": ("ray.util.jobli
 
 @contextmanager
 def connected(backend: str) -> Iterator[None]:
-    """Run `joblib.Parallel` on a backend, and disconnect afterwards.
+    """Run `joblib.Parallel` on a backend that joblib knows, or on Dask or Ray; then disconnect.
 
     Dask finds its scheduler through DASK_SCHEDULER_ADDRESS, Ray its cluster through RAY_ADDRESS;
     without them both start processes on this machine. Workers need this project on their path.
-
-    Args:
-        backend: "loky", "threading", ..., "dask", "ray", or one that was registered with joblib.
 
     Raises:
         ProbeError: joblib does not know the backend, or its library is not installed.
@@ -115,8 +105,8 @@ def connected(backend: str) -> Iterator[None]:
             try:
                 library: Any = importlib.import_module(module)
             except ImportError as error:
-                message = f"probe.backend={backend}: {error}; pip install {package}"
-                raise ProbeError(message) from error
+                text = f"probe.backend={backend}: {error}; pip install {package}"
+                raise ProbeError(text) from error
             if backend == "ray":
                 library.register_ray()
             else:

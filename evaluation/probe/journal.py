@@ -18,11 +18,7 @@ from numpy.typing import NDArray
 
 
 class Journal(dict[str, NDArray[Any]]):
-    """Predictions of finished jobs by key.
-
-    Args:
-        path: file to read and to append to; it need not exist.
-    """
+    """Predictions of finished jobs by key, in a file that need not exist yet."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()

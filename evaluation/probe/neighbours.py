@@ -11,8 +11,7 @@ from datamodules.core.records import TaskKind
 from evaluation.probe.features import Features
 from evaluation.probe.folds import nested_order, seed_from, strata_of
 
-NEAREST = 4
-"""Neighbours of each image."""
+NEAREST = 4  # neighbours of each image
 
 
 @dataclass(frozen=True)
@@ -20,8 +19,8 @@ class Neighbours:
     """A few images of a dataset and their nearest neighbours under one encoder.
 
     Attributes:
-        queries: rows of the images in the table, (q,).
-        nearest: rows of their neighbours, the nearest first, (q, k).
+        queries, nearest: rows of the images in the table, (q,); and of their neighbours, the
+            nearest first, (q, k).
         agreement: share of neighbours of the same class, or mean absolute difference of a
             regression target, over all candidates.
         chance: the same for random images of other groups.
@@ -62,10 +61,8 @@ def find_neighbours(table: Features, queries: int, points: int, seed: int) -> Ne
     count = min(NEAREST, int(other.sum(1).min()))
     nearest = np.argsort(-similar, axis=1, kind="stable")[:, :count]
     targets = table.targets[rows]
-    if table.kind is TaskKind.REGRESSION:
-        alike = np.abs(targets[:, None] - targets)
-    else:
-        alike = targets[:, None] == targets
+    regression = table.kind is TaskKind.REGRESSION
+    alike = np.abs(targets[:, None] - targets) if regression else targets[:, None] == targets
     return Neighbours(
         table=table,
         queries=rows[:queries],

@@ -1,7 +1,4 @@
-"""The result of a sweep: every prediction, and the table of scores made from them.
-
-Predictions are kept, not only scores, because intervals resample test patients.
-"""
+"""The result of a sweep: every prediction (intervals resample patients), and a table of scores."""
 
 from __future__ import annotations
 
@@ -20,10 +17,13 @@ from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import ProbeError
 from datamodules.core.hdf5 import NewFile
 from evaluation.config import FOREST
-from evaluation.statistics.metrics import METRICS, Metric, score
+from evaluation.statistics.metrics import METRICS, Metric, parts_by_group, score_of_parts
 
 SCHEMA = 1
 CONSTANT = "constant"
+
+Array = NDArray[Any]
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -56,22 +56,22 @@ class Predictions:
     encoders: tuple[str, ...]
     baseline: str | None
     sizes: tuple[int, ...]
-    fold_numbers: NDArray[np.int64]
-    n_train: NDArray[np.int64]
-    seeds: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    fold: NDArray[np.int64]
-    group: NDArray[np.int64]
-    truth: NDArray[Any]
-    predicted: NDArray[Any]
-    constant: NDArray[Any]
+    fold_numbers: Integers
+    n_train: Integers
+    seeds: Integers
+    rows: Integers
+    fold: Integers
+    group: Integers
+    truth: Array
+    predicted: Array
+    constant: Array
     positive: int | None
     left_out: tuple[str, ...] = ()
     predictor: str = FOREST
 
     @property
     def repeats(self) -> int:
-        """Number of draws of the nested subsets."""
+        """Draws of the nested subsets, R."""
         return int(self.predicted.shape[2])
 
     @property
@@ -88,7 +88,7 @@ class Predictions:
         return digest.hexdigest()[:12]
 
 
-ARRAYS = [field.name for field in fields(Predictions) if "NDArray" in str(field.type)]
+ARRAYS = [field.name for field in fields(Predictions) if field.type in ("Array", "Integers")]
 
 
 def tidy(results: Iterable[Predictions]) -> pd.DataFrame:
@@ -110,33 +110,30 @@ def tidy(results: Iterable[Predictions]) -> pd.DataFrame:
 
 
 def _rows(
-    result: Predictions,
-    encoder: str,
-    predictor: str,
-    predicted: NDArray[Any],
-    seeds: NDArray[np.int64],
+    result: Predictions, encoder: str, predictor: str, predicted: Array, seeds: Integers
 ) -> list[dict[str, Any]]:
     """Return the rows of one encoder's predictions (S, R, T)."""
-    metric, rows = result.metric, []
-    for f, fold in enumerate(result.fold_numbers):
-        test = np.flatnonzero(result.fold == fold)
-        for s, size in enumerate(result.sizes):
-            for repeat, values in enumerate(predicted[s]):
-                rows.append(
-                    {
-                        "dataset": result.dataset,
-                        "encoder": encoder,
-                        "predictor": predictor,
-                        "fold": int(fold),
-                        "size": size,
-                        "n_train": int(result.n_train[s, f]),
-                        "repeat": repeat,
-                        "seed": int(seeds[s, repeat, f]),
-                        "metric": metric.name,
-                        "value": score(metric, result.truth[test], values[test], result.positive),
-                    }
-                )
-    return rows
+    folds = result.fold_numbers
+    fold = np.searchsorted(folds, result.fold)
+    parts = parts_by_group(
+        result.metric, result.truth, predicted, fold, len(folds), result.positive
+    )
+    values = score_of_parts(result.metric, parts)  # (S, R, F)
+    return [
+        {
+            "dataset": result.dataset,
+            "encoder": encoder,
+            "predictor": predictor,
+            "fold": int(folds[f]),
+            "size": result.sizes[s],
+            "n_train": int(result.n_train[s, f]),
+            "repeat": repeat,
+            "seed": int(seeds[s, repeat, f]),
+            "metric": result.metric.name,
+            "value": float(values[s, repeat, f]),
+        }
+        for f, s, repeat in np.ndindex(len(folds), *predicted.shape[:2])
+    ]
 
 
 def write_predictions(path: Path, results: Sequence[Predictions]) -> None:
@@ -154,8 +151,8 @@ def write_predictions(path: Path, results: Sequence[Predictions]) -> None:
             node.attrs["positive"] = -1 if result.positive is None else result.positive
             node.attrs["left_out"] = list(result.left_out) or [""]
             for name in ARRAYS:
-                values = getattr(result, name)
                 chunks = (1, 1, 1, max(len(result.rows), 1)) if name == "predicted" else True
+                values = getattr(result, name)
                 node.create_dataset(
                     name, data=values, chunks=chunks, compression="gzip", shuffle=True
                 )

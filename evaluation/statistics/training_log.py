@@ -1,9 +1,8 @@
 """Reads the metrics.csv of a training.
 
-Columns are `step`, `epoch`, `train/<dataset>/<task>/loss`, `val/<dataset>/<task>/<metric>`,
-`val/summary`, `speed/<what>` and, if gradients of tasks were compared,
-`gradients/cosine/<dataset>/<task>|<dataset>/<task>`; each row contains the values that were logged
-together.
+Its rows hold `step`, `epoch` and what was logged together: `train/<dataset>/<task>/loss`,
+`val/<dataset>/<task>/<metric>`, `val/summary`, `speed/<what>` and, if gradients of tasks were
+compared, `gradients/cosine/<dataset>/<task>|<dataset>/<task>`.
 """
 
 from __future__ import annotations
@@ -16,15 +15,9 @@ import pandas as pd
 from datamodules.core.errors import ProbeError
 from models.metrics.task_metrics import SUMMARY
 
-MAIN = tuple(dict.fromkeys(SUMMARY.values()))
-"""The main metric of each kind of task."""
-
+MAIN = tuple(dict.fromkeys(SUMMARY.values()))  # the main metric of each kind of task
 LOWER_IS_BETTER = ("mse", "mae")
-"""Metrics that are errors; for all others higher is better."""
-
-UNBOUNDED = ("r2", *LOWER_IS_BETTER)
-"""Metrics that can leave the range from 0 to 1."""
-
+UNBOUNDED = ("r2", *LOWER_IS_BETTER)  # the others lie between 0 and 1
 _COSINE = "gradients/cosine/"
 
 
@@ -34,8 +27,7 @@ class TaskLog:
 
     Attributes:
         loss_steps, loss: training loss at optimizer steps.
-        metric_steps: steps of the validations.
-        metrics: validation metrics by name, one value per validation.
+        metric_steps, metrics: steps of the validations, and their metrics by name.
         metric: name of the main one; empty without validation.
         bounded: whether the main one lies between 0 and 1.
     """
@@ -63,12 +55,9 @@ class TaskLog:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the gradients of two tasks in the shared encoder agree.
+    """How far the gradients of two tasks ("dataset/task") in the shared encoder agree.
 
-    Attributes:
-        first, second: "dataset/task".
-        cosine: mean over the log.
-        opposed: share of the rows in which the cosine is below zero.
+    `cosine` is the mean over the log, `opposed` the share of rows in which it is below zero.
     """
 
     first: str
@@ -83,8 +72,7 @@ class TrainingLog:
 
     Attributes:
         summary: last mean of the tasks' main validation metrics.
-        images_per_second: median over the log.
-        waiting: median share of the time spent waiting for data.
+        images_per_second, waiting: medians; the latter is the share of time spent on loading.
         gpu_memory: peak memory in use on the device in GiB.
         agreements: of each pair of tasks; empty if gradients were not compared.
     """
