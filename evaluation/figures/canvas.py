@@ -1,8 +1,13 @@
-"""The project's matplotlib style, and a figure together with its texts."""
+"""The project's matplotlib style, names and colours of encoders, and figures with their texts.
+
+Colours are from Okabe and Ito's set for colour-blind readers ("Color Universal Design", 2008),
+darkened where a label in that colour would not be legible on white; each has a lighter partner for
+dark pages and a marker, so that nothing depends on colour alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +17,24 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from evaluation.figures.palette import GRID, INK, MUTED
+SLOTS = (
+    ("--series-1", "#0067a6", "#5ab6ec", "o"),
+    ("--series-2", "#b84a00", "#f28a4b", "s"),
+    ("--series-3", "#00795a", "#35c79b", "^"),
+    ("--series-4", "#97467b", "#e29cc4", "D"),
+    ("--series-5", "#7a5c00", "#e3b93d", "v"),
+    ("--series-6", "#4a4f8f", "#a5abf0", "P"),
+)
+"""(CSS variable, colour on white, colour on dark, marker)."""
+
+RIGHT, WRONG = SLOTS[0][1], SLOTS[1][1]
+"""Blue and orange, always with a sign or word of the same meaning."""
+
+INK, MUTED, GRID = "#1f2430", "#616875", "#dfe2e8"
+NEUTRALS = (("--ink", INK, "#e8eaf0"), ("--muted", MUTED, "#a0a7b5"), ("--grid", GRID, "#343a48"))
+"""(CSS variable, colour on white, colour on dark) of text and lines."""
+
+_SOURCES = {"imagenet": "ImageNet", "random": "random weights"}
 
 STYLE: Any = {
     "font.size": 10,
@@ -79,3 +101,65 @@ def clear(axes: Axes) -> None:
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     axes.grid(False)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one encoder is drawn: its name for readers, its colour on white and its marker."""
+
+    name: str
+    colour: str
+    marker: str
+
+
+def looks(encoders: Sequence[str], baseline: str | None) -> dict[str, Look]:
+    """Return each encoder's look: blue for the first, orange for the baseline, green for random."""
+    fixed: dict[str, int] = {}
+    for encoder in encoders:
+        if encoder == baseline:
+            fixed[encoder] = 1
+        elif encoder.startswith("random:"):
+            fixed.setdefault(encoder, 2)
+    free = [slot for slot in (0, 3, 4, 5) if slot not in fixed.values()]
+    chosen = {}
+    for encoder, name in display_names(encoders).items():
+        slot = fixed[encoder] if encoder in fixed else free.pop(0) if free else 5
+        _, colour, _, marker = SLOTS[slot]
+        chosen[encoder] = Look(name, colour, marker)
+    return chosen
+
+
+def display_names(encoders: Sequence[str]) -> dict[str, str]:
+    """Return short names; the architecture is named only where several share their source.
+
+    Example:
+        >>> list(display_names(["runs/demo-1", "imagenet:resnet18", "random:resnet18"]).values())
+        ['this encoder', 'ImageNet', 'random weights']
+    """
+    short: dict[str, str] = {}
+    for encoder in encoders:
+        source, _, architecture = encoder.partition(":")
+        alone = sum(other.startswith(f"{source}:") for other in encoders) == 1
+        if architecture and source in _SOURCES:
+            short[encoder] = _SOURCES[source] if alone else f"{_SOURCES[source]} {architecture}"
+        else:
+            short[encoder] = encoder.rstrip("/").rsplit("/", 1)[-1]
+    own = [encoder for encoder in encoders if encoder.partition(":")[0] not in _SOURCES]
+    if len(own) == 1:
+        short[own[0]] = "this encoder"
+    return short
+
+
+def number(value: float, percent: bool, signed: bool = False) -> str:
+    """Format a score: a percentage with one decimal, else four decimals below ten.
+
+    Example:
+        >>> number(0.7522, percent=True), number(0.0506, percent=False, signed=True)
+        ('75.2', '+0.0506')
+    """
+    shown = 100 * value if percent else value
+    digits = 1 if percent else (4 if abs(shown) < 10 else 2)
+    text = f"{shown:+.{digits}f}" if signed else f"{shown:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -11,8 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from datamodules.core.records import TaskKind
-from evaluation.figures.canvas import CENTRED, Drawing, new_figure, style
-from evaluation.figures.palette import MUTED, SLOTS
+from evaluation.figures.canvas import CENTRED, MUTED, SLOTS, Drawing, new_figure, style
 from evaluation.run_files import CONFUSION, RECALL
 from models.metrics.classification import Auroc, ClassScores
 from models.metrics.detection import SCORE_BINS, CentreDistanceF1

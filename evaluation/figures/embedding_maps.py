@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from evaluation.figures.canvas import clear, new_figure, style
-from evaluation.figures.palette import MUTED
+from evaluation.figures.canvas import MUTED, clear, new_figure, style
 from evaluation.probe.projections import Points, Projection
 
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7f00", "#7f7f7f")

@@ -13,8 +13,17 @@ from datamodules.core.records import TaskKind
 from datamodules.display.overlays import show_patch
 from datamodules.store.reader import Store
 from evaluation.config import ProbeConfig
-from evaluation.figures.canvas import Drawing, clear, new_figure, style
-from evaluation.figures.palette import INK, MUTED, RIGHT, WRONG, display_names
+from evaluation.figures.canvas import (
+    INK,
+    MUTED,
+    RIGHT,
+    WRONG,
+    Drawing,
+    clear,
+    display_names,
+    new_figure,
+    style,
+)
 from evaluation.probe.features import Features
 from evaluation.probe.neighbours import Neighbours, find_neighbours
 

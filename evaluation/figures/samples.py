@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from datamodules.core.records import TaskKind
 from datamodules.display.overlays import DENSE, class_colours, draw_boxes, show_patch
 from datamodules.stream.batch import BatchTarget, DetectionTarget
-from evaluation.figures.canvas import Drawing, clear, new_figure
-from evaluation.figures.palette import INK, RIGHT, WRONG
+from evaluation.figures.canvas import INK, RIGHT, WRONG, Drawing, clear, new_figure
 from models.metrics.classification import PixelScores
 from models.metrics.detection import match_detections
 from models.network.detection_grid import Detections

@@ -9,8 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.figures.canvas import CENTRED, new_figure, style
-from evaluation.figures.palette import RIGHT, WRONG
+from evaluation.figures.canvas import CENTRED, RIGHT, WRONG, new_figure, style
 from evaluation.statistics.training_log import Agreement, TaskLog
 
 _SHADES = LinearSegmentedColormap.from_list("agreement", ("#f2a36b", "#f4f4f2", "#7db7e0"))

@@ -30,8 +30,7 @@ from evaluation.probe.folds import (
     subset,
     subset_sizes,
 )
-from evaluation.probe.jobs import STREAMING, Job, Place, connected, run_job
-from evaluation.probe.journal import Journal
+from evaluation.probe.jobs import STREAMING, Job, Journal, Place, connected, run_job
 from evaluation.probe.predictors import check_predictors, headline_first
 from evaluation.statistics.predictions import Predictions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.figures.palette import number
+from evaluation.figures.canvas import number
 from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.summary import Comparison, DatasetStatistics
 

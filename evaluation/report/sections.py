@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from evaluation.config import TITLES
 from evaluation.figures import learning_curves, training_curves
-from evaluation.figures.canvas import Drawing
+from evaluation.figures.canvas import Drawing, display_names
 from evaluation.figures.embedding_maps import embedding_map
-from evaluation.figures.palette import display_names
 from evaluation.probe.projections import TOGETHER
 from evaluation.report.headlines import count, headline
 from evaluation.report.run import Run
