@@ -83,7 +83,7 @@ class Drawing:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Apply the project's style to figures made inside."""
+    """Apply the project's style to figures made inside, or in a function that it decorates."""
     with mpl.rc_context(STYLE):
         yield
 
@@ -114,17 +114,13 @@ class Look:
 
 def looks(encoders: Sequence[str], baseline: str | None) -> dict[str, Look]:
     """Return each encoder's look: blue for the first, orange for the baseline, green for random."""
-    fixed: dict[str, int] = {}
-    for encoder in encoders:
-        if encoder == baseline:
-            fixed[encoder] = 1
-        elif encoder.startswith("random:"):
-            fixed.setdefault(encoder, 2)
-    free = [slot for slot in (0, 3, 4, 5) if slot not in fixed.values()]
+    fixed = {encoder: 2 for encoder in encoders if encoder.startswith("random:")}
+    if baseline in encoders:
+        fixed[str(baseline)] = 1
+    free = iter([slot for slot in (0, 3, 4, 5) if slot not in fixed.values()])
     chosen = {}
     for encoder, name in display_names(encoders).items():
-        slot = fixed[encoder] if encoder in fixed else free.pop(0) if free else 5
-        _, colour, _, marker = SLOTS[slot]
+        _, colour, _, marker = SLOTS[fixed[encoder] if encoder in fixed else next(free, 5)]
         chosen[encoder] = Look(name, colour, marker)
     return chosen
 

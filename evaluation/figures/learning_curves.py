@@ -33,33 +33,33 @@ _ROW, _MARGIN, _WIDTH = 0.3, 1.3, 3.6
 """Inches: height of a bar's row, of everything above and below, and width of a panel."""
 
 
+@style()
 def learning_curve(study: DatasetStatistics) -> Figure:
     """Draw one panel: score against labelled training images, with 95 % bands."""
-    with style():
-        figure = new_figure(4.3, 3.0)
-        _draw(figure.add_subplot(), study)
-        return figure
+    figure = new_figure(4.3, 3.0)
+    _draw(figure.add_subplot(), study)
+    return figure
 
 
+@style()
 def learning_curves(studies: Sequence[DatasetStatistics], title: str, note: str) -> Figure:
     """Draw all datasets in rows of three panels, with a title above and a note below."""
     columns = min(_COLUMNS, len(studies))
     rows = -(-len(studies) // columns)
-    with style():
-        figure = new_figure(4.3 * columns, 3.3 * rows + 0.6)
-        figure.set_layout_engine("constrained", wspace=0.05, hspace=0.08)
-        title = textwrap.fill(title, 48 * columns)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
-        note = textwrap.fill(note, 55 * columns)
-        figure.supxlabel(note, x=0.01, ha="left", fontsize=9, color=MUTED)
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes, study in zip(grid, studies, strict=False):
-            _draw(axes, study)
-            title = f"{study.dataset}\n{axes.get_title(loc='left')}"
-            axes.set_title(title, loc="left", fontsize=10, parse_math=False)
-        for axes in grid[len(studies) :]:
-            axes.set_axis_off()
-        return figure
+    figure = new_figure(4.3 * columns, 3.3 * rows + 0.6)
+    figure.set_layout_engine("constrained", wspace=0.05, hspace=0.08)
+    title = textwrap.fill(title, 48 * columns)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
+    note = textwrap.fill(note, 55 * columns)
+    figure.supxlabel(note, x=0.01, ha="left", fontsize=9, color=MUTED)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, study in zip(grid, studies, strict=False):
+        _draw(axes, study)
+        title = f"{study.dataset}\n{axes.get_title(loc='left')}"
+        axes.set_title(title, loc="left", fontsize=10, parse_math=False)
+    for axes in grid[len(studies) :]:
+        axes.set_axis_off()
+    return figure
 
 
 def describe_curve(study: DatasetStatistics) -> str:
@@ -137,6 +137,7 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         )
 
 
+@style()
 def ablation_figure(ablation: Ablation) -> Figure:
     """Draw differences to the training on all datasets, one panel per unseen dataset.
 
@@ -144,12 +145,11 @@ def ablation_figure(ablation: Ablation) -> Figure:
     """
     studies = ablation.studies
     height = _MARGIN + _ROW * max(len(study.comparisons) for study in studies)
-    with style():
-        figure = new_figure(1.8 + _WIDTH * len(studies), height)
-        panels = figure.subplots(1, len(studies), sharey=True, squeeze=False)[0]
-        for axes, study in zip(panels, studies, strict=True):
-            _bars(axes, study)
-        figure.supxlabel(ablation.caution, fontsize=8.5, color=MUTED)
+    figure = new_figure(1.8 + _WIDTH * len(studies), height)
+    panels = figure.subplots(1, len(studies), sharey=True, squeeze=False)[0]
+    for axes, study in zip(panels, studies, strict=True):
+        _bars(axes, study)
+    figure.supxlabel(ablation.caution, fontsize=8.5, color=MUTED)
     return figure
 
 

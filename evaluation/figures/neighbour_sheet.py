@@ -71,21 +71,21 @@ def agreement_text(neighbours: Neighbours) -> str:
     )
 
 
+@style()
 def _draw(neighbours: Neighbours, store: Store, title: str) -> Figure:
     rows, columns = len(neighbours.queries), 1 + neighbours.nearest.shape[1]
-    with style():
-        figure = new_figure(columns * (_INCHES + 0.06), rows * (_INCHES + 0.27) + 0.5)
-        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
-        figure.suptitle(title, fontsize=10, color=INK, parse_math=False)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for line, query, nearest in zip(grid, neighbours.queries, neighbours.nearest, strict=True):
-            for axes, row in zip(line, [query, *nearest], strict=True):
-                clear(axes)
-                show_patch(axes, store.images([int(neighbours.table.rows[row])])[0])
-                _write(axes, neighbours, int(query), int(row))
-        grid[0, 0].set_title("image", fontsize=9.5, color=MUTED)
-        grid[0, 1].set_title("nearest, of other groups", loc="left", fontsize=9.5, color=MUTED)
-        return figure
+    figure = new_figure(columns * (_INCHES + 0.06), rows * (_INCHES + 0.27) + 0.5)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
+    figure.suptitle(title, fontsize=10, color=INK, parse_math=False)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for line, query, nearest in zip(grid, neighbours.queries, neighbours.nearest, strict=True):
+        for axes, row in zip(line, [query, *nearest], strict=True):
+            clear(axes)
+            show_patch(axes, store.images([int(neighbours.table.rows[row])])[0])
+            _write(axes, neighbours, int(query), int(row))
+    grid[0, 0].set_title("image", fontsize=9.5, color=MUTED)
+    grid[0, 1].set_title("nearest, of other groups", loc="left", fontsize=9.5, color=MUTED)
+    return figure
 
 
 def _write(axes: Axes, neighbours: Neighbours, query: int, row: int) -> None:

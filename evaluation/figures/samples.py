@@ -26,8 +26,6 @@ from models.tasks import TaskSpec
 
 # Apart by at least 65 in CIELAB for every kind of dichromacy, and by their line styles.
 HIT, MISSED, FALSE = ("#00e5ff", "-"), ("#ffe600", "--"), ("#000000", ":")
-"""Colour and line style of a hit, of an object that was not found, and of a false alarm."""
-
 _LEGEND = "#c8a0c0"  # its background: near the tissue's colour, on which all outlines are visible
 _INCHES = 2.1  # side of an image
 _COLUMNS = 3  # images in a row where nothing is drawn onto them
@@ -58,10 +56,8 @@ class Panel:
 class Verdict:
     """Truth and prediction of one image in words.
 
-    Attributes:
-        truth: empty where it is drawn onto the image.
-        predicted: the prediction.
-        right: whether it is right; None where that is a matter of degree.
+    `truth` is empty where it is drawn onto the image; `right` is None where that is a matter of
+    degree.
     """
 
     truth: str
@@ -74,8 +70,7 @@ class Boxes:
     """Objects in one image, true or predicted.
 
     Attributes:
-        xyxy: corners in pixels, (n, 4) float32.
-        labels: classes, (n,) int64.
+        xyxy, labels: corners in pixels, (n, 4) float32, and classes, (n,) int64.
         matched: whether a prediction hits the object, or the prediction an object, (n,) bool.
         scores: of predictions, (n,) float32; None for the truth.
     """
@@ -94,10 +89,7 @@ def above(detections: Detections, thresholds: Sequence[float]) -> Detections:
 
 
 def objects_of(panel: Panel) -> list[tuple[Boxes, Boxes]]:
-    """Return true and predicted objects of each image of a detection panel.
-
-    They are matched at the task's distance.
-    """
+    """Return true and predicted objects, matched, of each image of a detection panel."""
     target, predicted = panel.target, panel.prediction
     if not isinstance(target, DetectionTarget) or not isinstance(predicted, Detections):
         raise TypeError(f"{panel.spec.key} is not a detection task")
@@ -107,13 +99,14 @@ def objects_of(panel: Panel) -> list[tuple[Boxes, Boxes]]:
     true = [part.numpy() for part in (target.boxes, target.labels, hit)]
     parts = (predicted.boxes, predicted.labels, taken >= 0, predicted.scores)
     predictions = [part.numpy() for part in parts]
-    objects = []
-    for image in range(len(panel)):
-        t, p = (target.image == image).numpy(), (predicted.image == image).numpy()
-        objects.append(
-            (Boxes(*(part[t] for part in true)), Boxes(*(part[p] for part in predictions)))
+    rows = [(target.image == i, predicted.image == i) for i in range(len(panel))]
+    return [
+        (
+            Boxes(*(part[t.numpy()] for part in true)),
+            Boxes(*(part[p.numpy()] for part in predictions)),
         )
-    return objects
+        for t, p in rows
+    ]
 
 
 def verdicts(panel: Panel) -> list[Verdict]:

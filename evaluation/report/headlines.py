@@ -18,8 +18,7 @@ class Finding:
 
     Attributes:
         metric: title of its metric.
-        verdict: 1 better, 0 no clear difference, -1 worse, None without a baseline.
-        word: the verdict as a word.
+        verdict, word: 1 better, 0 no clear difference, -1 worse, None without a baseline; in words.
         change: the difference, large on the page.
         detail: from what to what, with the interval.
     """

@@ -17,13 +17,7 @@ from evaluation.statistics.summary import DatasetStatistics
 
 @dataclass(frozen=True)
 class Entry:
-    """One encoder of one run on one dataset.
-
-    Attributes:
-        area: mean score along log(labels).
-        scores: one per size.
-        synthetic: whether the tissue is synthetic; None if unknown.
-    """
+    """Area and scores (by size) of one encoder; `synthetic` is None if the tissue is unknown."""
 
     run: str
     encoder: str
@@ -36,9 +30,7 @@ class Entry:
 class Board:
     """Entries that were tested alike, the best first.
 
-    Attributes:
-        labels: labelled images behind each score.
-        protocol: digest of test images, targets, folds and label counts.
+    `labels` are the labelled images behind each score, `protocol` is the digest of the test.
     """
 
     dataset: str
@@ -50,17 +42,10 @@ class Board:
 
 
 def compare(runs: Sequence[Path], out: Path) -> Path:
-    """Write a leaderboard of several runs.
+    """Write a leaderboard of run folders with probes into an HTML file, and its numbers as JSON.
 
     Encoders share a table only if test images, targets, folds, label counts and predictor were the
     same. A baseline with equal scores in two runs is listed once.
-
-    Args:
-        runs: folders of runs with probes.
-        out: HTML file to write; the numbers are written beside it as JSON.
-
-    Returns:
-        `out`.
 
     Raises:
         ProbeError: a folder is missing or damaged, or none contains probes.

@@ -20,15 +20,14 @@ from evaluation.statistics.training_log import TaskLog, TrainingLog, read_traini
 
 @dataclass(frozen=True)
 class Run:
-    """Contents of a run's folder.
+    """Contents of a run's folder; what is missing there is empty.
 
     Attributes:
-        provenance, final: of provenance.json and final_scores.json; empty without them.
-        config: text of config.yaml; empty without it.
+        provenance, final: of provenance.json and final_scores.json.
+        config: text of config.yaml.
         studies: probes, one per dataset and predictor.
-        panels: PNG files of predictions beside the truth.
-        counts: PNG files of confusion matrices and of precision and recall.
-        neighbours: PNG files of nearest neighbours.
+        panels, counts, neighbours: PNG files of predictions beside the truth, of confusion matrices
+            with precision and recall, and of nearest neighbours.
     """
 
     folder: Path

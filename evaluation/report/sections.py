@@ -28,10 +28,8 @@ class TaskRow:
     """One task in the table of the training.
 
     Attributes:
-        log: of the task.
         kind: of the task; empty if it is not known.
-        final: main score of the final weights; None if they were not scored.
-        split: on which they were scored.
+        final, split: main score of the final weights, None without, and where it was measured.
         others: further metrics of the final weights, else of the last validation, in words.
         cautions: what is wrong with the splits behind the scores.
     """
