@@ -10,13 +10,10 @@ from datamodules.core.records import Task, TaskKind
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """One task of one dataset.
+    """One task of one dataset, named as in the run.
 
-    Attributes:
-        dataset: the dataset's name in the run.
-        task: kind, classes and other facts.
-        mpp: µm/px at the network input; 0 where unknown, which detection does not allow.
-        class_weights: factors of the classes in the cross entropy, for segmentation.
+    `mpp` is in µm/px at the network input, 0 where unknown, which detection does not allow.
+    `class_weights` are factors of the classes in the cross entropy, for segmentation.
     """
 
     dataset: str

@@ -25,12 +25,8 @@ class CentreDistanceF1(Metric):
     """F1 of object centres within a distance, as in the mitosis detection challenges.
 
     Predictions are matched by `match_detections`, so one pass serves all score thresholds (steps
-    of 1 / 1000). The distance is in pixels of the network input.
-
-    Args:
-        classes: number of classes.
-        distance_px: largest distance of a hit.
-        positive: the class whose F1 alone counts; negative for the mean over classes.
+    of 1 / 1000). The distance is in pixels of the network input. If `positive` is not negative, the
+    F1 of that class alone counts, else the mean over classes.
 
     Attributes:
         best: (classes,) int64, bin of the best threshold of each class, set by `compute`; 500

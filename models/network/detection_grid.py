@@ -105,11 +105,7 @@ class DetectionGrid:
         one centre cell can hide each other. Centre sampling after Z. Tian et al., "FCOS: A Simple
         and Strong Anchor-free Object Detector" (TPAMI 2020), section 3.2.
 
-        Args:
-            target: boxes in pixels of the network input.
-            images: number of images.
-            height: of the map in cells.
-            width: of the map in cells.
+        Target boxes are in pixels of the network input, the map has `height` x `width` cells.
 
         Returns:
             int64 (m,), index of each assigned cell, flat over image, row, column, ascending; and

@@ -17,10 +17,8 @@ from models.tasks import TaskSpec
 class StepLoss:
     """The loss of one task on one micro-batch of the current optimizer step.
 
-    Attributes:
-        spec: the task.
-        images: int64 (n,), their positions in the dataset's store; on the CPU.
-        value: scalar on the device, without gradient.
+    `images` are int64 (n,) positions in the dataset's store, on the CPU; `value` is a scalar on the
+    device, without gradient.
     """
 
     spec: TaskSpec
@@ -33,12 +31,8 @@ def mean_over_ranks(
 ) -> dict[str, float]:
     """Return the mean loss of each task that has any, over micro-batches and ranks.
 
-    Losses that are not finite are left out: the callback NonFiniteGuard reports them.
-
-    Args:
-        losses: of this rank.
-        keys: all tasks, the same on every rank.
-        device: device of the losses.
+    `losses` are of this rank, `keys` all tasks, the same on every rank. Losses that are not finite
+    are left out: the callback NonFiniteGuard reports them.
     """
     rows = []
     for key in keys:
