@@ -7,6 +7,7 @@ dark pages and a marker, so that nothing depends on colour alone.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,6 +102,17 @@ def clear(axes: Axes) -> None:
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     axes.grid(False)
+
+
+def write_below(axes: Axes, lines: Sequence[str], width: int, right: bool | None) -> None:
+    """Write lines below an image; a frame, and a sign in the last one, show right or wrong."""
+    colour, sign = INK, ""
+    if right is not None:
+        colour, sign = (RIGHT, "✓ ") if right else (WRONG, "✗ ")
+        axes.spines[:].set(visible=True, color=colour, linewidth=2.5)
+    signed = [*lines[:-1], f"{sign}{lines[-1]}"]
+    text = "\n".join(textwrap.shorten(line, width, placeholder="…") for line in signed)
+    axes.set_xlabel(text, fontsize=9.5, color=colour, labelpad=4, parse_math=False)
 
 
 @dataclass(frozen=True)

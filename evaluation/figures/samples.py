@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from datamodules.core.records import TaskKind
 from datamodules.display.overlays import DENSE, class_colours, draw_boxes, show_patch
 from datamodules.stream.batch import BatchTarget, DetectionTarget
-from evaluation.figures.canvas import INK, RIGHT, WRONG, Drawing, clear, new_figure
+from evaluation.figures.canvas import INK, Drawing, clear, new_figure, write_below
 from models.metrics.classification import PixelScores
 from models.metrics.detection import match_detections
 from models.network.detection_grid import Detections
@@ -182,7 +180,8 @@ def _draw(panel: Panel, heading: str) -> Figure:
     else:
         for axes, image, verdict in zip(grid.ravel(), panel.images, verdicts(panel), strict=False):
             show_patch(axes, image)
-            _write(axes, verdict)
+            lines = (f"truth: {verdict.truth}", verdict.predicted)
+            write_below(axes, lines, 27, verdict.right)
     return figure
 
 
@@ -208,17 +207,6 @@ def _draw_rows(panel: Panel, grid: Any) -> None:
             boxes = np.concatenate([missed, predicted.xyxy])
             draw_boxes(grid[row, 2], boxes, [c for c, _ in looks], [line for _, line in looks])
         grid[row, 2].set_xlabel(verdict.predicted, fontsize=9.5, color=INK, labelpad=3)
-
-
-def _write(axes: Axes, verdict: Verdict) -> None:
-    """Write truth and prediction below an image; a frame and a sign show right or wrong."""
-    colour, sign = INK, ""
-    if verdict.right is not None:
-        colour, sign = (RIGHT, "✓ ") if verdict.right else (WRONG, "✗ ")
-        axes.spines[:].set(visible=True, color=colour, linewidth=2.5)
-    lines = (f"truth: {verdict.truth}", f"{sign}{verdict.predicted}")
-    text = "\n".join(textwrap.shorten(line, 27, placeholder="…") for line in lines)
-    axes.set_xlabel(text, fontsize=9.5, color=colour, labelpad=4, parse_math=False)
 
 
 def _legend(figure: Figure, panel: Panel) -> None:

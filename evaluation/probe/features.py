@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import time
 import zlib
 from collections.abc import Iterable, Sequence
@@ -26,6 +25,7 @@ from datamodules.core.hdf5 import NewFile
 from datamodules.core.records import Task, TaskKind
 from evaluation.config import Role
 from evaluation.probe.folds import groups_of_role
+from evaluation.run_files import file_name
 
 if TYPE_CHECKING:  # processes of the sweep import this file and need none of them
     from datamodules.base import PathologyDataModule
@@ -149,7 +149,7 @@ def extract(
     decisive: list[Any] = [encoder.digest, encoder.mean, encoder.std, data.store.digest]
     decisive += [task.name, size, precision, SCHEMA]
     key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
-    path = cache / f"{_file_name(data.name)}-{_file_name(encoder.name)}-{key[:16]}.h5"
+    path = cache / f"{file_name(data.name)}-{file_name(encoder.name)}-{key[:16]}.h5"
     features = _read(path)
     if features is None:
         log.info("features of %s with %s", data.name, encoder.name)
@@ -250,7 +250,3 @@ def _read(path: Path) -> NDArray[np.float32] | None:
         problem = " ".join(str(error).split())
     log.warning("%s: damaged feature cache (%s), computing it again", path, problem)
     return None
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("_")[-60:]
