@@ -25,14 +25,11 @@ from models.training.serialization import from_dict, read_checkpoint, to_dict
 from models.training.stain_jitter import jitter_stain
 from models.training.step_losses import StepLoss, count_over_ranks, mean_over_ranks
 
-__all__ = ["MultiTaskModule", "TaskSpec"]
-
 
 class MultiTaskModule(pl.LightningModule):
     """The encoder with a head for every task, its losses, metrics and optimiser.
 
-    Settings are dataclasses, or the plain dictionaries of a checkpoint, which thus loads with
-    `weights_only=True`.
+    Settings are dataclasses, or the dictionaries of a checkpoint, which loads with `weights_only`.
 
     Args:
         specs: all tasks of the run.
@@ -68,18 +65,10 @@ class MultiTaskModule(pl.LightningModule):
         self.micro_batches_per_round = micro_batches_per_round
         self.stain_strength = stain_strength
         self.seed = seed
-        self.save_hyperparameters(
-            {
-                "specs": [to_dict(spec) for spec in self.specs],
-                "model": to_dict(self.settings),
-                "optim": to_dict(self.optim),
-                "image_size": image_size,
-                "micro_batches_per_round": micro_batches_per_round,
-                "stain_strength": stain_strength,
-                "seed": seed,
-            },
-            logger=False,
-        )
+        # These are saved, as plain containers: a checkpoint holds no class of this project.
+        specs = [to_dict(spec) for spec in self.specs]
+        model, optim = to_dict(self.settings), to_dict(self.optim)
+        self.save_hyperparameters(logger=False)
         self.model = MultiTaskNetwork(self.specs, self.settings, image_size)
         self.loss_weights = LossWeights(self.specs, self.optim.balancing)
         self.direction = joint_direction(

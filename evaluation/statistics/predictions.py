@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import h5py
 import numpy as np
@@ -88,7 +88,9 @@ class Predictions:
         return digest.hexdigest()[:12]
 
 
-ARRAYS = [field.name for field in fields(Predictions) if field.type in ("Array", "Integers")]
+ARRAYS = [
+    name for name, kind in get_type_hints(Predictions).items() if get_origin(kind) is np.ndarray
+]
 
 
 def tidy(results: Iterable[Predictions]) -> pd.DataFrame:
