@@ -40,12 +40,6 @@ class MultiTaskModule(pl.LightningModule):
             of a round is then the same for every number of tasks per micro-batch.
         stain_strength: strength of the HED jitter of training images; 0 turns it off.
         seed: seed of everything random on the device.
-
-    Attributes:
-        model: the network.
-        losses: loss of each task of the last micro-batch by key, with its graph.
-        step_losses: losses of the current optimizer step.
-        scores: metrics of the stages "val" and "test".
     """
 
     def __init__(
@@ -77,8 +71,8 @@ class MultiTaskModule(pl.LightningModule):
         self.scores = torch.nn.ModuleDict(
             {"val": TaskMetrics(self.specs), "test": TaskMetrics(self.specs, final=True)}
         )
-        self.losses: dict[str, Tensor] = {}
-        self.step_losses: list[StepLoss] = []
+        self.losses: dict[str, Tensor] = {}  # of the last micro-batch by task, with their graph
+        self.step_losses: list[StepLoss] = []  # of the current optimizer step
         self._unlogged: list[StepLoss] = []
 
     @classmethod

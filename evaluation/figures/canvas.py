@@ -67,19 +67,13 @@ CENTRED: Any = {"ha": "center", "va": "center"}
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with its texts.
+    """A figure with its texts."""
 
-    Attributes:
-        name: of its files, without suffix.
-        description: text alternative: what the figure shows, in words and numbers.
-        caption: text below it.
-    """
-
-    name: str
+    name: str  # of its files, without suffix
     figure: Figure
     title: str
-    description: str
-    caption: str = ""
+    description: str  # text alternative: what the figure shows, in words and numbers
+    caption: str = ""  # text below it
 
 
 @contextmanager

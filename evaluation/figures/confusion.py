@@ -25,34 +25,24 @@ NAMED_CURVES = 12  # more classes are drawn, but not listed in the legend
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Precision and recall of one class, one point per score that occurs, with ascending recall.
-
-    `average` is the mean precision over recall.
-    """
+    """Precision and recall of one class, one point per score that occurs, with ascending recall."""
 
     name: str
     precision: Floats
     recall: Floats
-    average: float
+    average: float  # mean precision over recall
 
 
 @dataclass(frozen=True)
 class ConfusionCounts:
-    """What validation counted for one task, over all ranks.
-
-    Attributes:
-        confusion: images by (true class, predicted class); None unless a classification.
-        names: classes with hits and misses.
-        hits, misses: (classes, score bins), the lowest scores first.
-        positives: images or objects of each class, (classes,).
-    """
+    """What validation counted for one task, over all ranks."""
 
     spec: TaskSpec
-    confusion: Floats | None
-    names: tuple[str, ...]
-    hits: Floats
-    misses: Floats
-    positives: Floats
+    confusion: Floats | None  # (true class, predicted class); None unless a classification
+    names: tuple[str, ...]  # classes with hits and misses
+    hits: Floats  # (classes, score bins), the lowest scores first
+    misses: Floats  # (classes, score bins)
+    positives: Floats  # images or objects of each class, (classes,)
 
     def curves(self) -> list[PrecisionRecall]:
         """Return precision and recall of every class that occurs."""

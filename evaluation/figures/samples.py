@@ -31,19 +31,13 @@ _COLUMNS = 3  # images in a row where nothing is drawn onto them
 
 @dataclass(frozen=True)
 class Panel:
-    """A few images of one task with truth and prediction, on the CPU.
-
-    Attributes:
-        images: (n, side, side, 3) uint8, as the network gets them.
-        prediction: without detections below the thresholds.
-        thresholds: detection: lowest score of each class that counts.
-    """
+    """A few images of one task with truth and prediction, on the CPU."""
 
     spec: TaskSpec
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8]  # (n, side, side, 3) uint8, as the network gets them
     target: BatchTarget
-    prediction: Prediction
-    thresholds: tuple[float, ...] = ()
+    prediction: Prediction  # without detections below the thresholds
+    thresholds: tuple[float, ...] = ()  # detection: lowest score of each class that counts
     synthetic: bool = False
 
     def __len__(self) -> int:
@@ -52,31 +46,21 @@ class Panel:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Truth and prediction of one image in words.
+    """Truth and prediction of one image in words."""
 
-    `truth` is empty where it is drawn onto the image; `right` is None where that is a matter of
-    degree.
-    """
-
-    truth: str
+    truth: str  # empty where it is drawn onto the image
     predicted: str
-    right: bool | None = None
+    right: bool | None = None  # None where that is a matter of degree
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Objects in one image, true or predicted.
+    """Objects in one image, true or predicted."""
 
-    Attributes:
-        xyxy, labels: corners in pixels, (n, 4) float32, and classes, (n,) int64.
-        matched: whether a prediction hits the object, or the prediction an object, (n,) bool.
-        scores: of predictions, (n,) float32; None for the truth.
-    """
-
-    xyxy: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    matched: NDArray[np.bool_]
-    scores: NDArray[np.float32] | None = None
+    xyxy: NDArray[np.float32]  # corners in pixels, (n, 4)
+    labels: NDArray[np.int64]  # classes, (n,)
+    matched: NDArray[np.bool_]  # with an object, or with a prediction, (n,)
+    scores: NDArray[np.float32] | None = None  # of predictions, (n,) float32; None for the truth
 
 
 def above(detections: Detections, thresholds: Sequence[float]) -> Detections:

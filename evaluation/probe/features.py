@@ -41,32 +41,20 @@ SCHEMA = 2  # of the cache file's layout; part of the digest in its name
 
 @dataclass(frozen=True)
 class Features:
-    """Features of one dataset under one encoder.
-
-    Attributes:
-        classes: class names in index order; empty for regression.
-        positive: index of the class that F1 counts, for two classes; else None.
-        features: (n, d) float32, a read-only map of the cache file.
-        targets: (n,) int64 or float32.
-        groups: patient, slide or case, (n,) int32.
-        split: 0 train, 1 val, 2 test as published, (n,) uint8.
-        folds: grouped folds of the protocol; 0 is the official test split.
-        key: digest of what the features were made of, and the role of their groups.
-        rows: row of the store behind each of these rows, ascending, (n,) int64.
-    """
+    """Features of one dataset under one encoder."""
 
     dataset: str
     encoder: str
     kind: TaskKind
-    classes: tuple[str, ...]
-    positive: int | None
-    features: NDArray[np.float32]
-    targets: NDArray[Any]
-    groups: NDArray[np.int32]
-    split: NDArray[np.uint8]
-    folds: int
-    key: str
-    rows: NDArray[np.int64]
+    classes: tuple[str, ...]  # class names in index order; empty for regression
+    positive: int | None  # index of the class that F1 counts, for two classes; else None
+    features: NDArray[np.float32]  # (n, d) float32, a read-only map of the cache file
+    targets: NDArray[Any]  # (n,) int64 or float32
+    groups: NDArray[np.int32]  # patient, slide or case, (n,) int32
+    split: NDArray[np.uint8]  # 0 train, 1 val, 2 test as published, (n,) uint8
+    folds: int  # grouped folds of the protocol; 0 is the official test split
+    key: str  # digest of what the features were made of, and the role of their groups
+    rows: NDArray[np.int64]  # row of the store behind each of these rows, ascending, (n,) int64
 
 
 def probe_task(dataset: str, tasks: Iterable[Task]) -> Task:

@@ -30,14 +30,11 @@ QUANTILE_BINS = 5  # strata of a regression target: ten labels contain two of ea
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows of images that may carry labels, and of test images; both ascend and share no group.
+    """Rows of images that may carry labels, and of test images; they share no group."""
 
-    `number` is 0 for the official test split; grouped folds count from 1.
-    """
-
-    number: int
-    pool: Rows
-    test: Rows
+    number: int  # 0 for the official test split; grouped folds count from 1
+    pool: Rows  # ascending
+    test: Rows  # ascending
 
 
 def seed_from(*parts: object) -> int:

@@ -34,20 +34,17 @@ Place = tuple[str, str, str, int, int, int]
 
 @dataclass(frozen=True)
 class Job:
-    """One predictor to fit on the labelled rows `train`, and to test on the rows `test`.
-
-    `size` is the requested number of labels (0: all of the pool), `seed` a forest's random_state.
-    """
+    """One predictor to fit and test."""
 
     dataset: str
     encoder: str
     predictor: str
     fold: int
-    size: int
+    size: int  # requested labels; 0 is all of the pool
     repeat: int
-    train: NDArray[np.int64]
-    test: NDArray[np.int64]
-    seed: int
+    train: NDArray[np.int64]  # rows that carry labels
+    test: NDArray[np.int64]  # rows that are predicted
+    seed: int  # a forest's random_state
 
     @property
     def place(self) -> Place:

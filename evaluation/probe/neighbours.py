@@ -18,21 +18,15 @@ NEAREST = 4  # neighbours of each image
 class Neighbours:
     """A few images of a dataset and their nearest neighbours under one encoder.
 
-    Attributes:
-        queries, nearest: rows of the images in the table, (q,); and of their neighbours, the
-            nearest first, (q, k).
-        agreement: share of neighbours of the same class, or mean absolute difference of a
-            regression target, over all candidates.
-        chance: the same for random images of other groups.
-        candidates: number of images among which neighbours were searched.
+    Agreement is the share of the same class, or the mean absolute difference of targets.
     """
 
     table: Features
-    queries: NDArray[np.int64]
-    nearest: NDArray[np.int64]
-    agreement: float
-    chance: float
-    candidates: int
+    queries: NDArray[np.int64]  # rows of the images in the table, (q,)
+    nearest: NDArray[np.int64]  # rows of their neighbours, the nearest first, (q, k)
+    agreement: float  # over all candidates
+    chance: float  # the same for random images of other groups
+    candidates: int  # number of images among which neighbours were searched
 
     def label(self, row: int) -> str:
         """Return the target of a row in words."""

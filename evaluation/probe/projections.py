@@ -25,21 +25,14 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Projection:
-    """Maps of features under one encoder.
+    """Maps of features under one encoder."""
 
-    Attributes:
-        dataset: name; `TOGETHER` for a map of all, in which datasets take the place of classes.
-        classes: names; empty for a regression target.
-        values: index of the class, or regression target, of each point.
-        explained: share of the variance that each of the two principal components explains.
-    """
-
-    dataset: str
+    dataset: str  # name; `TOGETHER` for a map of all, in which datasets take the place of classes
     encoder: str
-    classes: tuple[str, ...]
-    values: list[float]
+    classes: tuple[str, ...]  # names; empty for a regression target
+    values: list[float]  # index of the class, or regression target, of each point
     pca: Points
-    explained: tuple[float, float]
+    explained: tuple[float, float]  # share of the variance that each principal component explains
     tsne: Points
 
 

@@ -17,27 +17,24 @@ from evaluation.statistics.summary import DatasetStatistics
 
 @dataclass(frozen=True)
 class Entry:
-    """Area and scores (by size) of one encoder; `synthetic` is None if the tissue is unknown."""
+    """One encoder of one run on one dataset."""
 
     run: str
     encoder: str
-    area: Interval
-    scores: tuple[Interval, ...]
-    synthetic: bool | None
+    area: Interval  # mean score along log(labels)
+    scores: tuple[Interval, ...]  # one per size
+    synthetic: bool | None  # whether the tissue is synthetic; None if unknown
 
 
 @dataclass(frozen=True)
 class Board:
-    """Entries that were tested alike, the best first.
-
-    `labels` are the labelled images behind each score, `protocol` is the digest of the test.
-    """
+    """Entries that were tested alike, the best first."""
 
     dataset: str
     predictor: str
     metric: Metric
-    labels: tuple[float, ...]
-    protocol: str
+    labels: tuple[float, ...]  # labelled images behind each score
+    protocol: str  # digest of test images, targets, folds and label counts
     entries: tuple[Entry, ...]
 
 

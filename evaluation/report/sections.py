@@ -24,21 +24,14 @@ ROLES = {
 
 @dataclass(frozen=True)
 class TaskRow:
-    """One task in the table of the training.
-
-    Attributes:
-        kind: of the task; empty if it is not known.
-        final, split: main score of the final weights, None without, and where it was measured.
-        others: further metrics of the final weights, else of the last validation, in words.
-        cautions: what is wrong with the splits behind the scores.
-    """
+    """One task in the table of the training."""
 
     log: TaskLog
-    kind: str
-    final: float | None
-    split: str
-    others: str
-    cautions: tuple[str, ...]
+    kind: str  # of the task; empty if it is not known
+    final: float | None  # main score of the final weights; None if they were not scored
+    split: str  # on which they were scored
+    others: str  # further metrics of the final weights, else of the last validation, in words
+    cautions: tuple[str, ...]  # what is wrong with the splits behind the scores
 
 
 def facts(run: Run) -> list[tuple[str, str]]:

@@ -25,13 +25,12 @@ SAME_TEST = ("sizes", "rows", "fold", "group", "truth", "n_train", "seeds")
 
 @dataclass(frozen=True)
 class Ablation:
-    """Statistics of each unseen dataset, and the seeds of the trainings behind each variant.
+    """Result of an ablation."""
 
-    The encoders of a study are the variants, `ALL` first, and the baselines probed beside it.
-    """
-
-    studies: tuple[DatasetStatistics, ...]
-    seeds: tuple[int, ...]
+    studies: tuple[
+        DatasetStatistics, ...
+    ]  # one per unseen dataset; encoders: variants (`ALL` first), baselines
+    seeds: tuple[int, ...]  # of the trainings behind each variant
 
     @property
     def caution(self) -> str:

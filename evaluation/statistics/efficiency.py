@@ -14,16 +14,15 @@ from evaluation.statistics.metrics import Floats
 class Efficiency:
     """How many labels the baseline needs for the score that an encoder reaches with `labels`.
 
-    Attributes:
-        needed: 0 means fewer than the baseline's smallest subset, infinity more than its largest.
-        factor: needed / labels, with the same meaning of 0 and infinity.
-        text, factor_text: both in words: "5.2 times fewer labels (95 %: 3.1 to 8.9)".
+    Both numbers are also given in words: "5.2 times fewer labels (95 %: 3.1 to 8.9)".
     """
 
     labels: float
-    needed: Interval
+    needed: (
+        Interval  # 0: fewer than the baseline's smallest subset, infinity: more than its largest
+    )
     text: str
-    factor: Interval
+    factor: Interval  # needed / labels, with the same meaning of 0 and infinity
     factor_text: str
 
 

@@ -30,44 +30,28 @@ Integers = NDArray[np.int64]
 class Predictions:
     """All test predictions of one predictor on one dataset.
 
-    E encoders, S sizes, R repeats, F folds, T test rows.
-
-    Attributes:
-        encoders: names, (E,).
-        baseline: encoder that others are compared with; None without one.
-        sizes: requested numbers of labels, 0 last for "all", (S,).
-        fold_numbers: (F,) int64.
-        n_train: labels in use, (S, F) int64.
-        seeds: of the predictors, (S, R, F) int64.
-        rows: tested rows of the store, each at most once, (T,) int64.
-        fold: number of the fold that tests each row, (T,) int64.
-        group: patient, slide or case of each row, (T,) int64.
-        truth: target of each row, (T,).
-        predicted: (E, S, R, T).
-        constant: the best prediction without looking at an image, (T,): always positive for F1,
-            the pool's most frequent class for macro F1, the pool's mean for MSE.
-        positive: class that F1 counts.
-        left_out: what did not fit into the budget, in words.
-        predictor: "forest", "linear" or "knn".
+    E encoders, S sizes, R repeats, F folds, T test rows. The constant is the best prediction
+    without looking at an image: always positive for F1, the pool's most frequent class for macro
+    F1, the pool's mean for MSE.
     """
 
     dataset: str
     metric: Metric
-    encoders: tuple[str, ...]
-    baseline: str | None
-    sizes: tuple[int, ...]
-    fold_numbers: Integers
-    n_train: Integers
-    seeds: Integers
-    rows: Integers
-    fold: Integers
-    group: Integers
-    truth: Array
-    predicted: Array
-    constant: Array
-    positive: int | None
-    left_out: tuple[str, ...] = ()
-    predictor: str = FOREST
+    encoders: tuple[str, ...]  # names, (E,)
+    baseline: str | None  # encoder that others are compared with; None without one
+    sizes: tuple[int, ...]  # requested numbers of labels, 0 last for "all", (S,)
+    fold_numbers: Integers  # (F,) int64
+    n_train: Integers  # labels in use, (S, F) int64
+    seeds: Integers  # of the predictors, (S, R, F) int64
+    rows: Integers  # tested rows of the store, each at most once, (T,) int64
+    fold: Integers  # number of the fold that tests each row, (T,) int64
+    group: Integers  # patient, slide or case of each row, (T,) int64
+    truth: Array  # target of each row, (T,)
+    predicted: Array  # (E, S, R, T)
+    constant: Array  # (T,)
+    positive: int | None  # class that F1 counts
+    left_out: tuple[str, ...] = ()  # what did not fit into the budget, in words
+    predictor: str = FOREST  # "forest", "linear" or "knn"
 
     @property
     def repeats(self) -> int:

@@ -30,62 +30,49 @@ FEW_GROUPS, FEW_REPEATS = 10, 5
 
 @dataclass(frozen=True)
 class Curve:
-    """One encoder's learning curve: scores by size, and their mean along log(labels)."""
+    """One encoder's learning curve."""
 
     encoder: str
-    scores: tuple[Interval, ...]
-    area: Interval
+    scores: tuple[Interval, ...]  # one per size
+    area: Interval  # mean score along log(labels), in the metric's own unit
 
 
 @dataclass(frozen=True)
 class Comparison:
     """An encoder against the baseline, on the same subsets and test groups.
 
-    Attributes:
-        differences, area: encoder minus baseline in the metric's unit, per size and of the areas.
-        efficiency: one per size.
-        verdict: 1 better, -1 worse; 0 if the area's interval contains zero or there is only one
-            test group.
+    The verdict is 1 for better, -1 for worse, and 0 if the area's interval contains zero or there
+    is only one test group.
     """
 
     encoder: str
     baseline: str
-    differences: tuple[Interval, ...]
-    area: Interval
-    efficiency: tuple[Efficiency, ...]
+    differences: tuple[Interval, ...]  # encoder minus baseline per size, in the metric's unit
+    area: Interval  # the same for the area under the learning curve
+    efficiency: tuple[Efficiency, ...]  # one per size
     verdict: int
 
 
 @dataclass(frozen=True)
 class DatasetStatistics:
-    """All statistics of one predictor on one dataset.
-
-    Attributes:
-        sizes, labels: requested labels, 0 for all; and those in use, the mean over folds.
-        repeats, folds, groups, images: numbers of the study; groups and images are those tested.
-        constant: score of the best prediction without looking at an image.
-        curves, comparisons: one per encoder, the latter without the baseline.
-        cautions: what the intervals do not cover, in words.
-        protocol: digest of the test; scores with equal digests are comparable.
-        seeds: of the predictors, by size, repeat and fold.
-    """
+    """All statistics of one predictor on one dataset; groups and images are those tested."""
 
     dataset: str
     metric: Metric
-    sizes: tuple[int, ...]
-    labels: tuple[float, ...]
+    sizes: tuple[int, ...]  # requested labels, 0 for all
+    labels: tuple[float, ...]  # labels in use, the mean over folds
     repeats: int
     folds: int
     groups: int
     images: int
-    constant: float
-    curves: tuple[Curve, ...]
-    comparisons: tuple[Comparison, ...]
-    cautions: tuple[str, ...]
+    constant: float  # score of the best prediction without looking at an image
+    curves: tuple[Curve, ...]  # one per encoder
+    comparisons: tuple[Comparison, ...]  # one per encoder but the baseline; none without one
+    cautions: tuple[str, ...]  # what the intervals do not cover, in words
     predictor: str
     baseline: str | None
-    protocol: str
-    seeds: list[list[list[int]]]
+    protocol: str  # digest of the test; scores with equal digests are comparable
+    seeds: list[list[list[int]]]  # of the predictors, by size, repeat and fold
 
     @property
     def encoders(self) -> list[str]:

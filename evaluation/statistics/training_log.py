@@ -23,23 +23,16 @@ _COSINE = "gradients/cosine/"
 
 @dataclass(frozen=True)
 class TaskLog:
-    """The log of one task.
-
-    Attributes:
-        loss_steps, loss: training loss at optimizer steps.
-        metric_steps, metrics: steps of the validations, and their metrics by name.
-        metric: name of the main one; empty without validation.
-        bounded: whether the main one lies between 0 and 1.
-    """
+    """The log of one task."""
 
     dataset: str
     task: str
-    loss_steps: list[int]
+    loss_steps: list[int]  # optimizer steps of the training loss
     loss: list[float]
-    metric_steps: list[int]
-    metrics: dict[str, list[float]]
-    metric: str
-    bounded: bool
+    metric_steps: list[int]  # optimizer steps of the validations
+    metrics: dict[str, list[float]]  # by name, one value per validation
+    metric: str  # name of the main one; empty without validation
+    bounded: bool  # whether the main one lies between 0 and 1
 
     @property
     def main(self) -> list[float]:
@@ -55,36 +48,26 @@ class TaskLog:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the gradients of two tasks ("dataset/task") in the shared encoder agree.
-
-    `cosine` is the mean over the log, `opposed` the share of rows in which it is below zero.
-    """
+    """How far the gradients of two tasks ("dataset/task") in the shared encoder agree."""
 
     first: str
     second: str
-    cosine: float
-    opposed: float
+    cosine: float  # mean over the log
+    opposed: float  # share of the rows in which the cosine is below zero
 
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """The log of a whole training; what was not logged is None.
-
-    Attributes:
-        summary: last mean of the tasks' main validation metrics.
-        images_per_second, waiting: medians; the latter is the share of time spent on loading.
-        gpu_memory: peak memory in use on the device in GiB.
-        agreements: of each pair of tasks; empty if gradients were not compared.
-    """
+    """The log of a whole training; what was not logged is None."""
 
     tasks: tuple[TaskLog, ...]
     steps: int
     epochs: int
-    summary: float | None
-    images_per_second: float | None
-    waiting: float | None
-    gpu_memory: float | None
-    agreements: tuple[Agreement, ...]
+    summary: float | None  # last mean of the tasks' main validation metrics
+    images_per_second: float | None  # median
+    waiting: float | None  # median share of the time spent waiting for data
+    gpu_memory: float | None  # peak memory in use on the device in GiB
+    agreements: tuple[Agreement, ...]  # of each pair of tasks; empty if gradients were not compared
 
 
 def read_training_log(path: Path) -> TrainingLog | None:

@@ -27,19 +27,12 @@ segmentation: class index (n, height, width); detection: `Detections`."""
 
 @dataclass
 class Features:
-    """The inputs of a head, for the images of one dataset.
+    """The inputs of a head, for the images of one dataset."""
 
-    Attributes:
-        embedding: (n, dim).
-        dense: the decoder's map (n, width, h, w), for segmentation.
-        tower: the tower's maps by pyramid level, for detection.
-        size: height and width of the network input in pixels.
-    """
-
-    embedding: Tensor
-    dense: Tensor | None = None
-    tower: dict[int, Tensor] = field(default_factory=dict)
-    size: tuple[int, int] = (0, 0)
+    embedding: Tensor  # (n, dim)
+    dense: Tensor | None = None  # the decoder's map (n, width, h, w), for segmentation
+    tower: dict[int, Tensor] = field(default_factory=dict)  # its maps by pyramid level
+    size: tuple[int, int] = (0, 0)  # height and width of the network input in pixels
 
 
 class Head(nn.Module, ABC):

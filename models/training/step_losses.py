@@ -15,15 +15,11 @@ from models.tasks import TaskSpec
 
 @dataclass(frozen=True)
 class StepLoss:
-    """The loss of one task on one micro-batch of the current optimizer step.
-
-    `images` are int64 (n,) positions in the dataset's store, on the CPU; `value` is a scalar on the
-    device, without gradient.
-    """
+    """The loss of one task on one micro-batch of the current optimizer step."""
 
     spec: TaskSpec
-    images: Tensor
-    value: Tensor
+    images: Tensor  # int64 (n,), their positions in the dataset's store; on the CPU
+    value: Tensor  # scalar on the device, without gradient
 
 
 def mean_over_ranks(
