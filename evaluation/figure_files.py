@@ -12,8 +12,7 @@ from typing import Any
 from PIL import Image
 
 from datamodules.core.atomic import atomic_path, write_text
-from evaluation.figures.canvas import Drawing, style
-from evaluation.figures.palette import NEUTRALS, SLOTS
+from evaluation.figures.canvas import NEUTRALS, SLOTS, Drawing, style
 
 DPI, PHOTOGRAPH_DPI = 200, 120
 WEBP_QUALITY = 88  # keeps letters and outlines clean

@@ -103,14 +103,13 @@ def check_probe(data: DatasetReader, settings: ProbeConfig) -> None:
 def _maps(tables: Sequence[Features], settings: ProbeConfig) -> list[Projection]:
     """Map each dataset by itself, and all of them together."""
     seed, points = settings.seed, settings.map_points
-    single = [project(table, seed, points) for table in tables]
+    maps = [project(table, seed, points) for table in tables]
     encoders = dict.fromkeys(table.encoder for table in tables)
-    if len(single) == len(encoders):  # one dataset: a joint map would show one colour
-        return single
-    return single + [
-        project_together([table for table in tables if table.encoder == encoder], seed, points)
-        for encoder in encoders
-    ]
+    if len(maps) > len(encoders):  # with one dataset, a joint map would show one colour
+        for encoder in encoders:
+            of_encoder = [table for table in tables if table.encoder == encoder]
+            maps.append(project_together(of_encoder, seed, points))
+    return maps
 
 
 def _write_neighbours(

@@ -42,9 +42,10 @@ from lightning_app.run.processes import exit_with_parent, is_first_process, worl
 from lightning_app.run.resume import CHECKPOINTS, open_run
 from lightning_app.training.error_messages import explain
 from lightning_app.training.trainer import build_trainer, check_sharding
-from models.module import MultiTaskModule, TaskSpec
+from models.module import MultiTaskModule
 from models.network.encoder import Encoder
 from models.sharded_module import Gather, ShardedModule
+from models.tasks import TaskSpec
 from models.training.optimizer import scaled
 
 log = logging.getLogger(__name__)

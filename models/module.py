@@ -26,8 +26,6 @@ from models.training.serialization import from_dict, read_checkpoint, to_dict
 from models.training.stain_jitter import jitter_stain
 from models.training.step_losses import StepLoss, count_over_ranks, mean_over_ranks
 
-__all__ = ["MultiTaskModule", "TaskSpec"]
-
 _FOREIGN = (UserError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 """What building a module from settings that are none raises."""
 
@@ -35,8 +33,7 @@ _FOREIGN = (UserError, LookupError, TypeError, ValueError, AttributeError, Runti
 class MultiTaskModule(pl.LightningModule):
     """The encoder with a head for every task, its losses, metrics and optimiser.
 
-    Settings are dataclasses, or the plain dictionaries of a checkpoint, which thus loads with
-    `weights_only=True`.
+    Settings are dataclasses, or the dictionaries of a checkpoint, which loads with `weights_only`.
 
     Args:
         specs: all tasks of the run.
@@ -47,12 +44,6 @@ class MultiTaskModule(pl.LightningModule):
             of a round is then the same for every number of tasks per micro-batch.
         stain_strength: strength of the HED jitter of training images; 0 turns it off.
         seed: seed of everything random on the device.
-
-    Attributes:
-        model: the network.
-        losses: loss of each task of the last micro-batch by key, with its graph.
-        step_losses: losses of the current optimizer step.
-        scores: metrics of the stages "val" and "test".
     """
 
     def __init__(
@@ -72,18 +63,10 @@ class MultiTaskModule(pl.LightningModule):
         self.micro_batches_per_round = micro_batches_per_round
         self.stain_strength = stain_strength
         self.seed = seed
-        self.save_hyperparameters(
-            {
-                "specs": [to_dict(spec) for spec in self.specs],
-                "model": to_dict(self.settings),
-                "optim": to_dict(self.optim),
-                "image_size": image_size,
-                "micro_batches_per_round": micro_batches_per_round,
-                "stain_strength": stain_strength,
-                "seed": seed,
-            },
-            logger=False,
-        )
+        # These are saved, as plain containers: a checkpoint holds no class of this project.
+        specs = [to_dict(spec) for spec in self.specs]
+        model, optim = to_dict(self.settings), to_dict(self.optim)
+        self.save_hyperparameters(logger=False)
         self.model = MultiTaskNetwork(self.specs, self.settings, image_size)
         self.loss_weights = LossWeights(self.specs, self.optim.balancing)
         self.direction = joint_direction(
@@ -92,8 +75,8 @@ class MultiTaskModule(pl.LightningModule):
         self.scores = torch.nn.ModuleDict(
             {"val": TaskMetrics(self.specs), "test": TaskMetrics(self.specs, final=True)}
         )
-        self.losses: dict[str, Tensor] = {}
-        self.step_losses: list[StepLoss] = []
+        self.losses: dict[str, Tensor] = {}  # of the last micro-batch by task, with their graph
+        self.step_losses: list[StepLoss] = []  # of the current optimizer step
         self._unlogged: list[StepLoss] = []
 
     @classmethod

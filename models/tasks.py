@@ -10,19 +10,12 @@ from datamodules.core.records import Task, TaskKind
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """One task of one dataset.
-
-    Attributes:
-        dataset: the dataset's name in the run.
-        task: kind, classes and other facts.
-        mpp: µm/px at the network input; 0 where unknown, which detection does not allow.
-        class_weights: factors of the classes in the cross entropy, for segmentation.
-    """
+    """One task of one dataset, named as in the run."""
 
     dataset: str
     task: Task
-    mpp: float = 0.0
-    class_weights: tuple[float, ...] = ()
+    mpp: float = 0.0  # µm/px at the network input; 0 where unknown, which detection does not allow
+    class_weights: tuple[float, ...] = ()  # factors in the cross entropy, for segmentation
 
     def __post_init__(self) -> None:
         if self.task.kind is TaskKind.DETECTION and self.mpp <= 0:

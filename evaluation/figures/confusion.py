@@ -11,8 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from datamodules.core.records import TaskKind
-from evaluation.figures.canvas import CENTRED, Drawing, new_figure, style
-from evaluation.figures.palette import MUTED, SLOTS
+from evaluation.figures.canvas import CENTRED, MUTED, SLOTS, Drawing, new_figure, style
 from evaluation.run_files import CONFUSION, RECALL
 from models.metrics.classification import Auroc, ClassScores
 from models.metrics.detection import SCORE_BINS, CentreDistanceF1
@@ -21,42 +20,29 @@ from models.tasks import TaskSpec
 
 Floats = NDArray[np.float64]
 
-NAMED_CURVES = 12
-"""More classes are drawn, but not listed in the legend."""
+NAMED_CURVES = 12  # more classes are drawn, but not listed in the legend
 
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Precision and recall of one class as the score threshold falls.
-
-    Attributes:
-        precision, recall: ascending recall, one point per score that occurs.
-        average: mean precision over recall.
-    """
+    """Precision and recall of one class, one point per score that occurs, with ascending recall."""
 
     name: str
     precision: Floats
     recall: Floats
-    average: float
+    average: float  # mean precision over recall
 
 
 @dataclass(frozen=True)
 class ConfusionCounts:
-    """What validation counted for one task, over all ranks.
-
-    Attributes:
-        confusion: images by (true class, predicted class); None unless a classification.
-        names: classes with hits and misses.
-        hits, misses: (classes, score bins), the lowest scores first.
-        positives: images or objects of each class, (classes,).
-    """
+    """What validation counted for one task, over all ranks."""
 
     spec: TaskSpec
-    confusion: Floats | None
-    names: tuple[str, ...]
-    hits: Floats
-    misses: Floats
-    positives: Floats
+    confusion: Floats | None  # (true class, predicted class); None unless a classification
+    names: tuple[str, ...]  # classes with hits and misses
+    hits: Floats  # (classes, score bins), the lowest scores first
+    misses: Floats  # (classes, score bins)
+    positives: Floats  # images or objects of each class, (classes,)
 
     def curves(self) -> list[PrecisionRecall]:
         """Return precision and recall of every class that occurs."""
@@ -83,8 +69,7 @@ def read_counts(metrics: TaskMetrics) -> list[ConfusionCounts]:
     """
     counts = []
     for spec in metrics.specs:
-        states = {type(metric): _summed(metric) for metric in metrics.of(spec)}
-        one = _counts(spec, states)
+        one = _counts(spec, {type(metric): _summed(metric) for metric in metrics.of(spec)})
         seen = one.confusion is not None and one.confusion.any()
         if seen or one.positives.any() or one.misses.any():
             counts.append(one)
@@ -93,15 +78,14 @@ def read_counts(metrics: TaskMetrics) -> list[ConfusionCounts]:
 
 def _counts(spec: TaskSpec, states: dict[type[Metric], dict[str, Floats]]) -> ConfusionCounts:
     confusion = states[ClassScores]["confmat"] if ClassScores in states else None
-    if CentreDistanceF1 in states:
-        counted = states[CentreDistanceF1]
-        hits, misses, objects = counted["hits"], counted["misses"], counted["objects"]
-        return ConfusionCounts(spec, confusion, spec.task.classes, hits, misses, objects)
     classes = spec.task.classes
-    shown = list(range(len(classes)))
+    if CentreDistanceF1 in states:
+        parts = (states[CentreDistanceF1][name] for name in ("hits", "misses", "objects"))
+        return ConfusionCounts(spec, confusion, classes, *parts)
     if Auroc not in states:
         none = np.zeros((0, SCORE_BINS + 1))
         return ConfusionCounts(spec, confusion, (), none, none, np.zeros(0))
+    shown = list(range(len(classes)))
     if spec.task.kind is not TaskKind.MULTILABEL and len(classes) == 2:  # the positive one
         shown = [classes.index(spec.task.positive) if spec.task.positive else 1]
     misses, hits = np.moveaxis(states[Auroc]["counts"][shown], 1, 0)
@@ -112,10 +96,10 @@ def _counts(spec: TaskSpec, states: dict[type[Metric], dict[str, Floats]]) -> Co
 def _summed(metric: Metric) -> dict[str, Floats]:
     """Return the metric's sums over all ranks."""
     with metric.sync_context():
-        states = {name: getattr(metric, name) for name in metric._defaults}
+        states = ((name, getattr(metric, name)) for name in metric._defaults)
         return {
             name: value.detach().double().cpu().numpy().copy()
-            for name, value in states.items()
+            for name, value in states
             if isinstance(value, Tensor)
         }
 
@@ -145,51 +129,51 @@ def count_drawings(counts: ConfusionCounts, synthetic: bool) -> list[Drawing]:
     return drawings
 
 
+@style()
 def confusion_figure(matrix: Floats, classes: tuple[str, ...], title: str) -> Figure:
     """Draw images by true class (rows) and predicted class; shades are shares of the row."""
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = 1.6 + 0.42 * len(classes)
-    with style():
-        figure = new_figure(max(side + 0.8, 3.6), max(side, 2.6))
-        axes = figure.add_subplot()
-        axes.grid(False)
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        for (row, column), count in np.ndenumerate(matrix):
-            if count:
-                colour = "white" if share[row, column] > 0.55 else "black"
-                axes.text(column, row, f"{count:.0f}", color=colour, fontsize=7.5, **CENTRED)
-        ticks = np.arange(len(classes))
-        axes.set_xticks(ticks, classes, rotation=45, ha="right", fontsize=8, parse_math=False)
-        axes.set_yticks(ticks, classes, fontsize=8, parse_math=False)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
-        axes.set_title(title, loc="left", fontsize=9.5, parse_math=False)
-        return figure
+    figure = new_figure(max(side + 0.8, 3.6), max(side, 2.6))
+    axes = figure.add_subplot()
+    axes.grid(False)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(matrix):
+        if count:
+            colour = "white" if share[row, column] > 0.55 else "black"
+            axes.text(column, row, f"{count:.0f}", color=colour, fontsize=7.5, **CENTRED)
+    ticks = np.arange(len(classes))
+    axes.set_xticks(ticks, classes, rotation=45, ha="right", fontsize=8, parse_math=False)
+    axes.set_yticks(ticks, classes, fontsize=8, parse_math=False)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title, loc="left", fontsize=9.5, parse_math=False)
+    return figure
 
 
+@style()
 def recall_figure(curves: list[PrecisionRecall], title: str) -> Figure:
     """Draw precision against recall, one line per class."""
-    with style():
-        figure = new_figure(4.3, 3.0)
-        axes = figure.add_subplot()
-        for number, curve in enumerate(curves):
-            _, colour, _, marker = SLOTS[number % len(SLOTS)]
-            axes.plot(
-                curve.recall,
-                curve.precision,
-                color=colour,
-                marker=marker,
-                markersize=4,
-                markevery=max(1, len(curve.recall) // 8),
-                lw=1.6,
-                label=f"{curve.name}: average {curve.average:.3f}",
-            )
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall")
-        axes.set_ylabel("precision", color=MUTED)
-        axes.set_title(title, loc="left", fontsize=9.5, parse_math=False)
-        if len(curves) <= NAMED_CURVES:
-            axes.legend(frameon=False, fontsize=8)
-        return figure
+    figure = new_figure(4.3, 3.0)
+    axes = figure.add_subplot()
+    for number, curve in enumerate(curves):
+        _, colour, _, marker = SLOTS[number % len(SLOTS)]
+        axes.plot(
+            curve.recall,
+            curve.precision,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            markevery=max(1, len(curve.recall) // 8),
+            lw=1.6,
+            label=f"{curve.name}: average {curve.average:.3f}",
+        )
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall")
+    axes.set_ylabel("precision", color=MUTED)
+    axes.set_title(title, loc="left", fontsize=9.5, parse_math=False)
+    if len(curves) <= NAMED_CURVES:
+        axes.legend(frameon=False, fontsize=8)
+    return figure
 
 
 def describe_confusion(matrix: Floats, classes: tuple[str, ...]) -> str:

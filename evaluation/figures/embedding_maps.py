@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from evaluation.figures.canvas import clear, new_figure, style
-from evaluation.figures.palette import MUTED
+from evaluation.figures.canvas import MUTED, clear, new_figure, style
 from evaluation.probe.projections import Points, Projection
 
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7f00", "#7f7f7f")
@@ -21,35 +20,35 @@ VALUES = ListedColormap(colormaps["plasma"](np.linspace(0.15, 0.95, 256)))
 """Plasma without its ends, which vanish on dark and on white pages."""
 
 
+@style()
 def embedding_map(maps: Sequence[Projection], names: Sequence[str]) -> Figure:
     """Draw PCA (above) and t-SNE (below) of the same images, one column per encoder."""
-    with style():
-        figure = new_figure(4.3, 4.8)
-        grid = figure.subplots(2, len(maps), squeeze=False)
-        for (above, below), one, name in zip(grid.T, maps, names, strict=True):
-            share = "{:.0%} + {:.0%} of variance".format(*one.explained)
-            _scatter(above, one, one.pca)
-            above.set_title(f"{name}\nPCA, {share}", loc="left", fontsize=8.5)
-            _scatter(below, one, one.tsne)
-            below.set_title("t\N{NON-BREAKING HYPHEN}SNE", loc="left", fontsize=8.5)
-        if maps[0].classes:
-            handles, labels = grid[0, 0].get_legend_handles_labels()
-            figure.legend(
-                handles,
-                labels,
-                loc="outside lower left",
-                ncols=min(len(labels), 3),
-                frameon=False,
-                fontsize=9,
-                markerscale=1.8,
-                handletextpad=0.2,
-            )
-        else:
-            points = grid[0, 0].collections[0]
-            bar = figure.colorbar(points, ax=grid, location="bottom", shrink=0.6, pad=0.02)
-            bar.set_label("target value", fontsize=8.5, color=MUTED)
-            bar.outline.set_visible(False)
-        return figure
+    figure = new_figure(4.3, 4.8)
+    grid = figure.subplots(2, len(maps), squeeze=False)
+    for (above, below), one, name in zip(grid.T, maps, names, strict=True):
+        share = "{:.0%} + {:.0%} of variance".format(*one.explained)
+        _scatter(above, one, one.pca)
+        above.set_title(f"{name}\nPCA, {share}", loc="left", fontsize=8.5)
+        _scatter(below, one, one.tsne)
+        below.set_title("t\N{NON-BREAKING HYPHEN}SNE", loc="left", fontsize=8.5)
+    if maps[0].classes:
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower left",
+            ncols=min(len(labels), 3),
+            frameon=False,
+            fontsize=9,
+            markerscale=1.8,
+            handletextpad=0.2,
+        )
+    else:
+        points = grid[0, 0].collections[0]
+        bar = figure.colorbar(points, ax=grid, location="bottom", shrink=0.6, pad=0.02)
+        bar.set_label("target value", fontsize=8.5, color=MUTED)
+        bar.outline.set_visible(False)
+    return figure
 
 
 def _scatter(axes: Axes, one: Projection, points: Points) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from datamodules.core.records import TaskKind
 from datamodules.display.overlays import show_patch
 from datamodules.store.reader import Store
 from evaluation.config import ProbeConfig
-from evaluation.figures.canvas import Drawing, clear, new_figure, style
-from evaluation.figures.palette import INK, MUTED, RIGHT, WRONG, display_names
+from evaluation.figures.canvas import (
+    INK,
+    MUTED,
+    Drawing,
+    clear,
+    display_names,
+    new_figure,
+    style,
+    write_below,
+)
 from evaluation.probe.features import Features
 from evaluation.probe.neighbours import Neighbours, find_neighbours
+from evaluation.run_files import file_name
 
 _INCHES = 1.15  # side of an image
 
@@ -33,7 +39,6 @@ def neighbour_sheets(
     for number, table in enumerate(tables, start=1):
         neighbours = find_neighbours(table, settings.neighbours, settings.map_points, settings.seed)
         name = names[table.encoder]
-        parts = (re.sub(r"[^A-Za-z0-9.]+", "_", part) for part in (table.dataset, name))
         title = f"{table.dataset}, {name}"
         mark = " - SYNTHETIC TISSUE" if store.synthetic else ""
         caption = agreement_text(neighbours)
@@ -43,7 +48,8 @@ def neighbour_sheets(
         ]
         text = f"{caption} Images and their neighbours: {'; '.join(lines)}."
         figure = _draw(neighbours, store, title + mark)
-        sheets.append(Drawing(f"-{number}-".join(parts), figure, title, text, caption))
+        file = f"{file_name(table.dataset)}-{number}-{file_name(name)}"
+        sheets.append(Drawing(file, figure, title, text, caption))
     return sheets
 
 
@@ -62,29 +68,20 @@ def agreement_text(neighbours: Neighbours) -> str:
     )
 
 
+@style()
 def _draw(neighbours: Neighbours, store: Store, title: str) -> Figure:
+    targets, classes = neighbours.table.targets, neighbours.table.classes
     rows, columns = len(neighbours.queries), 1 + neighbours.nearest.shape[1]
-    with style():
-        figure = new_figure(columns * (_INCHES + 0.06), rows * (_INCHES + 0.27) + 0.5)
-        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
-        figure.suptitle(title, fontsize=10, color=INK, parse_math=False)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for line, query, nearest in zip(grid, neighbours.queries, neighbours.nearest, strict=True):
-            for axes, row in zip(line, [query, *nearest], strict=True):
-                clear(axes)
-                show_patch(axes, store.images([int(neighbours.table.rows[row])])[0])
-                _write(axes, neighbours, int(query), int(row))
-        grid[0, 0].set_title("image", fontsize=9.5, color=MUTED)
-        grid[0, 1].set_title("nearest, of other groups", loc="left", fontsize=9.5, color=MUTED)
-        return figure
-
-
-def _write(axes: Axes, neighbours: Neighbours, query: int, row: int) -> None:
-    """Write the target below an image; a sign shows whether a neighbour has the same class."""
-    table, colour, sign = neighbours.table, INK, ""
-    if table.kind is not TaskKind.REGRESSION and row != query:
-        same = table.targets[row] == table.targets[query]
-        colour, sign = (RIGHT, "✓ ") if same else (WRONG, "✗ ")
-        axes.spines[:].set(visible=True, color=colour, linewidth=2)
-    text = textwrap.shorten(f"{sign}{neighbours.label(row)}", 16, placeholder="…")
-    axes.set_xlabel(text, fontsize=9, color=colour, labelpad=3, parse_math=False)
+    figure = new_figure(columns * (_INCHES + 0.06), rows * (_INCHES + 0.27) + 0.5)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
+    figure.suptitle(title, fontsize=10, color=INK, parse_math=False)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for line, query, nearest in zip(grid, neighbours.queries, neighbours.nearest, strict=True):
+        for axes, row in zip(line, [query, *nearest], strict=True):
+            clear(axes)
+            show_patch(axes, store.images([int(neighbours.table.rows[row])])[0])
+            same = targets[row] == targets[query] if classes and row != query else None
+            write_below(axes, [neighbours.label(int(row))], 16, same)
+    grid[0, 0].set_title("image", fontsize=9.5, color=MUTED)
+    grid[0, 1].set_title("nearest, of other groups", loc="left", fontsize=9.5, color=MUTED)
+    return figure

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
@@ -17,8 +15,7 @@ from numpy.typing import NDArray
 from datamodules.core.records import TaskKind
 from datamodules.display.overlays import DENSE, class_colours, draw_boxes, show_patch
 from datamodules.stream.batch import BatchTarget, DetectionTarget
-from evaluation.figures.canvas import Drawing, clear, new_figure
-from evaluation.figures.palette import INK, RIGHT, WRONG
+from evaluation.figures.canvas import INK, Drawing, clear, new_figure, write_below
 from models.metrics.classification import PixelScores
 from models.metrics.detection import match_detections
 from models.network.detection_grid import Detections
@@ -27,8 +24,6 @@ from models.tasks import TaskSpec
 
 # Apart by at least 65 in CIELAB for every kind of dichromacy, and by their line styles.
 HIT, MISSED, FALSE = ("#00e5ff", "-"), ("#ffe600", "--"), ("#000000", ":")
-"""Colour and line style of a hit, of an object that was not found, and of a false alarm."""
-
 _LEGEND = "#c8a0c0"  # its background: near the tissue's colour, on which all outlines are visible
 _INCHES = 2.1  # side of an image
 _COLUMNS = 3  # images in a row where nothing is drawn onto them
@@ -36,19 +31,13 @@ _COLUMNS = 3  # images in a row where nothing is drawn onto them
 
 @dataclass(frozen=True)
 class Panel:
-    """A few images of one task with truth and prediction, on the CPU.
-
-    Attributes:
-        images: (n, side, side, 3) uint8, as the network gets them.
-        prediction: without detections below the thresholds.
-        thresholds: detection: lowest score of each class that counts.
-    """
+    """A few images of one task with truth and prediction, on the CPU."""
 
     spec: TaskSpec
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8]  # (n, side, side, 3) uint8, as the network gets them
     target: BatchTarget
-    prediction: Prediction
-    thresholds: tuple[float, ...] = ()
+    prediction: Prediction  # without detections below the thresholds
+    thresholds: tuple[float, ...] = ()  # detection: lowest score of each class that counts
     synthetic: bool = False
 
     def __len__(self) -> int:
@@ -57,34 +46,21 @@ class Panel:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Truth and prediction of one image in words.
+    """Truth and prediction of one image in words."""
 
-    Attributes:
-        truth: empty where it is drawn onto the image.
-        predicted: the prediction.
-        right: whether it is right; None where that is a matter of degree.
-    """
-
-    truth: str
+    truth: str  # empty where it is drawn onto the image
     predicted: str
-    right: bool | None = None
+    right: bool | None = None  # None where that is a matter of degree
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Objects in one image, true or predicted.
+    """Objects in one image, true or predicted."""
 
-    Attributes:
-        xyxy: corners in pixels, (n, 4) float32.
-        labels: classes, (n,) int64.
-        matched: whether a prediction hits the object, or the prediction an object, (n,) bool.
-        scores: of predictions, (n,) float32; None for the truth.
-    """
-
-    xyxy: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    matched: NDArray[np.bool_]
-    scores: NDArray[np.float32] | None = None
+    xyxy: NDArray[np.float32]  # corners in pixels, (n, 4)
+    labels: NDArray[np.int64]  # classes, (n,)
+    matched: NDArray[np.bool_]  # with an object, or with a prediction, (n,)
+    scores: NDArray[np.float32] | None = None  # of predictions, (n,) float32; None for the truth
 
 
 def above(detections: Detections, thresholds: Sequence[float]) -> Detections:
@@ -95,10 +71,7 @@ def above(detections: Detections, thresholds: Sequence[float]) -> Detections:
 
 
 def objects_of(panel: Panel) -> list[tuple[Boxes, Boxes]]:
-    """Return true and predicted objects of each image of a detection panel.
-
-    They are matched at the task's distance.
-    """
+    """Return true and predicted objects, matched, of each image of a detection panel."""
     target, predicted = panel.target, panel.prediction
     if not isinstance(target, DetectionTarget) or not isinstance(predicted, Detections):
         raise TypeError(f"{panel.spec.key} is not a detection task")
@@ -108,13 +81,14 @@ def objects_of(panel: Panel) -> list[tuple[Boxes, Boxes]]:
     true = [part.numpy() for part in (target.boxes, target.labels, hit)]
     parts = (predicted.boxes, predicted.labels, taken >= 0, predicted.scores)
     predictions = [part.numpy() for part in parts]
-    objects = []
-    for image in range(len(panel)):
-        t, p = (target.image == image).numpy(), (predicted.image == image).numpy()
-        objects.append(
-            (Boxes(*(part[t] for part in true)), Boxes(*(part[p] for part in predictions)))
+    rows = [(target.image == i, predicted.image == i) for i in range(len(panel))]
+    return [
+        (
+            Boxes(*(part[t.numpy()] for part in true)),
+            Boxes(*(part[p.numpy()] for part in predictions)),
         )
-    return objects
+        for t, p in rows
+    ]
 
 
 def verdicts(panel: Panel) -> list[Verdict]:
@@ -190,7 +164,8 @@ def _draw(panel: Panel, heading: str) -> Figure:
     else:
         for axes, image, verdict in zip(grid.ravel(), panel.images, verdicts(panel), strict=False):
             show_patch(axes, image)
-            _write(axes, verdict)
+            lines = (f"truth: {verdict.truth}", verdict.predicted)
+            write_below(axes, lines, 27, verdict.right)
     return figure
 
 
@@ -216,17 +191,6 @@ def _draw_rows(panel: Panel, grid: Any) -> None:
             boxes = np.concatenate([missed, predicted.xyxy])
             draw_boxes(grid[row, 2], boxes, [c for c, _ in looks], [line for _, line in looks])
         grid[row, 2].set_xlabel(verdict.predicted, fontsize=9.5, color=INK, labelpad=3)
-
-
-def _write(axes: Axes, verdict: Verdict) -> None:
-    """Write truth and prediction below an image; a frame and a sign show right or wrong."""
-    colour, sign = INK, ""
-    if verdict.right is not None:
-        colour, sign = (RIGHT, "✓ ") if verdict.right else (WRONG, "✗ ")
-        axes.spines[:].set(visible=True, color=colour, linewidth=2.5)
-    lines = (f"truth: {verdict.truth}", f"{sign}{verdict.predicted}")
-    text = "\n".join(textwrap.shorten(line, 27, placeholder="…") for line in lines)
-    axes.set_xlabel(text, fontsize=9.5, color=colour, labelpad=4, parse_math=False)
 
 
 def _legend(figure: Figure, panel: Panel) -> None:

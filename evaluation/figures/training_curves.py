@@ -9,39 +9,38 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.figures.canvas import CENTRED, new_figure, style
-from evaluation.figures.palette import RIGHT, WRONG
+from evaluation.figures.canvas import CENTRED, RIGHT, WRONG, new_figure, style
 from evaluation.statistics.training_log import Agreement, TaskLog
 
 _SHADES = LinearSegmentedColormap.from_list("agreement", ("#f2a36b", "#f4f4f2", "#7db7e0"))
 """Orange below zero, blue above: light enough for black numbers."""
 
 
+@style()
 def training_curve(log: TaskLog) -> Figure:
     """Draw loss (left) and main validation metric (right) of one task over optimizer steps."""
-    with style():
-        figure = new_figure(3.9, 1.55)
-        left, right = figure.subplots(1, 2)
-        steps, loss = np.asarray(log.loss_steps), np.asarray(log.loss)
-        window = max(1, len(loss) // 25)
-        if window > 1:
-            left.plot(steps, loss, color=RIGHT, lw=0.8, alpha=0.35)
-            loss = np.convolve(loss, np.ones(window) / window, "valid")
-        left.plot(steps[window - 1 :], loss, color=RIGHT, lw=1.8)
-        left.set_title("training loss", loc="left", fontsize=9)
-        if log.metric:
-            right.plot(log.metric_steps, log.main, color=WRONG, marker="o", markersize=3.5)
-            right.set_title(f"validation {log.metric}", loc="left", fontsize=9)
-            if log.bounded:
-                right.set_ylim(0, 1.02)
-        else:
-            right.set_axis_off()
-        for axes in (left, right):
-            axes.tick_params(labelsize=8)
-            axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-            axes.yaxis.set_major_locator(MaxNLocator(4))
-            axes.set_xlabel("optimizer step", fontsize=8)
-        return figure
+    figure = new_figure(3.9, 1.55)
+    left, right = figure.subplots(1, 2)
+    steps, loss = np.asarray(log.loss_steps), np.asarray(log.loss)
+    window = max(1, len(loss) // 25)
+    if window > 1:
+        left.plot(steps, loss, color=RIGHT, lw=0.8, alpha=0.35)
+        loss = np.convolve(loss, np.ones(window) / window, "valid")
+    left.plot(steps[window - 1 :], loss, color=RIGHT, lw=1.8)
+    left.set_title("training loss", loc="left", fontsize=9)
+    if log.metric:
+        right.plot(log.metric_steps, log.main, color=WRONG, marker="o", markersize=3.5)
+        right.set_title(f"validation {log.metric}", loc="left", fontsize=9)
+        if log.bounded:
+            right.set_ylim(0, 1.02)
+    else:
+        right.set_axis_off()
+    for axes in (left, right):
+        axes.tick_params(labelsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel("optimizer step", fontsize=8)
+    return figure
 
 
 def describe_training(log: TaskLog) -> str:
@@ -52,6 +51,7 @@ def describe_training(log: TaskLog) -> str:
     return text
 
 
+@style()
 def conflict_figure(agreements: Sequence[Agreement]) -> Figure:
     """Draw the mean cosine between the gradients of each pair of tasks as a matrix."""
     tasks = tasks_of(agreements)
@@ -60,26 +60,23 @@ def conflict_figure(agreements: Sequence[Agreement]) -> Figure:
         first, second = tasks.index(one.first), tasks.index(one.second)
         matrix[first, second] = matrix[second, first] = one.cosine
     side = 0.42 * len(tasks)
-    with style():
-        figure = new_figure(side + 2.6, side + 1.3)
-        axes = figure.add_subplot()
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
-        # A mesh and not an image, so that the SVG stays sharp.
-        axes.pcolormesh(matrix, cmap=_SHADES, vmin=-1, vmax=1, edgecolors="white", linewidth=0.5)
-        for (row, column), value in np.ndenumerate(matrix):
-            if np.isfinite(value):
-                axes.text(
-                    column + 0.5, row + 0.5, _signed(value), fontsize=8, color="black", **CENTRED
-                )
-        ticks = np.arange(len(tasks)) + 0.5
-        names = [task.replace("/", ": ") for task in tasks]
-        axes.set_xticks(ticks, names, rotation=40, ha="right", fontsize=8.5, parse_math=False)
-        axes.set_yticks(ticks, names, fontsize=8.5, parse_math=False)
-        axes.invert_yaxis()
-        axes.set_aspect("equal")
-        axes.tick_params(length=0)
-        return figure
+    figure = new_figure(side + 2.6, side + 1.3)
+    axes = figure.add_subplot()
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    # A mesh and not an image, so that the SVG stays sharp.
+    axes.pcolormesh(matrix, cmap=_SHADES, vmin=-1, vmax=1, edgecolors="white", linewidth=0.5)
+    for (row, column), value in np.ndenumerate(matrix):
+        if np.isfinite(value):
+            axes.text(column + 0.5, row + 0.5, _signed(value), fontsize=8, color="black", **CENTRED)
+    ticks = np.arange(len(tasks)) + 0.5
+    names = [task.replace("/", ": ") for task in tasks]
+    axes.set_xticks(ticks, names, rotation=40, ha="right", fontsize=8.5, parse_math=False)
+    axes.set_yticks(ticks, names, fontsize=8.5, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_aspect("equal")
+    axes.tick_params(length=0)
+    return figure
 
 
 def describe_conflicts(agreements: Sequence[Agreement]) -> str:

@@ -31,8 +31,9 @@ def collect(
 ) -> list[Predictions]:
     """Collect the finished jobs of one dataset, one result per predictor.
 
-    A predictor other than the first that is too incomplete is left out, and the first one's result
-    notes it.
+    Where jobs are missing the result is smaller: all sizes with fewer repeats, or, if not even one
+    repeat is complete, the complete sizes of the first repeat. A predictor other than the first
+    without these is left out, and the first one's result notes it.
 
     Raises:
         UnfinishedError: not even one size of the first predictor is complete.
@@ -57,13 +58,8 @@ def _collect(
     finished: Mapping[Place, NDArray[Any]],
     baseline: str | None,
 ) -> Predictions:
-    """Put the finished jobs of one predictor into one array.
-
-    Where jobs are missing the result is smaller: all sizes with fewer repeats, or, if not even one
-    repeat is complete, the complete sizes of the first repeat.
-    """
-    table = tables[0]
-    encoders = tuple(one.encoder for one in tables)
+    """Put the finished jobs of one predictor into one array."""
+    table, encoders = tables[0], tuple(one.encoder for one in tables)
     numbers = [fold.number for fold in folds]
     sizes, repeats, left_out = _complete(jobs, finished)
     kept = [job for job in jobs if job.size in sizes and job.repeat < repeats]
@@ -111,22 +107,20 @@ def _complete(
     planned = 1 + max(job.repeat for job in jobs)
     unfinished = {(job.repeat, job.size) for job in jobs if job.place not in finished}
     repeats = min((repeat for repeat, _ in unfinished), default=planned)
-    if repeats == planned:
-        return sizes, repeats, ()
-    if repeats:
-        missing = f"repeats {repeats + 1} to {planned} did not fit into the budget"
-        return sizes, repeats, (missing,)
-    kept = tuple(size for size in sizes if (0, size) not in unfinished)
-    if not kept:
-        raise UnfinishedError(
-            f"{jobs[0].dataset}: no size was finished for every encoder and fold; raise "
-            "probe.budget and probe again: finished work is kept"
-        )
-    dropped = ", ".join(str(size) if size else "all" for size in sizes if size not in kept)
-    left_out = [f"sizes {dropped} did not fit into the budget"]
-    if planned > 1:
-        left_out.append(f"repeats 2 to {planned} did not fit into the budget")
-    return kept, 1, tuple(left_out)
+    left_out = []
+    if not repeats:
+        kept = tuple(size for size in sizes if (0, size) not in unfinished)
+        if not kept:
+            raise UnfinishedError(
+                f"{jobs[0].dataset}: no size was finished for every encoder and fold; raise "
+                "probe.budget and probe again: finished work is kept"
+            )
+        dropped = ", ".join(str(size) if size else "all" for size in sizes if size not in kept)
+        left_out.append(f"sizes {dropped} did not fit into the budget")
+        sizes, repeats = kept, 1
+    if repeats < planned:
+        left_out.append(f"repeats {repeats + 1} to {planned} did not fit into the budget")
+    return sizes, repeats, tuple(left_out)
 
 
 def _best_constant(table: Features, fold: Fold) -> Any:

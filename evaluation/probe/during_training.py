@@ -35,7 +35,7 @@ def probe_within(
     folder: Path,
     cache: Path,
 ) -> list[DatasetStatistics]:
-    """Probe an encoder that is still training, in a limited time, with the first predictor.
+    """Probe an encoder that is still training, with the first predictor of the final study.
 
     Features and predictions of the baselines are kept for the next probe and for the study at the
     end. Features of the first encoder are not: its weights will change.
@@ -73,22 +73,16 @@ def probe_within(
 def keep_course(
     path: Path, epoch: int, step: int, studies: Sequence[DatasetStatistics]
 ) -> pd.DataFrame:
-    """Add the probes after an epoch to a table on disk, replacing earlier rows of that epoch.
+    """Add the probes after an epoch to a CSV file, which need not exist, and return their rows.
 
-    Args:
-        path: CSV file; it need not exist.
-        epoch: finished epochs.
-        step: optimizer steps done.
-        studies: one per dataset.
-
-    Returns:
-        The rows of this epoch, with differences if there is a baseline.
+    `epoch` and `step` are numbers of finished epochs and of optimizer steps. Earlier rows of this
+    or a later epoch are replaced: they are of a run that was interrupted.
     """
     rows = pd.DataFrame([row for study in studies for row in score_rows(study)])
     rows = rows.drop(columns="predictor")
     rows.insert(0, "epoch", epoch)
     rows.insert(1, "step", step)
     earlier = pd.read_csv(path) if path.is_file() else rows.iloc[:0]
-    kept = earlier[earlier["epoch"] < epoch]  # later rows are of a run that was interrupted
+    kept = earlier[earlier["epoch"] < epoch]
     write_table(path, pd.concat([kept, rows]) if len(kept) else rows)
     return rows

@@ -1,8 +1,6 @@
 """Frozen features: every image of an unseen dataset through an encoder once, cached in HDF5.
 
-A cache file is named by a digest of everything that determines its content: the encoder's identity,
-the store's content, the task, the input size and the precision. It is written under another name
-and renamed when complete, so a file that exists is complete.
+A cache file is named by a digest of everything that determines its content.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import time
 import zlib
 from collections.abc import Iterable, Sequence
@@ -29,6 +26,7 @@ from datamodules.core.hdf5 import NewFile
 from datamodules.core.records import Task, TaskKind
 from evaluation.config import Role
 from evaluation.probe.folds import groups_of_role
+from evaluation.run_files import file_name
 
 if TYPE_CHECKING:  # processes of the sweep import this file and need none of them
     from datamodules.base import PathologyDataModule
@@ -39,38 +37,25 @@ if TYPE_CHECKING:  # processes of the sweep import this file and need none of th
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 2
-"""Version of the cache file's layout; part of the digest in its name."""
+SCHEMA = 2  # of the cache file's layout; part of the digest in its name
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features of one dataset under one encoder.
-
-    Attributes:
-        classes: class names in index order; empty for regression.
-        positive: index of the class that F1 counts, for two classes; else None.
-        features: (n, d) float32, a read-only map of the cache file.
-        targets: (n,) int64 or float32.
-        groups: patient, slide or case, (n,) int32.
-        split: 0 train, 1 val, 2 test as published, (n,) uint8.
-        folds: grouped folds of the protocol; 0 is the official test split.
-        key: digest of what the features were made of, and the role of their groups.
-        rows: row of the store behind each of these rows, ascending, (n,) int64.
-    """
+    """Features of one dataset under one encoder."""
 
     dataset: str
     encoder: str
     kind: TaskKind
-    classes: tuple[str, ...]
-    positive: int | None
-    features: NDArray[np.float32]
-    targets: NDArray[Any]
-    groups: NDArray[np.int32]
-    split: NDArray[np.uint8]
-    folds: int
-    key: str
-    rows: NDArray[np.int64]
+    classes: tuple[str, ...]  # class names in index order; empty for regression
+    positive: int | None  # index of the class that F1 counts, for two classes; else None
+    features: NDArray[np.float32]  # (n, d) float32, a read-only map of the cache file
+    targets: NDArray[Any]  # (n,) int64 or float32
+    groups: NDArray[np.int32]  # patient, slide or case, (n,) int32
+    split: NDArray[np.uint8]  # 0 train, 1 val, 2 test as published, (n,) uint8
+    folds: int  # grouped folds of the protocol; 0 is the official test split
+    key: str  # digest of what the features were made of, and the role of their groups
+    rows: NDArray[np.int64]  # row of the store behind each of these rows, ascending, (n,) int64
 
 
 def probe_task(dataset: str, tasks: Iterable[Task]) -> Task:
@@ -132,14 +117,14 @@ def extract(
     deadline: float | None = None,
     role: Role = "all",
 ) -> Features:
-    """Return the features of a dataset's images, from the cache if they are in it.
+    """Return the features of a prepared dataset's images, from the cache if they are in it.
 
     Args:
         encoder: frozen encoder.
-        data: prepared dataset, with a classification or regression task.
+        data: with a classification or regression task.
         cache: folder of the cache files.
-        batch_size: images per forward pass; does not affect the features.
-        precision: "fp32" or "bf16"; part of the cache key, because features depend on it.
+        batch_size: images per forward pass.
+        precision: "fp32" or "bf16".
         deadline: on the clock of `time.monotonic()`; None for no limit.
         role: whose images are returned (see `groups_of_role`); the cache holds all.
 
@@ -152,7 +137,7 @@ def extract(
     size = data.config.input_size or data.data.image_size
     decisive = [encoder.identity, data.store.digest, task.name, size, precision, SCHEMA]
     key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
-    path = cache / f"{_file_name(data.name)}-{_file_name(encoder.name)}-{key[:16]}.h5"
+    path = cache / f"{file_name(data.name)}-{file_name(encoder.name)}-{key[:16]}.h5"
     features = _read(path)
     if features is None:
         log.info("features of %s with %s", data.name, encoder.name)
@@ -162,12 +147,15 @@ def extract(
         if features is None:
             raise ProbeError(f"{path}: the disk does not return what was written to it")
     rows = rows_of_role(data, role)
+    positive = None
+    if task.kind is TaskKind.CLASSIFICATION and len(task.classes) == 2:
+        positive = task.classes.index(task.positive) if task.positive else 1
     return Features(
         dataset=data.name,
         encoder=encoder.name,
         kind=task.kind,
         classes=task.classes,
-        positive=_positive(task),
+        positive=positive,
         features=features if role == "all" else features[rows],
         targets=targets[rows],
         groups=np.asarray(data.store.group)[rows],
@@ -191,13 +179,6 @@ def rows_of_role(data: DatasetReader | PathologyDataModule, role: Role) -> NDArr
             "set probe.role=all, or leave the dataset out"
         )
     return rows
-
-
-def _positive(task: Task) -> int | None:
-    """Return the index of the positive class: the second of two if the dataset names none."""
-    if task.kind is not TaskKind.CLASSIFICATION or len(task.classes) != 2:
-        return None
-    return task.classes.index(task.positive) if task.positive else 1
 
 
 def _embed_all(
@@ -244,10 +225,7 @@ def _write(path: Path, features: NDArray[np.float32]) -> None:
 
 
 def _read(path: Path) -> NDArray[np.float32] | None:
-    """Map the features read-only: processes of a sweep share the pages.
-
-    Return None if there is no such file, or if it is damaged: it is then made anew.
-    """
+    """Map features read-only, shared by the processes of a sweep; None if missing or damaged."""
     if not path.is_file():
         return None
     try:
@@ -262,7 +240,3 @@ def _read(path: Path) -> NDArray[np.float32] | None:
         problem = " ".join(str(error).split())
     log.warning("%s: damaged feature cache (%s), computing it again", path, problem)
     return None
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("_")[-60:]

@@ -1,7 +1,7 @@
 """Grouped folds, and nested subsets of labelled images.
 
-Everything here depends only on (seed, dataset, fold, repeat) and the dataset itself, never on the
-encoder or the order of the work, so all encoders get the same images.
+All depends only on (seed, dataset, fold, repeat) and the dataset, so all encoders get the same
+images.
 """
 
 from __future__ import annotations
@@ -25,23 +25,16 @@ log = logging.getLogger(__name__)
 
 Rows = NDArray[np.int64]
 
-QUANTILE_BINS = 5
-"""Strata of a regression target: fifths of the values, so ten labels contain two of each."""
+QUANTILE_BINS = 5  # strata of a regression target: ten labels contain two of each
 
 
 @dataclass(frozen=True)
 class Fold:
-    """A pool of images that may carry labels, and the test images.
+    """Rows of images that may carry labels, and of test images; they share no group."""
 
-    Attributes:
-        number: 0 for the official test split; grouped folds count from 1.
-        pool: rows that subsets are drawn from, ascending.
-        test: rows that are predicted, ascending; no group is in both.
-    """
-
-    number: int
-    pool: Rows
-    test: Rows
+    number: int  # 0 for the official test split; grouped folds count from 1
+    pool: Rows  # ascending
+    test: Rows  # ascending
 
 
 def seed_from(*parts: object) -> int:
@@ -152,9 +145,9 @@ def _spread(strata: Rows, group: NDArray[Any], folds: int, seed: int) -> Rows:
 
 
 def nested_order(strata: Rows, groups: NDArray[np.int32], seed: int) -> Rows:
-    """Return an order of a pool whose first n images are a stratified subset from many groups.
+    """Return an order of a pool, (n,) int64, in which the first images are a stratified subset.
 
-    Subsets are nested: the 30 contain the 10. The order follows two rules:
+    `strata` and `groups` are (n,). Subsets are nested: the 30 contain the 10.
 
     - *Within a stratum* groups take turns in random order, each contributing one random image per
       turn while it has any, so few labels come from many patients.
@@ -162,18 +155,9 @@ def nested_order(strata: Rows, groups: NDArray[np.int32], seed: int) -> Rows:
       gets the places that correspond to its share of the pool (Webster's method: its j-th image,
       from 0, has position (j + 1/2) / size). So n labels contain every stratum as soon as n reaches
       the number of strata, and then follow the pool's shares.
-
-    Args:
-        strata: stratum of each image of the pool.
-        groups: group of each image of the pool.
-        seed: of this fold and repeat.
-
-    Returns:
-        A permutation of the pool's positions, (n,) int64.
     """
     rng = np.random.default_rng(seed)
-    position = np.empty(len(strata))
-    tie = np.empty(len(strata))
+    position, tie = np.empty(len(strata)), np.empty(len(strata))
     names = np.unique(strata)
     for name, turn in zip(names, rng.permutation(len(names)), strict=True):
         members = np.flatnonzero(strata == name)

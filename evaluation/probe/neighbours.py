@@ -11,29 +11,22 @@ from datamodules.core.records import TaskKind
 from evaluation.probe.features import Features
 from evaluation.probe.folds import nested_order, seed_from, strata_of
 
-NEAREST = 4
-"""Neighbours of each image."""
+NEAREST = 4  # neighbours of each image
 
 
 @dataclass(frozen=True)
 class Neighbours:
     """A few images of a dataset and their nearest neighbours under one encoder.
 
-    Attributes:
-        queries: rows of the images in the table, (q,).
-        nearest: rows of their neighbours, the nearest first, (q, k).
-        agreement: share of neighbours of the same class, or mean absolute difference of a
-            regression target, over all candidates.
-        chance: the same for random images of other groups.
-        candidates: number of images among which neighbours were searched.
+    Agreement is the share of the same class, or the mean absolute difference of targets.
     """
 
     table: Features
-    queries: NDArray[np.int64]
-    nearest: NDArray[np.int64]
-    agreement: float
-    chance: float
-    candidates: int
+    queries: NDArray[np.int64]  # rows of the images in the table, (q,)
+    nearest: NDArray[np.int64]  # rows of their neighbours, the nearest first, (q, k)
+    agreement: float  # over all candidates
+    chance: float  # the same for random images of other groups
+    candidates: int  # number of images among which neighbours were searched
 
     def label(self, row: int) -> str:
         """Return the target of a row in words."""
@@ -62,10 +55,8 @@ def find_neighbours(table: Features, queries: int, points: int, seed: int) -> Ne
     count = min(NEAREST, int(other.sum(1).min()))
     nearest = np.argsort(-similar, axis=1, kind="stable")[:, :count]
     targets = table.targets[rows]
-    if table.kind is TaskKind.REGRESSION:
-        alike = np.abs(targets[:, None] - targets)
-    else:
-        alike = targets[:, None] == targets
+    regression = table.kind is TaskKind.REGRESSION
+    alike = np.abs(targets[:, None] - targets) if regression else targets[:, None] == targets
     return Neighbours(
         table=table,
         queries=rows[:queries],

@@ -23,12 +23,9 @@ from datamodules.core.records import TaskKind
 from evaluation.config import FOREST, KNN, LINEAR, TITLES
 
 REGRESSION_FEATURES = 1 / 3
-"""Share of the features that a regression tree tries at each split.
-
-A third is Breiman's choice for regression (Liaw & Wiener, "Classification and Regression by
-randomForest", R News 2/3, 2002, p. 18). scikit-learn's default, all of them, is bagging: the trees
-are similar, and on 4000 x 1024 features it takes three times as long.
-"""
+"""Share of the features that a regression tree tries at each split: Breiman's choice (Liaw &
+Wiener, R News 2/3, 2002, p. 18). All of them, scikit-learn's default, is bagging: similar trees,
+and three times the time on 4000 x 1024 features."""
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
@@ -37,14 +34,10 @@ Caron et al., ICCV 2021, appendix F.1."""
 
 
 class CommonScale(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Subtracts each feature's mean and divides all features by their common spread.
+    """Subtracts each feature's mean; divides all by one number, the root of their mean variance.
 
     A scale per feature, estimated from the same few labelled images, would be tiny for a feature
     that hardly varies among them and make it huge on all other images.
-
-    Attributes:
-        mean_: of each feature, (d,).
-        scale_: root of the features' mean variance.
     """
 
     def fit(self, features: NDArray[np.float32], targets: object = None) -> CommonScale:
@@ -62,9 +55,7 @@ class CommonScale(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 def new_predictor(
     name: str, kind: TaskKind, targets: NDArray[Any], trees: int = 500, seed: int = 0
 ) -> Any:
-    """Return an estimator to be fitted to labelled images with these targets (n,).
-
-    Trees and seed are those of a forest; the others are deterministic.
+    """Return an estimator for labelled images with these targets; trees and seed are a forest's.
 
     Raises:
         ProbeError: no such predictor.
@@ -74,15 +65,16 @@ def new_predictor(
     if not regression and len(np.unique(targets)) == 1:
         return DummyClassifier()  # with one class there is only one prediction
     if name == LINEAR:
-        return make_pipeline(CommonScale(), Ridge() if regression else _logistic())
+        # The default of 100 iterations is too few for wide features.
+        linear = Ridge() if regression else LogisticRegression(max_iter=1000)
+        return make_pipeline(CommonScale(), linear)
     if name == KNN:
         neighbours = KNeighborsRegressor if regression else KNeighborsClassifier
         return neighbours(min(NEIGHBOURS, len(targets)), weights=vote, metric="cosine", n_jobs=1)
+    settings = {"random_state": seed, "n_jobs": 1}
     if regression:
-        return RandomForestRegressor(
-            trees, max_features=REGRESSION_FEATURES, random_state=seed, n_jobs=1
-        )
-    return RandomForestClassifier(trees, random_state=seed, n_jobs=1)
+        return RandomForestRegressor(trees, max_features=REGRESSION_FEATURES, **settings)
+    return RandomForestClassifier(trees, **settings)
 
 
 def vote(distances: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -106,7 +98,3 @@ def check_predictors(names: Sequence[str]) -> None:
 def headline_first(names: Sequence[str]) -> list[str]:
     """Return the predictors with the forest first: it is the study's headline if it is included."""
     return sorted(names, key=lambda name: name != FOREST)
-
-
-def _logistic() -> Any:
-    return LogisticRegression(max_iter=1000)  # the default of 100 is too few for wide features

@@ -17,33 +17,22 @@ from datamodules.core.atomic import write_text
 from evaluation.probe.features import Features
 from evaluation.probe.folds import nested_order, seed_from, strata_of
 
-COMPONENTS = 50
-"""Principal components passed to t-SNE (van der Maaten & Hinton, JMLR 9, 2008, use 30)."""
+COMPONENTS = 50  # passed to t-SNE; van der Maaten & Hinton, JMLR 9, 2008, use 30
+TOGETHER = ""  # in place of a dataset's name: all unseen datasets in one map
 
 Points = list[tuple[float, float]]
-
-TOGETHER = ""
-"""In place of a dataset's name: all unseen datasets in one map."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Maps of features under one encoder.
+    """Maps of features under one encoder."""
 
-    Attributes:
-        dataset: name; `TOGETHER` for a map of all.
-        classes: class names, or names of the datasets in a map of all; empty for a regression
-            target.
-        values: index of the class or dataset, or regression target, of each point.
-        explained: share of the variance that each of the two principal components explains.
-    """
-
-    dataset: str
+    dataset: str  # name; `TOGETHER` for a map of all, in which datasets take the place of classes
     encoder: str
-    classes: tuple[str, ...]
-    values: list[float]
+    classes: tuple[str, ...]  # names; empty for a regression target
+    values: list[float]  # index of the class, or regression target, of each point
     pca: Points
-    explained: tuple[float, float]
+    explained: tuple[float, float]  # share of the variance that each principal component explains
     tsne: Points
 
 
@@ -76,10 +65,8 @@ def _choose(table: Features, seed: int, points: int) -> NDArray[np.int64]:
 def _flatten(
     features: NDArray[np.float64], seed: int
 ) -> tuple[Points, tuple[float, float], Points]:
-    """Return principal components, the variance that two of them explain, and t-SNE.
-
-    Features are standardised first, because a few strong channels would hide the others.
-    """
+    """Return principal components, the variance that two of them explain, and t-SNE."""
+    # A few strong channels would hide the others.
     scaled = StandardScaler().fit_transform(features)
     count = max(2, min(COMPONENTS, len(scaled) - 1, scaled.shape[1]))
     pca = PCA(count, svd_solver="full", random_state=seed)

@@ -30,31 +30,29 @@ from evaluation.probe.folds import (
     subset,
     subset_sizes,
 )
-from evaluation.probe.jobs import STREAMING, Job, Place, connected, run_job
-from evaluation.probe.journal import Journal
+from evaluation.probe.jobs import STREAMING, Job, Journal, Place, connected, run_job
 from evaluation.probe.predictors import check_predictors, headline_first
 from evaluation.statistics.predictions import Predictions
 
 log = logging.getLogger(__name__)
 
-SLICE = 256
-"""Jobs handed at a time to a backend that returns results together."""
+SLICE = 256  # jobs handed at a time to a backend that returns results together
 
 
 def sweep(
     tables: Sequence[Features], settings: ProbeConfig, journal: Path, baseline: str | None = None
 ) -> list[Predictions]:
-    """Probe every table of features.
+    """Probe every table of features; jobs that the journal holds are not run again.
 
     Args:
         tables: one per (dataset, encoder); each dataset needs the same encoders.
         settings: sizes, repeats, predictors, trees, seed, processes, budget.
-        journal: file of finished jobs; jobs that it holds are not run again.
+        journal: file of finished jobs.
         baseline: encoder that the others are compared with; `find_baseline` chooses if None.
 
     Returns:
-        One entry per dataset and predictor, in the order of `tables`, the forest first. A further
-        predictor that a budget cut off is left out, and the first one's entry notes it.
+        One entry per dataset and predictor, in the order of `tables`, the forest first; see
+        `collect` for what a budget cut off.
 
     Raises:
         ProbeError: no group-disjoint test set, unlike encoders, an unknown predictor, or a budget
@@ -162,10 +160,7 @@ def _run(
     streams = settings.backend in STREAMING
     step = max(len(ordered), 1) if streams else SLICE
     with connected(settings.backend):
-        parallel = Parallel(
-            n_jobs=settings.jobs or -1,
-            batch_size=1,
-            return_as="generator_unordered" if streams else "list",
-        )
+        order = "generator_unordered" if streams else "list"
+        parallel = Parallel(settings.jobs or -1, batch_size=1, return_as=order)
         for start in range(0, len(ordered), step):
             yield from parallel(due(ordered[start : start + step]))

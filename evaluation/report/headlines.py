@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.figures.palette import number
+from evaluation.figures.canvas import number
 from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.summary import Comparison, DatasetStatistics
 
@@ -14,22 +14,14 @@ VERDICTS = {1: "better", 0: "no clear difference", -1: "worse"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One dataset's result in a few words.
-
-    Attributes:
-        metric: title of its metric.
-        verdict: 1 better, 0 no clear difference, -1 worse, None without a baseline.
-        word: the verdict as a word.
-        change: the difference, large on the page.
-        detail: from what to what, with the interval.
-    """
+    """One dataset's result in a few words."""
 
     dataset: str
-    metric: str
-    verdict: int | None
-    word: str
-    change: str
-    detail: str
+    metric: str  # title of its metric
+    verdict: int | None  # 1 better, 0 no clear difference, -1 worse, None without a baseline
+    word: str  # the verdict
+    change: str  # the difference, large on the page
+    detail: str  # from what to what, with the interval
 
 
 def own_encoder(studies: Sequence[DatasetStatistics]) -> str | None:

@@ -17,50 +17,32 @@ from evaluation.statistics.summary import DatasetStatistics
 
 @dataclass(frozen=True)
 class Entry:
-    """One encoder of one run on one dataset.
-
-    Attributes:
-        area: mean score along log(labels).
-        scores: one per size.
-        synthetic: whether the tissue is synthetic; None if unknown.
-    """
+    """One encoder of one run on one dataset."""
 
     run: str
     encoder: str
-    area: Interval
-    scores: tuple[Interval, ...]
-    synthetic: bool | None
+    area: Interval  # mean score along log(labels)
+    scores: tuple[Interval, ...]  # one per size
+    synthetic: bool | None  # whether the tissue is synthetic; None if unknown
 
 
 @dataclass(frozen=True)
 class Board:
-    """Entries that were tested alike, the best first.
-
-    Attributes:
-        labels: labelled images behind each score.
-        protocol: digest of test images, targets, folds and label counts.
-    """
+    """Entries that were tested alike, the best first."""
 
     dataset: str
     predictor: str
     metric: Metric
-    labels: tuple[float, ...]
-    protocol: str
+    labels: tuple[float, ...]  # labelled images behind each score
+    protocol: str  # digest of test images, targets, folds and label counts
     entries: tuple[Entry, ...]
 
 
 def compare(runs: Sequence[Path], out: Path) -> Path:
-    """Write a leaderboard of several runs.
+    """Write a leaderboard of run folders with probes into an HTML file, and its numbers as JSON.
 
     Encoders share a table only if test images, targets, folds, label counts and predictor were the
     same. A baseline with equal scores in two runs is listed once.
-
-    Args:
-        runs: folders of runs with probes.
-        out: HTML file to write; the numbers are written beside it as JSON.
-
-    Returns:
-        `out`.
 
     Raises:
         ProbeError: a folder is missing or damaged, or none contains probes.

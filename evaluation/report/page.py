@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from evaluation.config import TITLES
-from evaluation.figures.palette import NEUTRALS, SLOTS, display_names, number
+from evaluation.figures.canvas import NEUTRALS, SLOTS, display_names, number
 from evaluation.report.headlines import baseline_title, bracket
 
 

@@ -6,26 +6,29 @@ makes no requests: figures are inline SVG, photographs data URIs, and there is n
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from datamodules.core.atomic import write_json, write_text
 from evaluation.figure_files import read_photograph, save_drawing
 from evaluation.report import sections
-from evaluation.report.headlines import findings, headline
-from evaluation.report.numbers import numbers_of
+from evaluation.report.headlines import findings, headline, own_encoder
 from evaluation.report.page import render
-from evaluation.report.run import read_run
+from evaluation.report.run import Run, read_run
 from evaluation.run_files import FIGURES, NUMBERS, REPORT
+from evaluation.statistics.summary import DatasetStatistics
+from models.training.serialization import from_dict
 
 
 def write_report(run_dir: Path) -> Path:
     """Write `report.html`, `report.json`, `learning_curves.*` and `figures/` into a run's folder.
 
-    Args:
-        run_dir: folder of a run. What it does not contain is left out of the report.
-
-    Returns:
-        Path of the HTML file.
+    What the folder does not contain is left out. Returns the path of the HTML file.
 
     Raises:
         ProbeError: there is no such folder, or a file in it is damaged.
@@ -57,3 +60,32 @@ def write_report(run_dir: Path) -> Path:
     path = run_dir / REPORT
     write_text(path, page)
     return path
+
+
+def numbers_of(run: Run) -> dict[str, Any]:
+    """Return all numbers of a report; infinite ones, which JSON does not have, become None."""
+    content = {
+        "provenance": run.provenance,
+        "config": yaml.safe_load(run.config) if run.config else None,
+        "headline": headline(run.headline),
+        "encoder": own_encoder(run.headline),
+        "findings": [asdict(finding) for finding in findings(run.headline)],
+        "probes": [asdict(study) for study in run.studies],
+        "training": asdict(run.training) if run.training else None,
+        "final": run.final or None,
+    }
+    return dict(_finite(content))
+
+
+def read_statistics(folder: Path) -> list[DatasetStatistics]:
+    """Read the statistics in a run's report.json, so that others show what the report shows."""
+    numbers = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
+    return [from_dict(DatasetStatistics, study) for study in numbers["probes"]]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

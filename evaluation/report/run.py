@@ -20,27 +20,18 @@ from evaluation.statistics.training_log import TaskLog, TrainingLog, read_traini
 
 @dataclass(frozen=True)
 class Run:
-    """Contents of a run's folder.
-
-    Attributes:
-        provenance, final: of provenance.json and final_scores.json; empty without them.
-        config: text of config.yaml; empty without it.
-        studies: probes, one per dataset and predictor.
-        panels: PNG files of predictions beside the truth.
-        counts: PNG files of confusion matrices and of precision and recall.
-        neighbours: PNG files of nearest neighbours.
-    """
+    """Contents of a run's folder; what is missing there is empty."""
 
     folder: Path
-    provenance: dict[str, Any]
-    config: str
+    provenance: dict[str, Any]  # of provenance.json
+    config: str  # text of config.yaml
     training: TrainingLog | None
-    final: dict[str, Any]
-    studies: tuple[DatasetStatistics, ...]
+    final: dict[str, Any]  # of final_scores.json
+    studies: tuple[DatasetStatistics, ...]  # probes, one per dataset and predictor
     projections: tuple[Projection, ...]
-    panels: tuple[Path, ...]
-    counts: tuple[Path, ...]
-    neighbours: tuple[Path, ...]
+    panels: tuple[Path, ...]  # PNG files of predictions beside the truth
+    counts: tuple[Path, ...]  # PNG files of confusion matrices and of precision and recall
+    neighbours: tuple[Path, ...]  # PNG files of nearest neighbours
 
     @property
     def name(self) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.config import TITLES
 from evaluation.figures import learning_curves, training_curves
-from evaluation.figures.canvas import Drawing
+from evaluation.figures.canvas import Drawing, display_names
 from evaluation.figures.embedding_maps import embedding_map
-from evaluation.figures.palette import display_names
 from evaluation.probe.projections import TOGETHER
 from evaluation.report.headlines import count, headline
 from evaluation.report.run import Run
-from evaluation.run_files import OVERVIEW
+from evaluation.run_files import OVERVIEW, file_name
 from evaluation.statistics.summary import DatasetStatistics
 from evaluation.statistics.training_log import TaskLog, TrainingLog
 
@@ -26,23 +24,14 @@ ROLES = {
 
 @dataclass(frozen=True)
 class TaskRow:
-    """One task in the table of the training.
-
-    Attributes:
-        log: of the task.
-        kind: of the task; empty if it is not known.
-        final: main score of the final weights; None if they were not scored.
-        split: on which they were scored.
-        others: further metrics of the final weights, else of the last validation, in words.
-        cautions: what is wrong with the splits behind the scores.
-    """
+    """One task in the table of the training."""
 
     log: TaskLog
-    kind: str
-    final: float | None
-    split: str
-    others: str
-    cautions: tuple[str, ...]
+    kind: str  # of the task; empty if it is not known
+    final: float | None  # main score of the final weights; None if they were not scored
+    split: str  # on which they were scored
+    others: str  # further metrics of the final weights, else of the last validation, in words
+    cautions: tuple[str, ...]  # what is wrong with the splits behind the scores
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
@@ -101,7 +90,7 @@ def curves(studies: Sequence[DatasetStatistics], further: bool = False) -> list[
     """Draw the learning curves of each study; those of further predictors are named so."""
     drawings = []
     for study in studies:
-        name, title = f"learning-curve-{slug(study.dataset)}", study.dataset
+        name, title = f"learning-curve-{file_name(study.dataset)}", study.dataset
         if further:
             name, title = f"{name}-{study.predictor}", f"{title}: {TITLES[study.predictor]}"
         folds = "official test split" if study.folds == 1 else f"{study.folds} grouped folds"
@@ -122,7 +111,7 @@ def maps(run: Run) -> list[Drawing]:
         chosen = [one for one in run.projections if one.dataset == dataset]
         names = list(display_names([one.encoder for one in chosen]).values())
         colour = "class" if chosen[0].classes else "target value"
-        name, title = f"map-{slug(dataset)}", dataset
+        name, title = f"map-{file_name(dataset)}", dataset
         if dataset == TOGETHER:
             name, title, colour = "map-all", "All unseen datasets", "dataset"
         text = (
@@ -160,7 +149,7 @@ def training(run: Run) -> list[Drawing]:
     """Draw each task's loss and main metric over the training."""
     return [
         Drawing(
-            f"training-{slug(log.dataset)}-{slug(log.task)}",
+            f"training-{file_name(log.dataset)}-{file_name(log.task)}",
             training_curves.training_curve(log),
             f"{log.dataset}: {log.task}",
             training_curves.describe_training(log),
@@ -191,8 +180,3 @@ def duration(seconds: float) -> str:
     if minutes < 2:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def slug(text: str) -> str:
-    """Return a name as part of a file's name and of an id."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_") or "x"

@@ -25,16 +25,12 @@ SAME_TEST = ("sizes", "rows", "fold", "group", "truth", "n_train", "seeds")
 
 @dataclass(frozen=True)
 class Ablation:
-    """Result of an ablation.
+    """Result of an ablation."""
 
-    Attributes:
-        studies: one per unseen dataset; its encoders are the variants, `ALL` first, and the
-            baselines that were probed beside it.
-        seeds: of the trainings behind each variant.
-    """
-
-    studies: tuple[DatasetStatistics, ...]
-    seeds: tuple[int, ...]
+    studies: tuple[
+        DatasetStatistics, ...
+    ]  # one per unseen dataset; encoders: variants (`ALL` first), baselines
+    seeds: tuple[int, ...]  # of the trainings behind each variant
 
     @property
     def caution(self) -> str:
@@ -63,14 +59,17 @@ def compare_variants(
     Raises:
         ProbeError: a run is not probed, or the runs were not tested on the same images.
     """
-    results = {
-        variant: [_by_dataset(folder) for folder in folders] for variant, folders in runs.items()
-    }
+    results = {variant: [_by_dataset(folder) for folder in of] for variant, of in runs.items()}
     studies = []
     for dataset in results[ALL][0]:
         variants = {variant: [run[dataset] for run in of] for variant, of in results.items()}
         studies.append(summarise(side_by_side(variants), resamples, seed, trainings=len(seeds)))
     return Ablation(tuple(studies), tuple(seeds))
+
+
+def _by_dataset(folder: Path) -> dict[str, Predictions]:
+    results = read_predictions(folder / PREDICTIONS)
+    return {one.dataset: one for one in results if one.predictor == results[0].predictor}
 
 
 def side_by_side(variants: Mapping[str, Sequence[Predictions]]) -> Predictions:
@@ -91,16 +90,12 @@ def side_by_side(variants: Mapping[str, Sequence[Predictions]]) -> Predictions:
             )
     rows = {variant: (0, runs) for variant, runs in variants.items()}
     rows |= {name: (e, variants[ALL]) for e, name in enumerate(first.encoders) if e}
+    predicted = [np.concatenate([run.predicted[e] for run in of], 1) for e, of in rows.values()]
     return replace(
         first,
         encoders=tuple(rows),
         baseline=ALL,
-        predicted=np.stack(
-            [
-                np.concatenate([run.predicted[e] for run in runs], axis=1)
-                for e, runs in rows.values()
-            ]
-        ),
+        predicted=np.stack(predicted),
         seeds=np.concatenate([run.seeds for run in variants[ALL]], axis=1),
     )
 
@@ -112,16 +107,10 @@ def table_of(ablation: Ablation) -> pd.DataFrame:
         compared = {one.encoder: (one.area, one.verdict) for one in study.comparisons}
         for curve in study.curves:
             difference, verdict = compared.get(curve.encoder, (Interval(0.0, 0.0, 0.0), 0))
-            facts = {"dataset": study.dataset, "variant": curve.encoder}
-            facts["metric"] = study.metric.name
-            areas = {**curve.area.columns("area"), **difference.columns("difference")}
-            rows.append({**facts, **areas, "verdict": verdict})
+            rows.append(
+                {"dataset": study.dataset, "variant": curve.encoder, "metric": study.metric.name}
+                | curve.area.columns("area")
+                | difference.columns("difference")
+                | {"verdict": verdict}
+            )
     return pd.DataFrame(rows)
-
-
-def _by_dataset(folder: Path) -> dict[str, Predictions]:
-    """Return the results of a run's first predictor by dataset."""
-    results = read_predictions(folder / PREDICTIONS)
-    return {
-        result.dataset: result for result in results if result.predictor == results[0].predictor
-    }

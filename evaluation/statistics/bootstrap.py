@@ -1,11 +1,11 @@
 """Resampling of test groups and repeats, and the intervals that follow.
 
-A repetition of the study would draw both test groups (patients) and repeats (labelled subsets)
-anew, so both are resampled with replacement, independently of each other: the "pigeonhole
-bootstrap" for crossed factors (Owen, Annals of Applied Statistics 1(2), 2007). It counts the
-interaction of patients and draws three times. Its resamples are therefore contracted to the sum of
-the variances from resampling either factor alone, which counts the interaction twice and is still
-conservative. One draw serves all encoders and sizes, so differences between them are paired.
+Test groups (patients) and repeats (labelled subsets) are resampled with replacement, independently
+of each other: the "pigeonhole bootstrap" for crossed factors (Owen, Annals of Applied Statistics
+1(2), 2007). It counts the interaction of patients and draws three times. Its resamples are
+therefore contracted to the sum of the variances from resampling either factor alone, which counts
+the interaction twice and is still conservative. One draw serves all encoders and sizes, so
+differences between them are paired.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Interval:
 
 
 def mean_scores(metric: Metric, parts: Floats) -> Floats:
-    """Score all test groups together and average over repeats.
+    """Return mean scores over repeats (encoders, sizes) from (encoders, sizes, repeats, groups, k).
 
-    (encoders, sizes, repeats, groups, k) to (encoders, sizes).
+    All test groups are scored together.
     """
     return np.asarray(score_of_parts(metric, parts.sum(axis=-2)).mean(axis=-1))
 
@@ -48,13 +48,8 @@ def resampled_scores(
 ) -> Floats:
     """Compute `mean_scores` of `count` resamples.
 
-    Args:
-        metric: which metric.
-        parts: (encoders, sizes, repeats, groups, k).
-        count: number of resamples.
-        seed: of the resampling.
-        trainings: trainings of every encoder that the repeats come from, with the repeats of one
-            training next to each other. They are resampled together with the repeats.
+    The repeats may come from several `trainings` of every encoder, those of one training next to
+    each other; trainings are then resampled together with them.
 
     Returns:
         (3, count, encoders, sizes): resampling groups and repeats, groups only, repeats only.

@@ -14,16 +14,15 @@ from evaluation.statistics.metrics import Floats
 class Efficiency:
     """How many labels the baseline needs for the score that an encoder reaches with `labels`.
 
-    Attributes:
-        needed: 0 means fewer than the baseline's smallest subset, infinity more than its largest.
-        factor: needed / labels, with the same meaning of 0 and infinity.
-        text, factor_text: both in words: "5.2 times fewer labels (95 %: 3.1 to 8.9)".
+    Both numbers are also given in words: "5.2 times fewer labels (95 %: 3.1 to 8.9)".
     """
 
     labels: float
-    needed: Interval
+    needed: (
+        Interval  # 0: fewer than the baseline's smallest subset, infinity: more than its largest
+    )
     text: str
-    factor: Interval
+    factor: Interval  # needed / labels, with the same meaning of 0 and infinity
     factor_text: str
 
 
@@ -33,16 +32,13 @@ def labels_needed(
     """Return the labels at which the baseline's learning curve reaches a score.
 
     The curve is made monotone (the best so far) and interpolated linearly in log(labels), never
-    extrapolated.
+    extrapolated: 0 where fewer than the smallest size suffice, infinity where all do not.
 
     Args:
         labels: ascending, (sizes,).
         baseline: its scores, (..., sizes).
-        target: scores to reach, (...).
+        target: scores to reach, (...), as the result.
         higher_is_better: direction of the metric.
-
-    Returns:
-        (...): 0 where fewer than the smallest size suffice, infinity where all do not.
     """
     sign = 1.0 if higher_is_better else -1.0
     curve, goal = np.maximum.accumulate(sign * baseline, axis=-1), sign * target
@@ -65,19 +61,17 @@ def efficiency_of(n: float, needed: Interval, labels: Floats) -> Efficiency:
     `labels` are the sizes of the baseline's learning curve, ascending.
     """
     factor = Interval(needed.value / n, needed.low / n, needed.high / n)
-    text = _with_interval(needed, float(labels[0]), float(labels[-1]), 0)
-    return Efficiency(n, needed, text, factor, _factor_in_words(n, factor, labels))
-
-
-def _factor_in_words(n: float, factor: Interval, labels: Floats) -> str:
     first, last = float(labels[0]) / n, float(labels[-1]) / n
     if factor.value >= 1:
-        return _with_interval(factor, first, last, 1, " times fewer labels")
-    if first == 1:
-        return "not known: the baseline reaches it with its fewest labels"
-    bounds = (factor.value, factor.high, factor.low)
-    inverse = Interval(*(np.inf if bound == 0 else 1 / bound for bound in bounds))
-    return _with_interval(inverse, 1 / last, 1 / first, 1, " times more labels")
+        words = _with_interval(factor, first, last, 1, " times fewer labels")
+    elif first == 1:
+        words = "not known: the baseline reaches it with its fewest labels"
+    else:
+        bounds = (factor.value, factor.high, factor.low)
+        inverse = Interval(*(np.inf if bound == 0 else 1 / bound for bound in bounds))
+        words = _with_interval(inverse, 1 / last, 1 / first, 1, " times more labels")
+    text = _with_interval(needed, float(labels[0]), float(labels[-1]), 0)
+    return Efficiency(n, needed, text, factor, words)
 
 
 def _with_interval(number: Interval, first: float, last: float, digits: int, unit: str = "") -> str:

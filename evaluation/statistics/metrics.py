@@ -1,7 +1,7 @@
-"""Metrics as ratios of sums over test images.
+"""Metrics as ratios of sums over test images ("parts").
 
-Every metric is computed from sums over images ("parts"), so the score of any mixture of test
-groups, of which a bootstrap needs thousands, costs one matrix product.
+So the score of any mixture of test groups, of which a bootstrap needs thousands, costs one matrix
+product.
 """
 
 from __future__ import annotations
@@ -65,7 +65,12 @@ def parts_by_group(
         for label in np.union1d(truth, predicted) if positive is None else [positive]:
             true, positives = truth == label, predicted == label
             counted += [positives & true, positives, np.broadcast_to(true, positives.shape)]
-    return np.stack([_sum_by_group(values, group, groups) for values in counted], axis=-1)
+    sums = [
+        [np.bincount(group, weights=row, minlength=groups) for row in one.reshape(-1, len(group))]
+        for one in counted
+    ]
+    shape = (*predicted.shape[:-1], groups)
+    return np.stack([np.asarray(one, np.float64).reshape(shape) for one in sums], axis=-1)
 
 
 def score_of_parts(metric: Metric, parts: Floats) -> Floats:
@@ -88,9 +93,3 @@ def score(
     one_group = np.zeros(len(truth), np.int64)
     parts = parts_by_group(metric, truth, predicted, one_group, 1, positive)
     return float(score_of_parts(metric, parts[0]))
-
-
-def _sum_by_group(values: NDArray[Any], group: NDArray[np.int64], groups: int) -> Floats:
-    flat = values.reshape(-1, values.shape[-1])
-    sums = [np.bincount(group, weights=row, minlength=groups) for row in flat]
-    return np.asarray(sums, np.float64).reshape(*values.shape[:-1], groups)

@@ -1,15 +1,12 @@
-"""The result of a sweep: every prediction, and the table of scores made from them.
-
-Predictions are kept, not only scores, because intervals resample test patients.
-"""
+"""The result of a sweep: every prediction (intervals resample patients), and a table of scores."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import h5py
 import numpy as np
@@ -20,58 +17,45 @@ from datamodules.core.atomic import atomic_path
 from datamodules.core.errors import ProbeError
 from datamodules.core.hdf5 import NewFile
 from evaluation.config import FOREST
-from evaluation.statistics.metrics import METRICS, Metric, score
+from evaluation.statistics.metrics import METRICS, Metric, parts_by_group, score_of_parts
 
 SCHEMA = 1
 CONSTANT = "constant"
+
+Array = NDArray[Any]
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Predictions:
     """All test predictions of one predictor on one dataset.
 
-    E encoders, S sizes, R repeats, F folds, T test rows.
-
-    Attributes:
-        encoders: names, (E,).
-        baseline: encoder that others are compared with; None without one.
-        sizes: requested numbers of labels, 0 last for "all", (S,).
-        fold_numbers: (F,) int64.
-        n_train: labels in use, (S, F) int64.
-        seeds: of the predictors, (S, R, F) int64.
-        rows: tested rows of the store, each at most once, (T,) int64.
-        fold: number of the fold that tests each row, (T,) int64.
-        group: patient, slide or case of each row, (T,) int64.
-        truth: target of each row, (T,).
-        predicted: (E, S, R, T).
-        constant: the best prediction without looking at an image, (T,): always positive for F1,
-            the pool's most frequent class for macro F1, the pool's mean for MSE.
-        positive: class that F1 counts.
-        left_out: what did not fit into the budget, in words.
-        predictor: "forest", "linear" or "knn".
+    E encoders, S sizes, R repeats, F folds, T test rows. The constant is the best prediction
+    without looking at an image: always positive for F1, the pool's most frequent class for macro
+    F1, the pool's mean for MSE.
     """
 
     dataset: str
     metric: Metric
-    encoders: tuple[str, ...]
-    baseline: str | None
-    sizes: tuple[int, ...]
-    fold_numbers: NDArray[np.int64]
-    n_train: NDArray[np.int64]
-    seeds: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    fold: NDArray[np.int64]
-    group: NDArray[np.int64]
-    truth: NDArray[Any]
-    predicted: NDArray[Any]
-    constant: NDArray[Any]
-    positive: int | None
-    left_out: tuple[str, ...] = ()
-    predictor: str = FOREST
+    encoders: tuple[str, ...]  # names, (E,)
+    baseline: str | None  # encoder that others are compared with; None without one
+    sizes: tuple[int, ...]  # requested numbers of labels, 0 last for "all", (S,)
+    fold_numbers: Integers  # (F,) int64
+    n_train: Integers  # labels in use, (S, F) int64
+    seeds: Integers  # of the predictors, (S, R, F) int64
+    rows: Integers  # tested rows of the store, each at most once, (T,) int64
+    fold: Integers  # number of the fold that tests each row, (T,) int64
+    group: Integers  # patient, slide or case of each row, (T,) int64
+    truth: Array  # target of each row, (T,)
+    predicted: Array  # (E, S, R, T)
+    constant: Array  # (T,)
+    positive: int | None  # class that F1 counts
+    left_out: tuple[str, ...] = ()  # what did not fit into the budget, in words
+    predictor: str = FOREST  # "forest", "linear" or "knn"
 
     @property
     def repeats(self) -> int:
-        """Number of draws of the nested subsets."""
+        """Draws of the nested subsets, R."""
         return int(self.predicted.shape[2])
 
     @property
@@ -88,7 +72,9 @@ class Predictions:
         return digest.hexdigest()[:12]
 
 
-ARRAYS = [field.name for field in fields(Predictions) if "NDArray" in str(field.type)]
+ARRAYS = [
+    name for name, kind in get_type_hints(Predictions).items() if get_origin(kind) is np.ndarray
+]
 
 
 def tidy(results: Iterable[Predictions]) -> pd.DataFrame:
@@ -110,33 +96,30 @@ def tidy(results: Iterable[Predictions]) -> pd.DataFrame:
 
 
 def _rows(
-    result: Predictions,
-    encoder: str,
-    predictor: str,
-    predicted: NDArray[Any],
-    seeds: NDArray[np.int64],
+    result: Predictions, encoder: str, predictor: str, predicted: Array, seeds: Integers
 ) -> list[dict[str, Any]]:
     """Return the rows of one encoder's predictions (S, R, T)."""
-    metric, rows = result.metric, []
-    for f, fold in enumerate(result.fold_numbers):
-        test = np.flatnonzero(result.fold == fold)
-        for s, size in enumerate(result.sizes):
-            for repeat, values in enumerate(predicted[s]):
-                rows.append(
-                    {
-                        "dataset": result.dataset,
-                        "encoder": encoder,
-                        "predictor": predictor,
-                        "fold": int(fold),
-                        "size": size,
-                        "n_train": int(result.n_train[s, f]),
-                        "repeat": repeat,
-                        "seed": int(seeds[s, repeat, f]),
-                        "metric": metric.name,
-                        "value": score(metric, result.truth[test], values[test], result.positive),
-                    }
-                )
-    return rows
+    folds = result.fold_numbers
+    fold = np.searchsorted(folds, result.fold)
+    parts = parts_by_group(
+        result.metric, result.truth, predicted, fold, len(folds), result.positive
+    )
+    values = score_of_parts(result.metric, parts)  # (S, R, F)
+    return [
+        {
+            "dataset": result.dataset,
+            "encoder": encoder,
+            "predictor": predictor,
+            "fold": int(folds[f]),
+            "size": result.sizes[s],
+            "n_train": int(result.n_train[s, f]),
+            "repeat": repeat,
+            "seed": int(seeds[s, repeat, f]),
+            "metric": result.metric.name,
+            "value": float(values[s, repeat, f]),
+        }
+        for f, s, repeat in np.ndindex(len(folds), *predicted.shape[:2])
+    ]
 
 
 def write_predictions(path: Path, results: Sequence[Predictions]) -> None:
@@ -154,8 +137,8 @@ def write_predictions(path: Path, results: Sequence[Predictions]) -> None:
             node.attrs["positive"] = -1 if result.positive is None else result.positive
             node.attrs["left_out"] = list(result.left_out) or [""]
             for name in ARRAYS:
-                values = getattr(result, name)
                 chunks = (1, 1, 1, max(len(result.rows), 1)) if name == "predicted" else True
+                values = getattr(result, name)
                 node.create_dataset(
                     name, data=values, chunks=chunks, compression="gzip", shuffle=True
                 )

@@ -2,13 +2,13 @@
 
 The score of (encoder, size) is the mean over repeats of the metric on all test images together:
 predictions of all folds are pooled before the metric is computed, because the mean of F1 over
-small folds is biased (Forman & Scholz, "Apples-to-apples in cross-validation studies", SIGKDD
-Explorations 12(1), 2010). Intervals: see bootstrap.py.
+small folds is biased (Forman & Scholz, SIGKDD Explorations 12(1), 2010).
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -30,70 +30,49 @@ FEW_GROUPS, FEW_REPEATS = 10, 5
 
 @dataclass(frozen=True)
 class Curve:
-    """One encoder's learning curve.
-
-    Attributes:
-        scores: one per size.
-        area: mean score along log(labels), in the metric's own unit.
-    """
+    """One encoder's learning curve."""
 
     encoder: str
-    scores: tuple[Interval, ...]
-    area: Interval
+    scores: tuple[Interval, ...]  # one per size
+    area: Interval  # mean score along log(labels), in the metric's own unit
 
 
 @dataclass(frozen=True)
 class Comparison:
     """An encoder against the baseline, on the same subsets and test groups.
 
-    Attributes:
-        differences: encoder minus baseline per size, in the metric's unit.
-        area: the same for the area under the learning curve.
-        efficiency: one per size.
-        verdict: 1 better, -1 worse; 0 if the area's interval contains zero or there is only one
-            test group.
+    The verdict is 1 for better, -1 for worse, and 0 if the area's interval contains zero or there
+    is only one test group.
     """
 
     encoder: str
     baseline: str
-    differences: tuple[Interval, ...]
-    area: Interval
-    efficiency: tuple[Efficiency, ...]
+    differences: tuple[Interval, ...]  # encoder minus baseline per size, in the metric's unit
+    area: Interval  # the same for the area under the learning curve
+    efficiency: tuple[Efficiency, ...]  # one per size
     verdict: int
 
 
 @dataclass(frozen=True)
 class DatasetStatistics:
-    """All statistics of one predictor on one dataset.
-
-    Attributes:
-        sizes: requested labels, 0 for all.
-        labels: labels in use, the mean over folds.
-        repeats, folds, groups, images: numbers of the study; groups and images are those tested.
-        constant: score of the best prediction without looking at an image.
-        curves: one per encoder.
-        comparisons: one per encoder but the baseline; empty without a baseline.
-        cautions: what the intervals do not cover, in words.
-        protocol: digest of the test; scores with equal digests are comparable.
-        seeds: of the predictors, by size, repeat and fold.
-    """
+    """All statistics of one predictor on one dataset; groups and images are those tested."""
 
     dataset: str
     metric: Metric
-    sizes: tuple[int, ...]
-    labels: tuple[float, ...]
+    sizes: tuple[int, ...]  # requested labels, 0 for all
+    labels: tuple[float, ...]  # labels in use, the mean over folds
     repeats: int
     folds: int
     groups: int
     images: int
-    constant: float
-    curves: tuple[Curve, ...]
-    comparisons: tuple[Comparison, ...]
-    cautions: tuple[str, ...]
+    constant: float  # score of the best prediction without looking at an image
+    curves: tuple[Curve, ...]  # one per encoder
+    comparisons: tuple[Comparison, ...]  # one per encoder but the baseline; none without one
+    cautions: tuple[str, ...]  # what the intervals do not cover, in words
     predictor: str
     baseline: str | None
-    protocol: str
-    seeds: list[list[list[int]]]
+    protocol: str  # digest of the test; scores with equal digests are comparable
+    seeds: list[list[list[int]]]  # of the predictors, by size, repeat and fold
 
     @property
     def encoders(self) -> list[str]:
@@ -104,32 +83,9 @@ class DatasetStatistics:
 def summarise(
     result: Predictions, resamples: int, seed: int = 0, trainings: int = 1
 ) -> DatasetStatistics:
-    """Compute all statistics of one dataset.
+    """Compute all statistics of one dataset; `seed` and the rest are those of the bootstrap.
 
-    Args:
-        result: predictions of its sweep.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-        trainings: trainings of every encoder behind the repeats; see `resampled_scores`.
-
-    Example:
-        Two encoders on four images of four patients; the second one is always right.
-
-        >>> from evaluation.statistics.metrics import F1
-        >>> result = Predictions(
-        ...     dataset="idc", metric=F1, encoders=("weak", "strong"), baseline="weak",
-        ...     sizes=(10,), fold_numbers=np.array([0]), n_train=np.array([[10]]),
-        ...     seeds=np.zeros((1, 1, 1), int), rows=np.arange(4), fold=np.zeros(4, int),
-        ...     group=np.arange(4), truth=np.array([0, 1, 1, 0]), constant=np.ones(4, int),
-        ...     predicted=np.array([[[[1, 0, 1, 0]]], [[[0, 1, 1, 0]]]]), positive=1,
-        ... )
-        >>> statistics = summarise(result, resamples=50)
-        >>> [curve.scores[0].value for curve in statistics.curves]
-        [0.5, 1.0]
-        >>> statistics.comparisons[0].differences[0].value
-        0.5
-        >>> statistics.cautions[0][:19]
-        'Only 4 test groups:'
+    `trainings` of every encoder are behind the repeats, see `resampled_scores`.
     """
     metric, labels = result.metric, result.labels
     names, group = np.unique(result.group, return_inverse=True)
@@ -167,39 +123,26 @@ def summarise(
 
 
 def score_rows(statistics: DatasetStatistics) -> list[dict[str, Any]]:
-    """Return one row per encoder and size, with the difference to the baseline if there is one.
-
-    Example:
-        >>> from dataclasses import replace
-        >>> from evaluation.statistics.metrics import F1
-        >>> curve = Curve("ours", (Interval(0.8, 0.7, 0.9),), Interval(0.8, 0.7, 0.9))
-        >>> study = DatasetStatistics(
-        ...     "idc", F1, (10,), (10.0,), 5, 1, 20, 80, 0.5, (curve,), (), (), "forest", None,
-        ...     "0123456789ab", [[[0]]],
-        ... )
-        >>> (row,) = score_rows(study)
-        >>> row["encoder"], row["n_train"], row["value"], row["low"], row["difference"]
-        ('ours', 10.0, 0.8, 0.7, None)
-    """
+    """Return one row per encoder and size, with the difference to the baseline or None."""
     differences = {one.encoder: one.differences for one in statistics.comparisons}
-    rows = []
-    for curve in statistics.curves:
-        for s, score_interval in enumerate(curve.scores):
-            row = {
-                "dataset": statistics.dataset,
-                "encoder": curve.encoder,
-                "predictor": statistics.predictor,
-                "size": statistics.sizes[s],
-                "n_train": statistics.labels[s],
-                "repeats": statistics.repeats,
-                "metric": statistics.metric.name,
-                **asdict(score_interval),
-                **dict.fromkeys(("difference", "difference_low", "difference_high")),
-            }
-            if curve.encoder in differences:
-                row |= differences[curve.encoder][s].columns("difference")
-            rows.append(row)
-    return rows
+    nothing = dict.fromkeys(("difference", "difference_low", "difference_high"))
+    return [
+        {
+            "dataset": statistics.dataset,
+            "encoder": curve.encoder,
+            "predictor": statistics.predictor,
+            "size": statistics.sizes[s],
+            "n_train": statistics.labels[s],
+            "repeats": statistics.repeats,
+            "metric": statistics.metric.name,
+            **asdict(value),
+            **(change.columns("difference") if change else nothing),
+        }
+        for curve in statistics.curves
+        for s, (value, change) in enumerate(
+            zip_longest(curve.scores, differences.get(curve.encoder, ()))
+        )
+    ]
 
 
 def area(labels: Floats, scores: Floats) -> Floats:

@@ -1,9 +1,8 @@
 """Reads the metrics.csv of a training.
 
-Columns are `step`, `epoch`, `train/<dataset>/<task>/loss`, `val/<dataset>/<task>/<metric>`,
-`val/summary`, `speed/<what>` and, if gradients of tasks were compared,
-`gradients/cosine/<dataset>/<task>|<dataset>/<task>`; each row contains the values that were logged
-together.
+Its rows hold `step`, `epoch` and what was logged together: `train/<dataset>/<task>/loss`,
+`val/<dataset>/<task>/<metric>`, `val/summary`, `speed/<what>` and, if gradients of tasks were
+compared, `gradients/cosine/<dataset>/<task>|<dataset>/<task>`.
 """
 
 from __future__ import annotations
@@ -16,38 +15,24 @@ import pandas as pd
 from datamodules.core.errors import ProbeError
 from models.metrics.task_metrics import SUMMARY
 
-MAIN = tuple(dict.fromkeys(SUMMARY.values()))
-"""The main metric of each kind of task."""
-
+MAIN = tuple(dict.fromkeys(SUMMARY.values()))  # the main metric of each kind of task
 LOWER_IS_BETTER = ("mse", "mae")
-"""Metrics that are errors; for all others higher is better."""
-
-UNBOUNDED = ("r2", *LOWER_IS_BETTER)
-"""Metrics that can leave the range from 0 to 1."""
-
+UNBOUNDED = ("r2", *LOWER_IS_BETTER)  # the others lie between 0 and 1
 _COSINE = "gradients/cosine/"
 
 
 @dataclass(frozen=True)
 class TaskLog:
-    """The log of one task.
-
-    Attributes:
-        loss_steps, loss: training loss at optimizer steps.
-        metric_steps: steps of the validations.
-        metrics: validation metrics by name, one value per validation.
-        metric: name of the main one; empty without validation.
-        bounded: whether the main one lies between 0 and 1.
-    """
+    """The log of one task."""
 
     dataset: str
     task: str
-    loss_steps: list[int]
+    loss_steps: list[int]  # optimizer steps of the training loss
     loss: list[float]
-    metric_steps: list[int]
-    metrics: dict[str, list[float]]
-    metric: str
-    bounded: bool
+    metric_steps: list[int]  # optimizer steps of the validations
+    metrics: dict[str, list[float]]  # by name, one value per validation
+    metric: str  # name of the main one; empty without validation
+    bounded: bool  # whether the main one lies between 0 and 1
 
     @property
     def main(self) -> list[float]:
@@ -63,40 +48,26 @@ class TaskLog:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the gradients of two tasks in the shared encoder agree.
-
-    Attributes:
-        first, second: "dataset/task".
-        cosine: mean over the log.
-        opposed: share of the rows in which the cosine is below zero.
-    """
+    """How far the gradients of two tasks ("dataset/task") in the shared encoder agree."""
 
     first: str
     second: str
-    cosine: float
-    opposed: float
+    cosine: float  # mean over the log
+    opposed: float  # share of the rows in which the cosine is below zero
 
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """The log of a whole training; what was not logged is None.
-
-    Attributes:
-        summary: last mean of the tasks' main validation metrics.
-        images_per_second: median over the log.
-        waiting: median share of the time spent waiting for data.
-        gpu_memory: peak memory in use on the device in GiB.
-        agreements: of each pair of tasks; empty if gradients were not compared.
-    """
+    """The log of a whole training; what was not logged is None."""
 
     tasks: tuple[TaskLog, ...]
     steps: int
     epochs: int
-    summary: float | None
-    images_per_second: float | None
-    waiting: float | None
-    gpu_memory: float | None
-    agreements: tuple[Agreement, ...]
+    summary: float | None  # last mean of the tasks' main validation metrics
+    images_per_second: float | None  # median
+    waiting: float | None  # median share of the time spent waiting for data
+    gpu_memory: float | None  # peak memory in use on the device in GiB
+    agreements: tuple[Agreement, ...]  # of each pair of tasks; empty if gradients were not compared
 
 
 def read_training_log(path: Path) -> TrainingLog | None:

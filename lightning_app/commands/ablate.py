@@ -21,8 +21,8 @@ from datamodules.core.atomic import write_table
 from datamodules.core.errors import ConfigError, TrainingError
 from datamodules.registry import build
 from evaluation.figure_files import save_drawing
-from evaluation.figures.ablation import ablation_figure
 from evaluation.figures.canvas import Drawing
+from evaluation.figures.learning_curves import ablation_figure
 from evaluation.statistics.ablation import ALL, compare_variants, table_of
 from lightning_app.commands.ablation_runs import AblationRun, lock, train, write_config
 from lightning_app.commands.recipes import choose_config, print_banner

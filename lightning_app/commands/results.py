@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from evaluation.config import FOREST
-from evaluation.figures.palette import display_names, number
+from evaluation.figures.canvas import display_names, number
 from evaluation.report.headlines import VERDICTS, bracket
-from evaluation.report.numbers import read_statistics
+from evaluation.report.report import read_statistics
 from evaluation.run_files import REPORT
 from evaluation.statistics.ablation import Ablation
 from evaluation.statistics.bootstrap import Interval

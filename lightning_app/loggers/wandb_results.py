@@ -11,7 +11,7 @@ import wandb
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from evaluation.config import FOREST
-from evaluation.report.numbers import read_statistics
+from evaluation.report.report import read_statistics
 from evaluation.run_files import FIGURES, NEIGHBOURS, NUMBERS, OVERVIEW, PROBES, REPORT
 from evaluation.statistics.summary import DatasetStatistics, score_rows
 from lightning_app.publish.model_card import CARD_FILE

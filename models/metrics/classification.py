@@ -1,7 +1,6 @@
-"""Metrics of classes, independent labels and pixels.
+"""Metrics of classes, independent labels and pixels; NaN where the images do not define them.
 
-Their states are sums: small, and correct however the ranks share the images. A score that the
-images do not define (one class only, no image) is NaN.
+Their states are sums: small, and correct however the ranks share the images.
 """
 
 from __future__ import annotations

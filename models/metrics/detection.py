@@ -25,17 +25,8 @@ class CentreDistanceF1(Metric):
     """F1 of object centres within a distance, as in the mitosis detection challenges.
 
     Predictions are matched by `match_detections`, so one pass serves all score thresholds (steps
-    of 1 / 1000). The distance is in pixels of the network input.
-
-    Args:
-        classes: number of classes.
-        distance_px: largest distance of a hit.
-        positive: the class whose F1 alone counts; negative for the mean over classes.
-
-    Attributes:
-        best: (classes,) int64, bin of the best threshold of each class, set by `compute`; 500
-            where there is neither object nor prediction.
-        fixed: thresholds to score at, for images that must not choose their own.
+    of 1 / 1000). The distance is in pixels of the network input. If `positive` is not negative, the
+    F1 of that class alone counts, else the mean over classes.
     """
 
     hits: Tensor
@@ -46,8 +37,9 @@ class CentreDistanceF1(Metric):
         super().__init__()
         self.classes = classes
         self.positive = positive
+        # Bin of each class's best threshold, set by `compute`; 500 without object and prediction.
         self.best: Tensor | None = None
-        self.fixed: Tensor | None = None
+        self.fixed: Tensor | None = None  # thresholds for images that must not choose their own
         self.distance_px = distance_px
         bins = torch.zeros(classes, SCORE_BINS + 1)
         self.add_state("hits", bins, dist_reduce_fx="sum")

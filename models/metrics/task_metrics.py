@@ -28,11 +28,9 @@ SUMMARY = {
 
 
 class TaskMetrics(nn.Module):
-    """Collects predictions of all tasks and scores them once per epoch.
+    """Collects predictions of all tasks, the same on every rank, and scores them once per epoch.
 
-    Args:
-        specs: all tasks, the same on every rank.
-        final: whether to add COCO's average precision, which keeps every box.
+    With `final`, COCO's average precision is added, which keeps every box.
     """
 
     def __init__(self, specs: Sequence[TaskSpec], final: bool = False) -> None:
@@ -60,9 +58,8 @@ class TaskMetrics(nn.Module):
     def take_thresholds(self, chosen: TaskMetrics, datasets: Container[str]) -> None:
         """Score detection at the thresholds that are best on other images, then reset those.
 
-        Args:
-            chosen: has seen the other images, those of all ranks.
-            datasets: whose tasks are meant; the others choose for themselves.
+        `chosen` has seen the other images, of all ranks. Tasks of other datasets than these choose
+        for themselves.
         """
         for spec in self.specs:
             for own, other in zip(self.of(spec), chosen.of(spec), strict=False):

@@ -17,8 +17,7 @@ from models.network.detection_grid import DetectionGrid, Detections
 from models.network.heads import Features, Head, init_head
 from models.network.losses import LossTerm
 
-SCORE_THRESHOLD = 0.05
-NMS_IOU = 0.5
+SCORE_THRESHOLD, NMS_IOU = 0.05, 0.5
 MOST_OBJECTS = 500  # per image
 
 
@@ -26,14 +25,6 @@ class SegmentationHead(Head):
     """A class per pixel, from the decoder's map of `width` channels.
 
     `class_weights` are factors of the classes in the cross entropy.
-
-    Example:
-        >>> from datamodules.core.records import TaskKind
-        >>> task = Task("glands", TaskKind.SEGMENTATION, ("background", "gland"))
-        >>> head = SegmentationHead(task, width=4)
-        >>> features = Features(torch.rand(2, 8), torch.rand(2, 4, 8, 8), size=(32, 32))
-        >>> head.predict(head(features)).shape
-        torch.Size([2, 32, 32])
     """
 
     class_weights: Tensor | None
@@ -68,19 +59,7 @@ class SegmentationHead(Head):
 class DetectionHead(Head):
     """Objects as boxes, on the one pyramid level where a typical object spans about 4 cells.
 
-    Args:
-        task: with the classes of the objects.
-        width: channels of the tower's maps.
-        level: index of the pyramid level.
-        grid: stride of that level and size of a typical object.
-
-    Example:
-        >>> from datamodules.core.records import TaskKind
-        >>> task = Task("mitosis", TaskKind.DETECTION, ("mitosis",))
-        >>> head = DetectionHead(task, width=4, level=0, grid=DetectionGrid(4.0, 16.0))
-        >>> output = head(Features(torch.rand(2, 8), tower={0: torch.rand(2, 4, 8, 8)}))
-        >>> len(head.predict(output).boxes)  # random weights: no score above the threshold
-        0
+    The tower's maps have `width` channels; `grid` has the stride of that level.
     """
 
     def __init__(self, task: Task, width: int, level: int, grid: DetectionGrid) -> None:

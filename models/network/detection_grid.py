@@ -16,19 +16,12 @@ MAX_LOG_SIZE = 4.0  # e^4 times the typical size: keeps exp() finite
 
 @dataclass
 class Detections:
-    """Predicted objects of a batch of images, flat over the images.
+    """Predicted objects of a batch of images, flat over the images."""
 
-    Attributes:
-        boxes: float32 (m, 4), x1, y1, x2, y2 in pixels of the network input.
-        scores: float32 (m,), in [0, 1]; descending within an image.
-        labels: int64 (m,), class index.
-        image: int64 (m,), ascending.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    image: Tensor
+    boxes: Tensor  # float32 (m, 4), x1, y1, x2, y2 in pixels of the network input
+    scores: Tensor  # float32 (m,), in [0, 1]; descending within an image
+    labels: Tensor  # int64 (m,), class index
+    image: Tensor  # int64 (m,), ascending
 
 
 @dataclass(frozen=True)
@@ -39,18 +32,14 @@ class DetectionGrid:
     width and height relative to a typical object. Unlike distances to the four sides this also
     describes an object that is smaller than a cell and does not cover the cell's centre.
 
-    Attributes:
-        stride: pixels per cell.
-        object_px: side of a typical object in pixels.
-
     Example:
         >>> grid = DetectionGrid(stride=4.0, object_px=8.0)
         >>> grid.boxes(torch.zeros(1, 4), torch.tensor([9]), height=8, width=8)
         tensor([[ 2.,  2., 10., 10.]])
     """
 
-    stride: float
-    object_px: float
+    stride: float  # pixels per cell
+    object_px: float  # side of a typical object in pixels
 
     def boxes(self, raw: Tensor, cell: Tensor, height: int, width: int) -> Tensor:
         """Return the boxes in pixels that cells predict.
@@ -105,11 +94,7 @@ class DetectionGrid:
         one centre cell can hide each other. Centre sampling after Z. Tian et al., "FCOS: A Simple
         and Strong Anchor-free Object Detector" (TPAMI 2020), section 3.2.
 
-        Args:
-            target: boxes in pixels of the network input.
-            images: number of images.
-            height: of the map in cells.
-            width: of the map in cells.
+        Target boxes are in pixels of the network input, the map has `height` x `width` cells.
 
         Returns:
             int64 (m,), index of each assigned cell, flat over image, row, column, ascending; and

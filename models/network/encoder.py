@@ -43,14 +43,6 @@ class Encoder(nn.Module):
     Raises:
         EncoderError: the model cannot serve as encoder; the message gives the reason.
         WeightsError: its weights are not available.
-
-    Example:
-        >>> encoder = Encoder(ModelConfig("test_resnet", weights="random"), image_size=64)
-        >>> output = encoder(torch.rand(2, 3, 64, 64))
-        >>> output.embedding.shape
-        torch.Size([2, 96])
-        >>> [feature_map.shape[-1] for feature_map in output.pyramid]
-        [16, 8, 4, 2]
     """
 
     def __init__(self, config: ModelConfig, image_size: int) -> None:
@@ -136,8 +128,7 @@ class Encoder(nn.Module):
 
     def no_decay(self) -> set[str]:
         """Return the parameters that the model's authors exempt from weight decay."""
-        listed = getattr(self.model, "no_weight_decay", None)
-        return set(listed()) if listed is not None else set()
+        return set(getattr(self.model, "no_weight_decay", set)())
 
     def _intermediates(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         # A single-scale model contributes only its last map, after the final norm.

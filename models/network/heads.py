@@ -1,7 +1,6 @@
 """Heads: the last layer of a task, its loss and its prediction. Here those of whole images.
 
-The shared neck, decoder and tower carry the capacity. A head is a single layer, so that training
-shapes the shared parts.
+A head is a single layer, so that training shapes the shared neck, decoder and tower.
 """
 
 from __future__ import annotations
@@ -28,19 +27,12 @@ segmentation: class index (n, height, width); detection: `Detections`."""
 
 @dataclass
 class Features:
-    """The inputs of a head, for the images of one dataset.
+    """The inputs of a head, for the images of one dataset."""
 
-    Attributes:
-        embedding: (n, dim).
-        dense: the decoder's map (n, width, h, w), for segmentation.
-        tower: the tower's maps by pyramid level, for detection.
-        size: height and width of the network input in pixels.
-    """
-
-    embedding: Tensor
-    dense: Tensor | None = None
-    tower: dict[int, Tensor] = field(default_factory=dict)
-    size: tuple[int, int] = (0, 0)
+    embedding: Tensor  # (n, dim)
+    dense: Tensor | None = None  # the decoder's map (n, width, h, w), for segmentation
+    tower: dict[int, Tensor] = field(default_factory=dict)  # its maps by pyramid level
+    size: tuple[int, int] = (0, 0)  # height and width of the network input in pixels
 
 
 class Head(nn.Module, ABC):
@@ -58,8 +50,7 @@ class Head(nn.Module, ABC):
     def loss(self, output: Tensor, target: Any) -> list[LossTerm]:
         """Compare the output of `forward` with a `BatchTarget` of the task's kind.
 
-        Returns:
-            Terms whose quotients sum / count add up to the loss, about 1 at random weights.
+        Quotients sum / count of the terms add up to the loss, about 1 at random weights.
         """
 
     @abstractmethod
@@ -68,18 +59,7 @@ class Head(nn.Module, ABC):
 
 
 class ClassificationHead(Head):
-    """One class per image, or any number of classes in a multilabel task.
-
-    Example:
-        >>> task = Task("tissue", TaskKind.CLASSIFICATION, ("stroma", "tumour"))
-        >>> head = ClassificationHead(task, dim=8)
-        >>> output = head(Features(torch.rand(3, 8)))
-        >>> head.predict(output).shape
-        torch.Size([3, 2])
-        >>> (term,) = head.loss(output, torch.tensor([0, 1, 1]))
-        >>> round((term.sum / term.count).item(), 1)
-        1.0
-    """
+    """One class per image, or any number of classes in a multilabel task."""
 
     def __init__(self, task: Task, dim: int) -> None:
         super().__init__(task)
@@ -107,12 +87,6 @@ class RegressionHead(Head):
     A bounded target is predicted through a sigmoid and measured against the variance of the
     uniform distribution on its range. An unbounded one is standardised by the mean and variance
     of all targets seen so far.
-
-    Example:
-        >>> head = RegressionHead(Task("cellularity", TaskKind.REGRESSION, low=0, high=1), dim=8)
-        >>> values = head.predict(head(Features(torch.randn(3, 8))))
-        >>> values.shape, bool(((values > 0) & (values < 1)).all())
-        (torch.Size([3]), True)
     """
 
     seen: Tensor

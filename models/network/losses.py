@@ -31,13 +31,7 @@ class LossTerm:
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> list[LossTerm]:
-    """Return the cross entropy of logits (n, classes) relative to chance, ln(classes).
-
-    Example:
-        >>> (term,) = cross_entropy(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]))
-        >>> round(float(term.sum), 3), float(term.count)  # as good as chance
-        (4.0, 4.0)
-    """
+    """Return the cross entropy of logits (n, classes) relative to chance, ln(classes)."""
     chance = math.log(max(logits.shape[1], 2))
     total = F.cross_entropy(logits.float(), target, reduction="sum")
     return [LossTerm(total / chance, count_of(len(target), logits))]
@@ -68,12 +62,6 @@ def segmentation(
         target: int64 (n, height, width).
         ignore_index: pixels of this value carry no label.
         class_weights: (classes,), for the cross entropy.
-
-    Example:
-        >>> mask = torch.tensor([[[0, 1], [1, 0]]])
-        >>> logits = 50.0 * F.one_hot(mask).permute(0, 3, 1, 2).float()
-        >>> [round(float(term.sum / term.count), 3) for term in segmentation(logits, mask, 255)]
-        [0.0, 0.0]
     """
     logits = logits.float()
     classes = logits.shape[1]
@@ -101,12 +89,9 @@ def segmentation(
 
 
 def focal(logits: Tensor, truth: Tensor, positives: int) -> LossTerm:
-    """Return the focal loss over all cells, relative to its value for an object at the prior.
+    """Return the focal loss of logits and truth (0 or 1), both (cells, classes).
 
-    Args:
-        logits: (cells, classes).
-        truth: 0 or 1, (cells, classes).
-        positives: number of cells that hold an object.
+    It is relative to its value for an object at the prior; `positives` cells hold an object.
     """
     start = FOCAL_ALPHA * (1 - FOCAL_PRIOR) ** FOCAL_GAMMA * -math.log(FOCAL_PRIOR)
     total = sigmoid_focal_loss(
@@ -129,10 +114,7 @@ def count_of(number: int, like: Tensor) -> Tensor:
 def reduce(terms: Sequence[LossTerm], counts: Tensor, ranks: int = 1) -> Tensor:
     """Return a task's loss: the sum of its terms' quotients; finite where nothing is labelled.
 
-    Args:
-        terms: of this rank.
-        counts: (terms,), summed over all ranks.
-        ranks: their number; gradients are averaged over them.
+    `counts` (terms,) are sums over all ranks, over which gradients are averaged.
     """
     divisors = torch.where(counts > 0, counts, torch.ones_like(counts)) / ranks
     return torch.stack([term.sum / d for term, d in zip(terms, divisors, strict=True)]).sum()

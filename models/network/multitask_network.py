@@ -53,11 +53,7 @@ class MultiTaskNetwork(nn.Module):
             self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, parts: Sequence[Part]) -> tuple[dict[str, Tensor], Tensor]:
-        """Encode all images once and run each dataset's heads on its slice.
-
-        Args:
-            images: normalised (n, 3, height, width) float32.
-            parts: which images belong to which dataset.
+        """Encode normalised images (n, 3, height, width); run each dataset's heads on its part.
 
         Returns:
             Raw outputs by task key, and a zero through which every parameter that this
@@ -73,9 +69,13 @@ class MultiTaskNetwork(nn.Module):
         outputs = {
             spec.key: head(features[part.dataset]) for part, spec, head in self.tasks_in(parts)
         }
-        # The pyramid alone leaves the encoder's last layers unused.
-        anchor = zero_grad_anchor(self._unused(parts)) + 0.0 * encoded.embedding.float().sum()
-        return outputs, anchor
+        # The pyramid alone leaves the encoder's last layers unused. Shared modules are always in
+        # the anchor: a zero more is free, and which layers a level uses is a detail of the neck.
+        present = {part.dataset for part in parts}
+        shared = (self.neck, self.decoder, self.tower)
+        unused: list[nn.Module] = [module for module in shared if module is not None]
+        unused += [self.head(spec) for spec in self.specs if spec.dataset not in present]
+        return outputs, zero_grad_anchor(unused) + 0.0 * encoded.embedding.float().sum()
 
     def tasks_in(self, parts: Sequence[Part]) -> Iterator[tuple[Part, TaskSpec, Head]]:
         """Yield the tasks of a micro-batch with their heads."""
@@ -145,17 +145,6 @@ class MultiTaskNetwork(nn.Module):
             towered = self.tower(gather(levels[level], rows))
             for dataset, own_rows in consecutive(detected).items():
                 features[dataset].tower[level] = towered[own_rows]
-
-    def _unused(self, parts: Sequence[Part]) -> list[nn.Module]:
-        """Return the modules after the encoder that may get no gradient from these parts.
-
-        The shared ones are always among them: an additional zero is free, and which layers of the
-        pyramid a level uses is an implementation detail of the neck.
-        """
-        present = {part.dataset for part in parts}
-        shared = [m for m in (self.neck, self.decoder, self.tower) if m is not None]
-        idle = [self.head(spec) for spec in self.specs if spec.dataset not in present]
-        return [*shared, *idle]
 
 
 def zero_grad_anchor(modules: Iterable[nn.Module]) -> Tensor:

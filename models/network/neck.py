@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 GROUPS = 16
-CHANNELS_PER_GROUP = 4
-"""Minimum: group norm over one channel of a small map leaves hardly more than the sign."""
+CHANNELS_PER_GROUP = 4  # at least: over one channel of a small map, hardly more than a sign is left
 
 
 def block(width: int) -> nn.Sequential:
@@ -33,12 +32,8 @@ class Neck(nn.Module):
     et al., "Exploring Plain Vision Transformer Backbones for Object Detection" (ECCV 2022),
     section 3, without its learned up-sampling.
 
-    Args:
-        channels, reductions: of the encoder's maps, fine to coarse.
-        width: channels of every output map.
-
-    Attributes:
-        strides: pixels per cell of each output map.
+    `channels` and `reductions` are those of the encoder's maps, fine to coarse; every output map
+    has `width` channels, and `strides` are their pixels per cell.
 
     Example:
         >>> import torch

@@ -34,12 +34,9 @@ def build_model(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Build a timm model without classifier for images of a size, and fill it with weights.
 
-    Args:
-        name: timm model name.
-        weights: "imagenet" (the offline package where there is one for this model, else timm's
-            own from the hub), "random", or a .safetensors file.
-        image_size: side of the square network input in pixels.
-        drop_path: stochastic depth rate.
+    `weights` are "imagenet" (the offline package where there is one for this model, else timm's own
+    from the hub), "random", or a .safetensors file. `image_size` is the side of the square network
+    input in pixels, `drop_path` the stochastic depth rate.
 
     Returns:
         The model, and the arguments that build the same architecture again.
@@ -114,10 +111,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             f"weights={path}: not a .safetensors file; give imagenet, random or the path of one"
         )
     try:
-        state: dict[str, Tensor] = load_file(path)
+        return dict(load_file(path))
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a readable .safetensors file: {error}") from error
-    return state
 
 
 def load(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -24,13 +24,12 @@ class LossWeights(nn.Module):
     becomes exp(-s) L + s, least at s = ln L. Here all kinds of task are treated alike, at twice
     the paper's scale, so that training starts from the fixed weights.
 
-    The method "uncertainty" learns weights; all others keep them fixed.
+    The method "uncertainty" learns weights, with s of each task in `log_variance` (tasks,); all
+    others keep them fixed.
 
     Raises:
         ConfigError: a weight is negative, or all are zero.
 
-    Attributes:
-        log_variance: (tasks,), s of each task; None where weights are fixed.
     """
 
     log_variance: nn.Parameter | None

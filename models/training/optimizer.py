@@ -14,23 +14,16 @@ from models.network.multitask_network import MultiTaskNetwork
 
 
 def scaled(config: OptimConfig, batch: float) -> OptimConfig:
-    """Scale the learning rates to a batch size; return the settings unchanged if not requested.
+    """Scale the learning rates to a batch size, unless `reference_batch` is 0.
 
-    Linear scaling: P. Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.1.
-
-    Args:
-        config: the settings.
-        batch: images per dataset and optimizer step, over all ranks; the mean over datasets.
+    `batch` is the number of images per dataset and optimizer step over all ranks, the mean over
+    datasets. Linear scaling: P. Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.1.
     """
     if not config.reference_batch:
         return config
     factor = batch / config.reference_batch
-    return replace(
-        config,
-        encoder_lr=config.encoder_lr * factor,
-        head_lr=config.head_lr * factor,
-        reference_batch=0,
-    )
+    encoder_lr, head_lr = config.encoder_lr * factor, config.head_lr * factor
+    return replace(config, encoder_lr=encoder_lr, head_lr=head_lr, reference_batch=0)
 
 
 def parameter_groups(network: MultiTaskNetwork, config: OptimConfig) -> list[dict[str, Any]]:

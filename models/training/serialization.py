@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import struct
 import types
 import typing
@@ -83,4 +84,6 @@ def _convert(hint: Any, value: Any) -> Any:
         return from_dict(hint, value)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint(value)
-    return tuple(value) if typing.get_origin(hint) is tuple else value
+    if typing.get_origin(hint) is tuple:
+        return tuple(_convert(typing.get_args(hint)[0], part) for part in value)
+    return math.inf if value is None and hint is float else value  # JSON has no infinity

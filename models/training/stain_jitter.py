@@ -19,15 +19,9 @@ def jitter_stain(images: Tensor, strength: float, generator: torch.Generator) ->
     """Change the amount of each stain, image by image.
 
     In stain space each channel s becomes s * a + b with a in 1 +- strength and b in +- strength
-    (natural optical density), which is one 3 x 3 matrix and one offset per image.
-
-    Args:
-        images: (n, height, width, 3) float32 in [0, 1].
-        strength: 0 changes nothing; 0.05 is light.
-        generator: on the CPU, so that all devices draw the same.
-
-    Returns:
-        (n, height, width, 3) float32 in [0, 1].
+    (natural optical density), which is one 3 x 3 matrix and one offset per image. Images are
+    (n, height, width, 3) float32 in [0, 1] before and after; the generator is on the CPU, so that
+    all devices draw the same.
     """
     n, height, width, _ = images.shape
     draws = torch.rand(2, n, 3, generator=generator).mul_(2 * strength).sub_(strength)

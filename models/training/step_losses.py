@@ -15,17 +15,11 @@ from models.tasks import TaskSpec
 
 @dataclass(frozen=True)
 class StepLoss:
-    """The loss of one task on one micro-batch of the current optimizer step.
-
-    Attributes:
-        spec: the task.
-        images: int64 (n,), their positions in the dataset's store; on the CPU.
-        value: scalar on the device, without gradient.
-    """
+    """The loss of one task on one micro-batch of the current optimizer step."""
 
     spec: TaskSpec
-    images: Tensor
-    value: Tensor
+    images: Tensor  # int64 (n,), their positions in the dataset's store; on the CPU
+    value: Tensor  # scalar on the device, without gradient
 
 
 def mean_over_ranks(
@@ -33,12 +27,8 @@ def mean_over_ranks(
 ) -> dict[str, float]:
     """Return the mean loss of each task that has any, over micro-batches and ranks.
 
-    Losses that are not finite are left out: the callback NonFiniteGuard reports them.
-
-    Args:
-        losses: of this rank.
-        keys: all tasks, the same on every rank.
-        device: device of the losses.
+    `losses` are of this rank, `keys` all tasks, the same on every rank. Losses that are not finite
+    are left out: the callback NonFiniteGuard reports them.
     """
     rows = []
     for key in keys:

@@ -16,7 +16,7 @@ import torch
 from datamodules.core.atomic import write_table, write_text
 from datamodules.core.records import Task, TaskKind
 from datamodules.formats.images import write_image
-from evaluation.probe.journal import Journal
+from evaluation.probe.jobs import Journal
 from evaluation.run_files import REPORT
 from evaluation.statistics.predictions import write_predictions
 from lightning_app.config import save_config

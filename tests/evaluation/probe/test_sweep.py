@@ -16,7 +16,7 @@ from datamodules.core.errors import ProbeError
 from datamodules.core.records import TaskKind
 from evaluation.config import ProbeConfig
 from evaluation.probe.folds import make_folds, nested_order, seed_from, strata_of
-from evaluation.probe.journal import Journal
+from evaluation.probe.jobs import Journal
 from evaluation.probe.sweep import find_baseline, plan, sweep
 from evaluation.statistics.predictions import read_predictions, tidy, write_predictions
 from tests.support.probe_tables import table

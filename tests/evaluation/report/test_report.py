@@ -17,15 +17,13 @@ from PIL import Image
 from datamodules.core.errors import ProbeError
 from datamodules.core.records import TaskKind
 from evaluation.figure_files import read_photograph, save_photograph
-from evaluation.figures.canvas import Drawing, new_figure
+from evaluation.figures.canvas import SLOTS, Drawing, display_names, looks, new_figure, number
 from evaluation.figures.learning_curves import learning_curve
-from evaluation.figures.palette import SLOTS, display_names, looks, number
 from evaluation.probe.features import Features
 from evaluation.probe.projections import project, project_together, write_projections
 from evaluation.report.headlines import bracket, findings, headline
 from evaluation.report.leaderboard import compare
-from evaluation.report.numbers import read_statistics
-from evaluation.report.report import write_report
+from evaluation.report.report import read_statistics, write_report
 from evaluation.statistics.metrics import F1
 from evaluation.statistics.predictions import Predictions, write_predictions
 from evaluation.statistics.summary import summarise

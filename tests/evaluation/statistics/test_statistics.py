@@ -21,7 +21,7 @@ from evaluation.statistics.bootstrap import (
 )
 from evaluation.statistics.efficiency import efficiency_of, labels_needed
 from evaluation.statistics.metrics import F1, MACRO_F1, MSE, parts_by_group, score, score_of_parts
-from evaluation.statistics.summary import area, summarise
+from evaluation.statistics.summary import area, score_rows, summarise
 from tests.support.probe_tables import patients, predictions
 
 labels_of = hnp.arrays(np.int64, 24, elements=st.integers(0, 3))
@@ -88,6 +88,21 @@ def test_scores_and_differences_are_means_over_repeats_of_all_test_images() -> N
     assert found.constant == f1_score(result.truth, np.ones(120))
     for point in (*found.curves[0].scores, *comparison.differences, comparison.area):
         assert point.low <= point.value <= point.high
+
+
+def test_rows_have_each_score_and_its_difference_to_the_baseline_or_none() -> None:
+    found = summarise(predictions(), resamples=50)
+    ours, baseline = found.curves
+    rows = score_rows(found)
+    assert [row["encoder"] for row in rows] == ["ours"] * 3 + ["imagenet:x"] * 3
+    assert [row["n_train"] for row in rows] == [10.0, 30.0, 90.0] * 2
+    assert [row["size"] for row in rows] == [10, 30, 0] * 2
+    assert [row["value"] for row in rows[3:]] == [score.value for score in baseline.scores]
+    (first, *_), (compared,) = ours.scores, found.comparisons
+    assert (rows[0]["low"], rows[0]["high"]) == (first.low, first.high)
+    assert [row["difference"] for row in rows[:3]] == [d.value for d in compared.differences]
+    assert rows[0]["difference_high"] == compared.differences[0].high
+    assert {row[f"difference{end}"] for row in rows[3:] for end in ("", "_low", "_high")} == {None}
 
 
 def test_a_smaller_error_is_a_gain() -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from evaluation.probe.journal import Journal
+from evaluation.probe.jobs import Journal
 from lightning_app.pretrain import pretrain
 from tests.support.probe_ranks import probed_run
 

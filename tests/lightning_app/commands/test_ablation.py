@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from datamodules.core.errors import ConfigError, ProbeError
-from evaluation.figures.ablation import ablation_figure
+from evaluation.figures.learning_curves import ablation_figure
 from evaluation.statistics.ablation import ALL, Ablation, side_by_side, table_of
 from evaluation.statistics.bootstrap import resampled_scores
 from evaluation.statistics.metrics import MSE
