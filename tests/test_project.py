@@ -68,7 +68,7 @@ def test_imports_go_one_way() -> None:
 
 WINGS = {
     "datamodules": (
-        "core", "config", "formats", "store", "reader", "prepare", "synthetic", "public",
+        "core", "config", "formats", "store", "reader", "store_size", "prepare", "synthetic", "public",
         "own_data", "registry", "stream", "multitask", "base", "download", "checks", "display",
     ),
     "models": (
