@@ -42,7 +42,7 @@ def record_look(
     looks = [json.loads(line) for line in lines]
     look = {
         "study": str(study.resolve()),
-        "encoders": {encoder.name: encoder.digest for encoder in encoders},
+        "encoders": {encoder.name: encoder.identity for encoder in encoders},
         "datasets": {name: dataset.store.digest for name, dataset in unseen.items()},
     }
     if not any({**earlier, "time": ""} == {**look, "time": ""} for earlier in looks):

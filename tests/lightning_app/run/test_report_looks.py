@@ -10,8 +10,8 @@ from lightning_app.run.report_looks import LOOKS, record_look
 
 
 def test_a_look_counts_once_for_each_study_and_per_data(tmp_path: Path) -> None:
-    encoder: Any = SimpleNamespace(name="ours", digest="1")
-    other: Any = SimpleNamespace(name="ours", digest="2")
+    encoder: Any = SimpleNamespace(name="ours", identity="1")
+    other: Any = SimpleNamespace(name="ours", identity="2")
     idc: Any = {"idc": SimpleNamespace(store=SimpleNamespace(digest="a"))}
     glas: Any = {"glas": SimpleNamespace(store=SimpleNamespace(digest="b"))}
     assert len(record_look(tmp_path, tmp_path / "run", [encoder], idc)) == 1
