@@ -68,8 +68,9 @@ def test_imports_go_one_way() -> None:
 
 WINGS = {
     "datamodules": (
-        "core", "config", "formats", "store", "reader", "store_size", "prepare", "synthetic", "public",
-        "own_data", "registry", "stream", "multitask", "base", "download", "checks", "display",
+        "core", "config", "formats", "store", "reader", "store_size", "prepare", "synthetic",
+        "public", "own_data", "registry", "stream", "multitask", "base", "download", "checks",
+        "display",
     ),
     "models": (
         "config", "tasks", "distributed", "network", "metrics", "training", "module",
