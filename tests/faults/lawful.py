@@ -130,7 +130,8 @@ def few(d: Difference, most: int = 4) -> bool:
         return False
     moved: Counter[str] = Counter()
     for source, differ in d.changed.items():
-        boxes = [b for pair in differ.values() for b in pair if isinstance(b, Boxes)]
+        items = (d.before[source], d.after[source])
+        boxes = [b for item in items for b in item.targets.values() if isinstance(b, Boxes)]
         for aspect, (old, new) in differ.items():
             if isinstance(new, Boxes):
                 first, second = objects_of(old), objects_of(new)
