@@ -1,7 +1,5 @@
 """Typed settings of the probes: the keys below `probe`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Figures in files and on pages: PNG and SVG, inline SVG, and photographs with their texts."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io

@@ -1,7 +1,5 @@
 """Names of the files in a run's folder."""
 
-from __future__ import annotations
-
 import re
 
 FINAL = "final_scores.json"

@@ -1,7 +1,5 @@
 """A probe study, from encoders and datasets to files in a folder."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Typed settings of the model and its optimiser: the keys below `model` and `optim`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import Enum
 

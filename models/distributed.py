@@ -1,7 +1,5 @@
 """Sums and maxima over the ranks of a training, and whether weights are sharded."""
 
-from __future__ import annotations
-
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor

@@ -1,7 +1,5 @@
 """The module with its weights, gradients and optimiser states spread over the ranks (FSDP)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """A task of a run: one task of one dataset."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from datamodules.core.errors import ConfigError

@@ -5,8 +5,6 @@ darkened where a label in that colour would not be legible on white; each has a 
 dark pages and a marker, so that nothing depends on colour alone.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

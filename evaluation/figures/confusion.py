@@ -1,7 +1,5 @@
 """What validation counted for a task, as confusion matrix and precision-recall curves."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Learning curves (scores against numbers of labels), and the bar chart of an ablation."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 

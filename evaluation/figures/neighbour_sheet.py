@@ -1,7 +1,5 @@
 """Sheets of nearest neighbours: an image per row, and beside it the most similar ones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """Predictions beside the truth on a few validation images of one task."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

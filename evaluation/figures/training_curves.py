@@ -1,7 +1,5 @@
 """Figures of a training: losses, validation metrics, and agreement of the tasks' gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

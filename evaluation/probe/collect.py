@@ -1,7 +1,5 @@
 """Collects finished jobs into a complete study, or a smaller one that notes what is missing."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

@@ -4,8 +4,6 @@ All depends only on (seed, dataset, fold, repeat) and the dataset, so all encode
 images.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import warnings

@@ -1,7 +1,5 @@
 """One job of a sweep (fit a predictor, predict the test rows), and the journal of finished jobs."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import importlib

@@ -1,7 +1,5 @@
 """Nearest neighbours: the images of other patients that are most similar under an encoder."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Two-dimensional maps of features."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

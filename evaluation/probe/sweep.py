@@ -4,8 +4,6 @@ The order of the work, the number of processes and interruptions do not change t
 and the seed of each predictor depend only on its place in the study.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence

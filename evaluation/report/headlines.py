@@ -1,7 +1,5 @@
 """The texts of a report: the headline, and one finding per dataset."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

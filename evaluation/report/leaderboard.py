@@ -1,7 +1,5 @@
 """Several runs side by side, compared only where they were tested alike."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Everything is read from the run's folder, so a report can be written again at an
 makes no requests: figures are inline SVG, photographs data URIs, and there is no script.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import asdict

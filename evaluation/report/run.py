@@ -1,7 +1,5 @@
 """Reads a run's folder for a report. Every part may be missing."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

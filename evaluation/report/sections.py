@@ -1,7 +1,5 @@
 """The sections of a report: figures, texts and rows in the order in which they are shown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

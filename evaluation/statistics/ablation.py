@@ -1,7 +1,5 @@
 """Probes of encoders that were trained with and without a dataset, side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -8,8 +8,6 @@ the interaction twice and is still conservative. One draw serves all encoders an
 differences between them are paired.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

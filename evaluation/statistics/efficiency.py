@@ -1,7 +1,5 @@
 """Sample efficiency: the labels that a baseline needs for what an encoder reaches with fewer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

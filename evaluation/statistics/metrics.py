@@ -4,8 +4,6 @@ So the score of any mixture of test groups, of which a bootstrap needs thousands
 product.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

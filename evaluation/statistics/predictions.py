@@ -1,7 +1,5 @@
 """The result of a sweep: every prediction (intervals resample patients), and a table of scores."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ predictions of all folds are pooled before the metric is computed, because the m
 small folds is biased (Forman & Scholz, SIGKDD Explorations 12(1), 2010).
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any

@@ -5,8 +5,6 @@ Its rows hold `step`, `epoch` and what was logged together: `train/<dataset>/<ta
 compared, `gradients/cosine/<dataset>/<task>|<dataset>/<task>`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Their states are sums: small, and correct however the ranks share the images.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Detection metrics: F1 at a centre distance every epoch, average precision at the end."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

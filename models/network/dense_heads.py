@@ -1,7 +1,5 @@
 """The heads of dense tasks: a class per pixel, objects as boxes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The geometry of dense, anchor-free detection: from maps to boxes and back."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -3,8 +3,6 @@
 A head is a single layer, so that training shapes the shared neck, decoder and tower.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, TypeVar

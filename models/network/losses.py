@@ -5,8 +5,6 @@ it divides, so two ranks weigh every labelled pixel, box and image as one rank w
 would. All losses are finite where nothing is labelled.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Encoder, shared parts and heads as one network."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 

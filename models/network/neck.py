@@ -1,7 +1,5 @@
 """Shared parts of all dense tasks between encoder and heads: pyramid, decoder and their blocks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """timm models with pretrained weights, online or offline, never random without notice."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """How the losses of all tasks become one: fixed weights, learned ones, or joint directions."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Parameter groups and learning rate of the optimiser."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace

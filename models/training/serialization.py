@@ -1,7 +1,5 @@
 """Checkpoints, and settings as plain containers, so that they hold no class of this project."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import struct

@@ -6,8 +6,6 @@ haematoxylin-eosin-DAB vectors; the jitter of each stain by a factor and an offs
 et al., "Whole-slide mitosis detection in H&E breast histology", IEEE TMI 37 (2018), section III.D.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Losses of tasks on micro-batches, their means and label counts over all ranks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
