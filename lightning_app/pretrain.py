@@ -225,8 +225,7 @@ def build_module(config: Config, stream: MultiTaskDataModule) -> MultiTaskModule
         for task in dataset.weighted_tasks()
     ]
     ranks = world_size(config.trainer)
-    plan = stream.plan()
-    shares = plan.batch_sizes
+    shares = (plan := stream.plan()).batch_sizes
     rounds, images = config.trainer.rounds_per_step, sum(shares) / len(shares)
     optim = scaled(config.optim, ranks * rounds * images)
     if is_first_process():
@@ -248,9 +247,8 @@ def build_module(config: Config, stream: MultiTaskDataModule) -> MultiTaskModule
     )
     shared = config.trainer.sync_batchnorm and ranks > 1
     if plan.smallest == 1 and not shared and module.model.encoder.norms_of_one_value():
-        raise ConfigError(
-            f"data.batch_size={config.data.batch_size}: a micro-batch of one image leaves the "
-            f"BatchNorm of {config.model.encoder} a single value; set data.batch_size=2 or more, "
-            "data.tasks_per_batch=0, model.freeze_norm=true or a larger data.image_size"
-        )
+        where = f"data.batch_size={config.data.batch_size}"
+        problem = f"one image leaves the BatchNorm of {config.model.encoder} a single value"
+        remedy = "data.batch_size=2, data.tasks_per_batch=0 or model.freeze_norm=true"
+        raise ConfigError(f"{where}: {problem}; set {remedy}")
     return module

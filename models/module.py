@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from datamodules.core.errors import TrainingError, UserError
+from datamodules.core.errors import TrainingError
 from datamodules.stream.batch import MultiTaskBatch
 from models.config import ModelConfig, OptimConfig
 from models.distributed import ranks
@@ -22,12 +22,9 @@ from models.network.multitask_network import MultiTaskNetwork
 from models.tasks import TaskSpec
 from models.training.loss_weighting import LossWeights, check_training, joint_direction
 from models.training.optimizer import parameter_groups, schedule
-from models.training.serialization import from_dict, read_checkpoint, to_dict
+from models.training.serialization import FOREIGN, from_dict, read_checkpoint, to_dict
 from models.training.stain_jitter import jitter_stain
 from models.training.step_losses import StepLoss, count_over_ranks, mean_over_ranks
-
-_FOREIGN = (UserError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
-"""What building a module from settings that are none raises."""
 
 
 class MultiTaskModule(pl.LightningModule):
@@ -81,25 +78,14 @@ class MultiTaskModule(pl.LightningModule):
 
     @classmethod
     def from_checkpoint(cls, path: str) -> MultiTaskModule:
-        """Load a checkpoint without downloading pretrained weights first.
-
-        Raises:
-            TrainingError: it does not exist, is damaged or of another program.
-        """
+        """Load a checkpoint (else TrainingError) without downloading pretrained weights first."""
         saved = read_checkpoint(Path(path))
         try:
             settings = dict(saved["hyper_parameters"])
             settings["model"] = {**settings["model"], "weights": "random"}
             module = cls(**settings)
             module.load_state_dict(saved["state_dict"])
-        except (
-            UserError,
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            RuntimeError,
-        ) as error:
+        except FOREIGN as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise TrainingError(f"{path}: not a checkpoint of this project ({reason})") from error
         return module

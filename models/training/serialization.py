@@ -15,7 +15,7 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 
-from datamodules.core.errors import TrainingError
+from datamodules.core.errors import TrainingError, UserError
 
 _DAMAGE = (
     *(OSError, RuntimeError, ValueError, EOFError, LookupError, BadZipFile, UnpicklingError),
@@ -23,6 +23,9 @@ _DAMAGE = (
     *(struct.error, zlib.error),
 )
 """What zipfile and torch's reader of pickles raise for files that hold something else."""
+
+FOREIGN = (UserError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+"""What building a module raises from the content of another program's checkpoint."""
 
 T = TypeVar("T")
 
