@@ -84,6 +84,25 @@ def summarise(
     """Compute all statistics of one dataset; `seed` and the rest are those of the bootstrap.
 
     `trainings` of every encoder are behind the repeats, see `resampled_scores`.
+
+    Example:
+        Two encoders on four images of four patients; the second one is always right.
+
+        >>> from evaluation.statistics.metrics import F1
+        >>> result = Predictions(
+        ...     dataset="idc", metric=F1, encoders=("weak", "strong"), baseline="weak",
+        ...     sizes=(10,), fold_numbers=np.array([0]), n_train=np.array([[10]]),
+        ...     seeds=np.zeros((1, 1, 1), int), rows=np.arange(4), fold=np.zeros(4, int),
+        ...     group=np.arange(4), truth=np.array([0, 1, 1, 0]), constant=np.ones(4, int),
+        ...     predicted=np.array([[[[1, 0, 1, 0]]], [[[0, 1, 1, 0]]]]), positive=1,
+        ... )
+        >>> statistics = summarise(result, resamples=50)
+        >>> [curve.scores[0].value for curve in statistics.curves]
+        [0.5, 1.0]
+        >>> statistics.comparisons[0].differences[0].value
+        0.5
+        >>> statistics.cautions[0][:19]
+        'Only 4 test groups:'
     """
     metric, labels = result.metric, result.labels
     names, group = np.unique(result.group, return_inverse=True)

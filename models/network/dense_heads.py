@@ -23,6 +23,14 @@ class SegmentationHead(Head):
     """A class per pixel, from the decoder's map of `width` channels.
 
     `class_weights` are factors of the classes in the cross entropy.
+
+    Example:
+        >>> from datamodules.core.records import TaskKind
+        >>> task = Task("glands", TaskKind.SEGMENTATION, ("background", "gland"))
+        >>> head = SegmentationHead(task, width=4)
+        >>> features = Features(torch.rand(2, 8), torch.rand(2, 4, 8, 8), size=(32, 32))
+        >>> head.predict(head(features)).shape
+        torch.Size([2, 32, 32])
     """
 
     class_weights: Tensor | None
@@ -58,6 +66,14 @@ class DetectionHead(Head):
     """Objects as boxes, on the one pyramid level where a typical object spans about 4 cells.
 
     The tower's maps have `width` channels; `grid` has the stride of that level.
+
+    Example:
+        >>> from datamodules.core.records import TaskKind
+        >>> task = Task("mitosis", TaskKind.DETECTION, ("mitosis",))
+        >>> head = DetectionHead(task, width=4, level=0, grid=DetectionGrid(4.0, 16.0))
+        >>> output = head(Features(torch.rand(2, 8), tower={0: torch.rand(2, 4, 8, 8)}))
+        >>> len(head.predict(output).boxes)  # random weights: no score above the threshold
+        0
     """
 
     def __init__(self, task: Task, width: int, level: int, grid: DetectionGrid) -> None:

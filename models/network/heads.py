@@ -57,7 +57,18 @@ class Head(nn.Module, ABC):
 
 
 class ClassificationHead(Head):
-    """One class per image, or any number of classes in a multilabel task."""
+    """One class per image, or any number of classes in a multilabel task.
+
+    Example:
+        >>> task = Task("tissue", TaskKind.CLASSIFICATION, ("stroma", "tumour"))
+        >>> head = ClassificationHead(task, dim=8)
+        >>> output = head(Features(torch.rand(3, 8)))
+        >>> head.predict(output).shape
+        torch.Size([3, 2])
+        >>> (term,) = head.loss(output, torch.tensor([0, 1, 1]))
+        >>> round((term.sum / term.count).item(), 1)
+        1.0
+    """
 
     def __init__(self, task: Task, dim: int) -> None:
         super().__init__(task)
@@ -85,6 +96,12 @@ class RegressionHead(Head):
     A bounded target is predicted through a sigmoid and measured against the variance of the
     uniform distribution on its range. An unbounded one is standardised by the mean and variance
     of all targets seen so far.
+
+    Example:
+        >>> head = RegressionHead(Task("cellularity", TaskKind.REGRESSION, low=0, high=1), dim=8)
+        >>> values = head.predict(head(Features(torch.randn(3, 8))))
+        >>> values.shape, bool(((values > 0) & (values < 1)).all())
+        (torch.Size([3]), True)
     """
 
     seen: Tensor

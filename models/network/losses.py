@@ -29,7 +29,13 @@ class LossTerm:
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> list[LossTerm]:
-    """Return the cross entropy of logits (n, classes) relative to chance, ln(classes)."""
+    """Return the cross entropy of logits (n, classes) relative to chance, ln(classes).
+
+    Example:
+        >>> (term,) = cross_entropy(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]))
+        >>> round(float(term.sum), 3), float(term.count)  # as good as chance
+        (4.0, 4.0)
+    """
     chance = math.log(max(logits.shape[1], 2))
     total = F.cross_entropy(logits.float(), target, reduction="sum")
     return [LossTerm(total / chance, count_of(len(target), logits))]
@@ -60,6 +66,12 @@ def segmentation(
         target: int64 (n, height, width).
         ignore_index: pixels of this value carry no label.
         class_weights: (classes,), for the cross entropy.
+
+    Example:
+        >>> mask = torch.tensor([[[0, 1], [1, 0]]])
+        >>> logits = 50.0 * F.one_hot(mask).permute(0, 3, 1, 2).float()
+        >>> [round(float(term.sum / term.count), 3) for term in segmentation(logits, mask, 255)]
+        [0.0, 0.0]
     """
     logits = logits.float()
     classes = logits.shape[1]
