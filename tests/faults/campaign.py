@@ -86,7 +86,7 @@ def judged(work: Callable[[], tuple[str, str]]) -> tuple[str, str]:
         with time_limit(LIMIT_S):
             return work()
     except UserError as error:
-        return ("traceback", "several lines: ") if "\n" in str(error) else ("refused", str(error))
+        return "refused", str(error)
     except HangError:
         return "hang", f"over {LIMIT_S} s"
     except OSError as error:

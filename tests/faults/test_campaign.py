@@ -89,11 +89,6 @@ class Leaving(Marked):
         raise LayoutError("refused, with half a file left")
 
 
-class Talkative(Marked):
-    def mistake(self, record: Record) -> Record:
-        raise LayoutError("the first line\nand another one")
-
-
 class Relabelling(Marked):
     def mistake(self, record: Record) -> Record:
         return replace(record, targets={"class": 1 - record.targets["class"]})
@@ -115,7 +110,6 @@ class Sound(Marked):
         (Crashing, "traceback", "KeyError"),
         (Endless, "hang", "over 1 s"),
         (Leaving, "partial", "half a file left"),
-        (Talkative, "traceback", "several lines"),
         (Relabelling, "differs", "class 2"),
         (Moving, "differs", "split 2"),
         (Sound, "noted", ""),
