@@ -183,7 +183,7 @@ def test_files_of_a_report_on_a_full_disk_are_one_error_each_and_old_ones_stay(
     writes: dict[str, Callable[[Path], object]] = {
         "report.html": lambda path: write_text(path, "x" * 200_000),
         "probes.csv": lambda path: write_table(path, table),
-        "predictions.h5": lambda path: write_predictions(path, [predictions()]),
+        "predictions.h5": lambda path: write_predictions(path, [predictions(groups=400)]),
         "journal.jsonl": lambda path: journal.add("key", features),
         "metrics.csv": log_rows,
         "metrics.csv ": lambda path: log.log_metrics(many, 1),
