@@ -22,10 +22,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import torch
+from hypothesis import HealthCheck, settings
 
 from tests.support.small_disks import Disk, Program
 
 torch.set_num_threads(1)
+# A busy machine is slow, which says nothing about a test.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_SAMPLES = REPOSITORY.parent / "shared" / "data"
