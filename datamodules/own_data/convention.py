@@ -65,6 +65,8 @@ class Convention(DatasetReader):
         self.check_distinct(classes)
         if len(classes) < 2:
             raise LayoutError(f"{where}: {len(classes)} classes, expected at least two")
+        if self.options.positive and len(classes) != 2:
+            raise self.option_error("positive", f"it takes two classes, not {len(classes)}")
         positive = self.positive_of(classes) or (classes[-1] if len(classes) == 2 else None)
         return Task(name, TaskKind.CLASSIFICATION, classes, positive=positive)
 

@@ -108,6 +108,10 @@ def test_the_option_view_cuts_images_into_tiles(forged, tmp_path):
         ({"group": "(a)(b)"}, ["2 capture groups"]),
         ({"group": "("}, ["regular expression"]),
         ({"positive": "cancer"}, ["cancer", "malignant"]),
+        (
+            {"classes": ["benign", "malignant", "other"], "positive": "malignant"},
+            ["positive", "two classes, not 3"],
+        ),
     ],
 )
 def test_invalid_options_are_refused(forged_copy, options, words):
