@@ -99,11 +99,20 @@ def probe_target(data: DatasetReader | PathologyDataModule) -> tuple[Task, NDArr
 
 
 def _area_shares(store: Store, task: Task, numbers: Sequence[int]) -> NDArray[np.float32]:
-    """Return the share of the labelled pixels of every patch that belong to some classes, (n,)."""
+    """Return the share of the labelled pixels of every patch that belong to some classes, (n,).
+
+    Raises:
+        ProbeError: a patch has no labelled pixel.
+    """
     shares = np.zeros(len(store), np.float32)
     for row in range(len(store)):
         mask = store.masks(task.name, [row])
         labelled = mask[mask != task.ignore_index]
+        if not len(labelled):
+            raise ProbeError(
+                f"{store.path}: no pixel of {task.name} is labelled in a patch of "
+                f"{store.source(row)}, so its area has no share; leave area_share out"
+            )
         shares[row] = np.isin(labelled, numbers).mean()
     return shares
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.core.atomic import write_text
+from datamodules.core.errors import ProbeError
 from datamodules.reader import DatasetReader
 from models.inference.frozen_encoder import FrozenEncoder
 
@@ -36,10 +37,19 @@ def record_look(
 
     Returns:
         All looks at any of these datasets so far, the oldest first, this one among them.
+
+    Raises:
+        ProbeError: the record is damaged.
     """
     path = stores / LOOKS
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    looks = [json.loads(line) for line in lines]
+    try:
+        looks = [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise ProbeError(
+            f"{path}: not the record of looks at the report half ({error}); restore it, or remove "
+            "it if no result was ever chosen by that half"
+        ) from error
     look = {
         "study": str(study.resolve()),
         "encoders": {encoder.name: encoder.identity for encoder in encoders},

@@ -202,7 +202,9 @@ def test_the_first_classification_or_regression_task_is_probed() -> None:
         probe_task("d", Memory().tasks[:1])
 
 
-def test_the_area_of_classes_is_a_regression_target(tmp_path: Path) -> None:
+def test_the_area_of_classes_is_a_regression_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, rows in (("a_1", 16), ("b_1", 4)):
         mask = np.full((64, 64), 255, np.uint8)  # the right half is not labelled
         mask[:, :32] = 0
@@ -217,6 +219,11 @@ def test_the_area_of_classes_is_a_regression_target(tmp_path: Path) -> None:
     task, targets = probe_target(data)
     assert task.kind is TaskKind.REGRESSION and task.name == "area of tumour, lymphocyte"
     np.testing.assert_allclose(targets, [0.5, 0.125])
+    unlabelled = np.full((1, 64, 64), 255, np.uint8)
+    with monkeypatch.context() as changed:  # beside another task, such a patch may be stored
+        changed.setattr(data.store, "masks", lambda task, rows: unlabelled)
+        with pytest.raises(ProbeError, match=r"labelled in a patch of images/a_1\.png"):
+            probe_target(data)
     data.config.area_share = ["stroma"]
     message = "area_share=.'stroma'.: no segmentation task .* background, tumour, lymphocyte"
     with pytest.raises(ProbeError, match=message):
