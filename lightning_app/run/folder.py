@@ -108,7 +108,12 @@ def provenance(
     described = {name: {**describe(of), "role": "unseen"} for name, of in unseen.items()}
     for name, dataset in train.items():
         cautions = split_warnings(dataset)
-        described[name] = {**describe(dataset), "role": "train", "cautions": cautions}
+        described[name] = {
+            **describe(dataset),
+            "role": "train",
+            "training_images": len(dataset.rows("train")),
+            "cautions": cautions,
+        }
     return {
         "title": config.name,
         "synthetic": any(dataset.store.synthetic for dataset in datasets.values()),
