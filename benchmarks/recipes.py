@@ -31,6 +31,8 @@ SHORT = ["trainer.epochs=2", "trainer.val_every=2", "probe.repeats=5", "probe.ba
 CLASSIFICATION = ("nct_crc", "lc25000", "prostate_gleason", "mitosis_crops")
 """Unseen sets of the recipe that two variants train on instead."""
 
+IMAGES_PER_STEP = 56  # about as many in every variant
+
 FURTHER = {
     "glas_grade": DatasetConfig(
         "class_folders", "folders/glas_grade", options={"group": r"^(patient\d+)_"}
@@ -91,6 +93,7 @@ def config_of(variant: Variant, seed: int, data: str, out: Path) -> Config:
             entry = config.data.unseen.pop(moved)
             config.data.train[moved] = replace(entry, input_size=None, folds=0)
         config.data.train |= FURTHER
+    config.data.batch_size = round(IMAGES_PER_STEP / len(config.data.train))
     return config
 
 
