@@ -3,6 +3,7 @@
     python -m benchmarks.recipes --data DATA --out runs/recipes            all that are not done
     python -m benchmarks.recipes --data DATA --out runs/recipes dense/0 quarter/1
     python -m benchmarks.recipes --add RUN NAME                            a run made by hand
+    python -m benchmarks.recipes --show                                    table and figure of all
 
 Each training is a pretraining with probes on the development half, in a folder and a process of its
 own, as in `make ablate`; a repeated call continues. Every finished one adds its rows to
@@ -19,9 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from datamodules.config import DatasetConfig
 from datamodules.core.atomic import write_table
+from evaluation.figure_files import save_drawing
+from evaluation.figures.canvas import MUTED, SLOTS, Drawing, new_figure, style
 from lightning_app.commands.ablation_runs import AblationRun, lock, train, write_config
 from lightning_app.config import Config, load_config
 
@@ -152,15 +156,71 @@ def add(run: Path, variant: str) -> None:
     print(rows.tail(len(rows_of(run, variant)))[["dataset", "difference", "low", "high"]])
 
 
+def gains(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per training: gain on each unseen set, in points of F1 or % of the MSE."""
+    table = table[table["role"] == "develop"].copy()
+    error = table["metric"] == "mse"
+    table["gain"] = 100 * table["difference"].where(
+        ~error, -table["difference"] / table["imagenet"]
+    )
+    key = ["recipe", "seed", "steps", "training_images"]
+    wide = table.pivot_table("gain", key, "dataset", dropna=False).dropna(how="all")
+    scored = [name for name in wide if name not in ("consep_area", "glas_grade")]
+    wide.insert(0, "mean F1", wide[scored].mean(axis=1))
+    wide.insert(1, "worst F1", wide[scored].min(axis=1))
+    return wide.round(1).reset_index()
+
+
+@style()
+def draw(table: pd.DataFrame) -> Figure:
+    """Draw the gain against the amount of training data and against the length of training."""
+    figure = new_figure(9.0, 3.4)
+    data, length = figure.subplots(1, 2, sharey=True)
+    amounts = table[table["recipe"].isin(("quarter", "half", "dense"))]
+    steps = table[table["recipe"].isin(("dense", "real_dense"))]
+    series = (("mean F1", "mean over the F1 sets"), ("idc", "IDC"), ("consep_area", "nuclear area"))
+    panels = ((data, amounts, "training_images"), (length, steps, "steps"))
+    for axes, rows, x in panels:
+        for (column, label), (_, colour, _, marker) in zip(series, SLOTS, strict=False):
+            points = rows.dropna(subset=[x, column])
+            axes.plot(points[x], points[column], marker, color=colour, alpha=0.45, ms=5)
+            mean = points.groupby(x)[column].mean()
+            axes.plot(mean.index, mean, color=colour, marker=marker, label=label)
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        axes.set_xscale("log")
+        values = sorted(rows[x].dropna().unique())
+        axes.set_xticks(values, [f"{value:,.0f}" for value in values])
+        axes.minorticks_off()
+    data.set_xlabel("training crops in the stores (quarter, half, all), 200 steps")
+    length.set_xlabel("optimizer steps of 56 images")
+    data.set_ylabel("gain over ImageNet: F1 points, % of MSE")
+    length.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def show() -> None:
+    """Print the table of all trainings as Markdown, and draw the figure."""
+    table = gains(pd.read_csv(TABLE))
+    cells = table.astype(object).where(table.notna(), "")
+    for row in (list(table), ["---"] * len(table.columns), *cells.to_numpy().tolist()):
+        print(f"| {' | '.join(str(cell) for cell in row)} |")
+    title = "Gain over ImageNet features on the development half"
+    save_drawing(Drawing("gain", draw(table), title, title), TABLE.parent)
+
+
 def main() -> None:
     """Train what is not done, and add it to the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("trainings", nargs="*", help="variant/seed; all if none is named")
     parser.add_argument("--data", default="data")
     parser.add_argument("--out", type=Path, default=Path("runs/recipes"))
+    parser.add_argument("--show", action="store_true")
     parser.add_argument("--add", nargs=2, metavar=("RUN", "NAME"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments.show:
+        show()
+        return
     if arguments.add:
         add(Path(arguments.add[0]), arguments.add[1])
         return
