@@ -106,7 +106,7 @@ def rows_of(run: Path, variant: str) -> list[dict[str, object]]:
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     origin, config = report["provenance"], report["config"]
     log = pd.read_csv(run / "metrics.csv")
-    steps = int(log["step"].max()) + 1
+    steps = int(log["step"].max())  # of the final scores
     images_per_step = config["data"]["batch_size"] * len(config["data"]["train"])
     common = {
         "recipe": variant,

@@ -60,6 +60,9 @@ class OptimConfig:
             on top of them), or "torchjd:UPGrad" and other aggregators of that package, which
             combine the tasks' gradients (one process, all tasks in one micro-batch).
         ema_decay: decay per step of the averaged weights, which become the result; 0 is off.
+        interpolate: share of the trained weights in the exported and probed encoder; the rest are
+            the weights that training began with, which keep general features when the datasets are
+            small. 1 is off. Checkpoints and scores of the tasks are those of the trained weights.
     """
 
     encoder_lr: float = limited(1e-4, 0, 100)
@@ -73,3 +76,4 @@ class OptimConfig:
     clip_norm: float = limited(1.0, 0)
     balancing: str = "fixed"
     ema_decay: float = limited(0.0, 0, below=1)
+    interpolate: float = limited(1.0, above=0, at_most=1)

@@ -65,6 +65,8 @@ class MultiTaskModule(pl.LightningModule):
         model, optim = to_dict(self.settings), to_dict(self.optim)
         self.save_hyperparameters(logger=False)
         self.model = MultiTaskNetwork(self.specs, self.settings, image_size)
+        if self.optim.interpolate < 1:
+            self.model.encoder.interpolate(self.optim.interpolate)
         self.loss_weights = LossWeights(self.specs, self.optim.balancing)
         self.direction = joint_direction(
             self.optim.balancing, micro_batches_per_round, self.settings.compile
@@ -83,6 +85,7 @@ class MultiTaskModule(pl.LightningModule):
         try:
             settings = dict(saved["hyper_parameters"])
             settings["model"] = {**settings["model"], "weights": "random"}
+            settings["optim"] = {**settings["optim"], "interpolate": 1.0}
             module = cls(**settings)
             module.load_state_dict(saved["state_dict"])
         except FOREIGN as error:

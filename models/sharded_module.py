@@ -41,7 +41,9 @@ class ShardedModule(MultiTaskModule):
             for key, value in self.model.state_dict().items()
         }
         settings = replace(self.settings, weights="random", compile=False)
+        initial, share = self.model.encoder.initial, self.model.encoder.share
         self.model = MultiTaskNetwork(self.specs, settings, self.hparams["image_size"])
+        self.model.encoder.initial, self.model.encoder.share = initial, share
         self.model.load_state_dict(state)
         self.model.to(self.device)
 

@@ -39,10 +39,7 @@ def export_encoder(
         Path of the weights.
     """
     encoder = source if isinstance(source, Encoder) else source.model.encoder
-    state = {
-        key: value.detach().cpu().contiguous().clone()
-        for key, value in encoder.model.state_dict().items()
-    }
+    state = encoder.result()
     facts = {**facts_of(encoder), "digest": digest(state)}
     path = folder / WEIGHTS_FILE
     require_space(path, sum(value.nbytes for value in state.values()))
@@ -65,6 +62,7 @@ def facts_of(encoder: Encoder) -> dict[str, Any]:
         "mean": list(encoder.mean),
         "std": list(encoder.std),
         "interpolation": encoder.interpolation,
+        "trained_share": encoder.share,
         "versions": {"timm": timm.__version__, "torch": torch.__version__},
     }
 

@@ -165,10 +165,10 @@ def load_encoder(
 
 
 def freeze(encoder: Encoder, name: str, device: torch.device | str = "cpu") -> FrozenEncoder:
-    """Return a frozen copy of an encoder as it is now, also in the middle of training."""
+    """Return a frozen copy of what the encoder would be exported as now, also in training."""
     facts = facts_of(encoder)
     with torch.random.fork_rng(devices=[]):
-        model = _rebuild(facts, encoder.model.state_dict(), name)
+        model = _rebuild(facts, encoder.result(), name)
     return FrozenEncoder(model, name, facts, device)
 
 

@@ -38,6 +38,7 @@ class Encoder(nn.Module):
     Attributes:
         channels, reductions: of the pyramid's maps. Models with one scale (plain vision
             transformers) have one entry.
+        initial, share: see `interpolate`.
         kwargs: arguments of `timm.create_model` beside the name and `num_classes=0`.
 
     Raises:
@@ -56,6 +57,8 @@ class Encoder(nn.Module):
         self.std: tuple[float, ...] = tuple(facts["std"])
         self.interpolation: str = facts["interpolation"]
         self.input_size = image_size
+        self.initial: dict[str, Tensor] = {}
+        self.share = 1.0
         self._levels: tuple[int, ...] = ()
         self._single = False
         self.channels, self.reductions, self.embedding_dim = self._probe(image_size)
@@ -79,6 +82,22 @@ class Encoder(nn.Module):
         last, maps = self._intermediates(images)
         embedding = self.model.forward_head(last)  # type: ignore[operator]
         return EncoderOutput([maps[i] for i in self._levels], embedding)
+
+    def interpolate(self, share: float) -> None:
+        """Let the result lie between the present weights (0) and the trained ones (1).
+
+        M. Wortsman et al., "Robust fine-tuning of zero-shot models" (CVPR 2022), section 3.
+        """
+        self.share = share
+        self.initial = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+
+    def result(self) -> dict[str, Tensor]:
+        """Return the weights that are exported and probed, by timm's names, on the CPU."""
+        state = {k: v.detach().cpu() for k, v in self.model.state_dict().items()}
+        for key, initial in self.initial.items():
+            if initial.is_floating_point():
+                state[key] = torch.lerp(initial, state[key], self.share)
+        return {key: value.contiguous().clone() for key, value in state.items()}
 
     def train(self, mode: bool = True) -> Encoder:
         """Set the mode; frozen layers stay in evaluation mode."""

@@ -192,3 +192,21 @@ def test_a_folder_in_the_layout_of_timm_can_be_loaded(tmp_path):
 def test_a_timm_name_without_weights_is_an_error_with_the_right_form():
     with pytest.raises(WeightsError, match="did you mean imagenet:resnet18"):
         load_encoder("resnet18")
+
+
+def test_the_result_lies_between_the_initial_and_the_trained_weights(tmp_path):
+    module = MultiTaskModule(SPECS, tiny_model(), optim(interpolate=0.75), 64)
+    encoder = module.model.encoder
+    initial = {key: value.clone() for key, value in encoder.model.state_dict().items()}
+    with torch.no_grad():
+        for value in encoder.model.state_dict().values():
+            value.add_(1)  # counters of batches too
+    exported = load_file(export_encoder(module, tmp_path))
+    for key, value in initial.items():
+        moved = 0.75 if value.is_floating_point() else 1
+        torch.testing.assert_close(exported[key], value + moved)
+        torch.testing.assert_close(encoder.model.state_dict()[key], value + 1)
+    assert (
+        freeze(encoder, "now").digest
+        == json.loads((tmp_path / "encoder.json").read_text())["digest"]
+    )
