@@ -204,12 +204,16 @@ def make_ready(datasets: Sequence[DatasetReader], config: Config) -> None:
 
     Forging uses one core, so datasets are forged side by side; preparing is parallel itself.
     """
-    absent = [dataset for dataset in datasets if config.data.forge and not dataset.root.exists()]
+    absent = {  # one of those that share a folder, at several resolutions for example
+        dataset.root: dataset
+        for dataset in datasets
+        if config.data.forge and not dataset.root.exists()
+    }
     if absent:
         if is_first_process():
             log.info("drawing %d synthetic datasets in %s", len(absent), config.data.root)
         work = delayed(forge)
-        Parallel(n_jobs=-1)(work(d, config.seed, config.data.forge) for d in absent)
+        Parallel(n_jobs=-1)(work(d, config.seed, config.data.forge) for d in absent.values())
     require_room([dataset for dataset in datasets if not dataset.store_path.exists()])
     for dataset in datasets:
         prepare(dataset)
