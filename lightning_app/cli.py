@@ -34,6 +34,7 @@ VERBS = {
         "which dataset helps? train without each one, and on each alone, and probe",
         "--config configs/real_small.yaml data.root=DATA ablation.epochs=2",
     ),
+    "encoders": ("list and show public pathology encoders that can be probed by name", "list"),
     "embed": (
         "write the features of a folder of images or of a store to HDF5; resumes if interrupted",
         "runs/demo-20260101-120000 my_images --out features.h5",
@@ -56,7 +57,11 @@ ACTIONS = {
     "forge": ("write synthetic copies in the official layout", "--all --root forged"),
     "readme": ("write datamodules/README.md from the cards", ""),
 }
-"""Help text and example of each verb, and of each action of `datasets`."""
+PRESET_ACTIONS = {
+    "list": ("list all presets, and which are on this machine", ""),
+    "show": ("show how one is built, pooled and prepared, its licence and sources", "uni2-h"),
+}
+"""Help text and example of each verb, and of each action of `datasets` and `encoders`."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,6 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="print details")
     verbs = _add_verbs(parser, "verb", VERBS)
     _add_datasets(verbs["datasets"])
+    shown = _add_verbs(verbs["encoders"], "action", PRESET_ACTIONS)["show"]
+    shown.add_argument("name", metavar="NAME")
     for name in ("pretrain", "ablate"):
         verbs[name].add_argument(
             "--config", type=Path, help="YAML file; default: real recipe or demo"
@@ -85,7 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="ENCODER|key=value",
         help="run folder, .ckpt, exported .safetensors, FILE.safetensors:NAME, imagenet:NAME, "
-        "random:NAME, hf-hub:ORG/NAME or local-dir:FOLDER (NAME is timm's), default: the newest "
+        "random:NAME, hf-hub:ORG/NAME, local-dir:FOLDER (NAME is timm's), PRESET or PRESET:FOLDER "
+        "(see `encoders list`), each with @cls, @mean or @cls+mean to pool so; default: the newest "
         "run; and settings",
     )
     verbs["probe"].add_argument("--config", type=Path, help="YAML file; default: the run's own")
@@ -202,6 +210,10 @@ def _run(options: argparse.Namespace) -> int:
         from lightning_app.commands.datasets import run_datasets
 
         return run_datasets(options)
+    if options.verb == "encoders":
+        from lightning_app.commands.presets import run_encoders
+
+        return run_encoders(options)
     if not options.verbose:
         from lightning_app.loggers.log_filters import install_log_filters  # imports Lightning
 
@@ -242,3 +254,5 @@ def _set_up_logging(verbose: bool) -> None:
     handler.setFormatter(_OneLine("%(message)s"))
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    if not verbose:
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # the hub's client logs each request

