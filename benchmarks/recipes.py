@@ -71,6 +71,7 @@ VARIANTS = (
     Variant("dense and classification", classification=True),
     Variant("half", overrides=("data.val_fraction=0.5",), seeds=(0, 1, 2)),
     Variant("no validation", overrides=("data.val_fraction=0",)),
+    Variant("size power 0.3", overrides=("data.size_power=0.3",)),
     Variant("without nuclei", keep=without(*NUCLEI)),
     Variant("without tumour", keep=without("bcss", "camelyon")),
     Variant("without glands", keep=without("glas")),
