@@ -178,7 +178,7 @@ def draw(table: pd.DataFrame) -> Figure:
     figure = new_figure(9.0, 3.4)
     data, length = figure.subplots(1, 2, sharey=True)
     amounts = table[table["recipe"].isin(("quarter", "half", "dense"))]
-    steps = table[table["recipe"].isin(("dense", "real_dense"))]
+    steps = table[table["recipe"].isin(("dense", "real_dense", "real_dense, 1500 steps"))]
     series = (("mean F1", "mean over the F1 sets"), ("idc", "IDC"), ("consep_area", "nuclear area"))
     panels = ((data, amounts, "training_images"), (length, steps, "steps"))
     for axes, rows, x in panels:
