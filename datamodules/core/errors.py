@@ -38,6 +38,10 @@ class ImageError(UserError):
     """An image file does not decode or has an unexpected shape."""
 
 
+class SlideError(UserError):
+    """A whole slide cannot be read, lacks what is needed, or holds no tissue."""
+
+
 class StoreError(UserError):
     """An HDF5 store is missing, incomplete, damaged or of another version."""
 

@@ -25,6 +25,13 @@ from rich.text import Text
 OnProgress = Callable[[str, int, int], None]  # gets the step, and its new records and patches
 
 _REFRESH_S = 0.1
+LINE_S = 60.0
+"""Seconds between two lines about the progress where there is no terminal."""
+
+shown_here = True
+"""Whether this process may draw bars; the processes of one terminal would draw over each other."""
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -70,15 +77,49 @@ def progress_display(name: str, console: Console | None = None) -> Iterator[OnPr
         yield advance
 
 
+@contextmanager
+def progress_bar(name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show how much of a known total is done: as a bar, or a line a minute without a terminal.
+
+    Yields a function that takes the number of units that are new.
+    """
+    console = Console(stderr=True)
+    hidden = not (console.is_terminal and shown_here)
+    text = TextColumn("{task.description}: {task.completed}/{task.total}", markup=False)
+    columns = (text, BarColumn(), _Counts(unit), TimeRemainingColumn())
+    bars = Progress(*columns, console=console, auto_refresh=False, transient=True, disable=hidden)
+    task = bars.add_task(name, total=total, records=0)
+    done, started = 0, time.monotonic()
+    told = drawn = started
+
+    def advance(new: int) -> None:
+        nonlocal done, told, drawn
+        done, now = done + new, time.monotonic()
+        bars.update(task, advance=new)
+        if now - drawn >= _REFRESH_S:
+            bars.refresh()
+            drawn = now
+        if hidden and now - told >= LINE_S:
+            told, rate = now, done / (now - started)
+            log.info("%s: %d of %d %s, %.0f a second", name, done, total, unit, rate)
+
+    with bars, _log_above():
+        yield advance
+
+
 class _Counts(ProgressColumn):
     """Records and patches so far, and patches per second over the last half minute."""
+
+    def __init__(self, unit: str = "patches") -> None:
+        super().__init__()
+        self.unit = unit
 
     def render(self, task: Task) -> Text:
         records = task.fields["records"]
         parts = [f"{records} records"] if records else []
-        parts.append(f"{task.completed:.0f} patches")
+        parts.append(f"{task.completed:.0f} {self.unit}")
         if task.speed is not None:
-            parts.append(f"{task.speed:.0f} patches/s")
+            parts.append(f"{task.speed:.0f} {self.unit}/s")
         return Text(", ".join(parts))
 
 

@@ -87,7 +87,7 @@ def make_loader(
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_identity,
-        worker_init_fn=_init_worker,
+        worker_init_fn=init_worker,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
@@ -100,7 +100,7 @@ def _identity(batch: Any) -> Any:
     return batch
 
 
-def _init_worker(worker: int) -> None:
+def init_worker(worker: int) -> None:
     """Ignore signals; exit if the trainer is gone.
 
     A batch system signals every process, but only the trainer acts on it. torch's loader notes

@@ -20,6 +20,7 @@ from evaluation.report.leaderboard import compare
 from evaluation.report.report import write_report
 from evaluation.study import check_recipe
 from lightning_app.commands.results import print_result
+from lightning_app.commands.slides import embed_slides, slides_at
 from lightning_app.config import Config, load_config, save_config
 from lightning_app.loggers.build import wandb_logger
 from lightning_app.loggers.wandb_results import finish, log_files, log_probes
@@ -117,7 +118,10 @@ def _newest_run(out: Path) -> Path:
 
 
 def run_embed(options: argparse.Namespace) -> int:
-    """Write the features of a folder of images or of a store; return the exit code."""
+    """Write the features of slides, of a folder of images or of a store; return the exit code."""
+    slides = slides_at(options.images)
+    if slides:
+        return embed_slides(options, slides)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder = load_encoder(options.encoder, options.size or None, device)
     source_class = StorePatches if options.images.suffix in (".h5", ".hdf5") else ImageFolder

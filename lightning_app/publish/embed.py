@@ -15,8 +15,8 @@ from datamodules.core.atomic import atomic_path, partial_path, write_json
 from datamodules.core.disk_space import naming, require_space
 from datamodules.core.errors import EncoderError
 from datamodules.core.hdf5 import NewFile
-from datamodules.core.progress import progress_display
-from lightning_app.publish.image_sources import Source
+from datamodules.core.progress import progress_bar
+from lightning_app.publish.image_sources import Source, in_batches
 from models.inference.frozen_encoder import FrozenEncoder
 
 log = logging.getLogger(__name__)
@@ -24,19 +24,22 @@ log = logging.getLogger(__name__)
 _BLOCK = 4096  # rows copied at a time
 
 
-def embed(encoder: FrozenEncoder, source: Source, out: Path, batch_size: int) -> int:
+def embed(
+    encoder: FrozenEncoder, source: Source, out: Path, batch_size: int, readers: int = 0
+) -> int:
     """Embed all images of a source, write an HDF5 file atomically and return the image count.
 
     The file holds `features` (n, d) float32, the source's columns (n, ...) and, as attributes,
     the encoder's name, timm name and digest, the input size in pixels and the attributes of the
-    source. Until then the features are in `.<name>.partial` beside it; after an interruption, the
-    same call continues after its last complete batch.
+    source, which a column `coords` has, too. Until then the features are in `.<name>.partial`
+    beside it; after an interruption, the same call continues after its last complete batch.
 
     Args:
         encoder: frozen encoder; its input size is the source's.
         source: the images.
         out: HDF5 file to write.
         batch_size: images per forward pass.
+        readers: processes that read ahead; 0 reads in this one.
 
     Raises:
         UserError: an image cannot be read, or has no finite features.
@@ -49,10 +52,11 @@ def embed(encoder: FrozenEncoder, source: Source, out: Path, batch_size: int) ->
     require_space(out, 2 * 4 * width * len(source) - kept)
     with naming(out, partial):
         done = _resume(encoder, source, partial, batch_size, width)
-    with naming(out), partial.open("ab") as file, progress_display(out.name) as progress:
-        for start in range(done, len(source), batch_size):
-            rows = range(start, min(start + batch_size, len(source)))
-            values = encoder.embed(torch.from_numpy(source.read(rows)))
+    bar = progress_bar(out.name, len(source), "images")
+    with naming(out), partial.open("ab") as file, bar as advance:
+        advance(done)
+        for rows, images in in_batches(source, batch_size, readers, done):
+            values = encoder.embed(images)
             if not values.isfinite().all():
                 raise EncoderError(
                     f"{encoder.name} gives features that are not finite for images {rows.start} to "
@@ -60,9 +64,19 @@ def embed(encoder: FrozenEncoder, source: Source, out: Path, batch_size: int) ->
                 )
             file.write(values.numpy().tobytes())
             file.flush()
-            progress("embedding", 0, len(rows))
+            advance(len(rows))
     _publish(encoder, source, partial, out, width)
     return len(source)
+
+
+def is_embedded(encoder: FrozenEncoder, source: Source, out: Path) -> bool:
+    """Return whether a file holds the features of this source and encoder."""
+    try:
+        with h5py.File(out) as file:
+            found = file.attrs.get("source_digest"), file.attrs.get("identity")
+    except OSError:
+        return False
+    return found == (source.digest, encoder.identity)
 
 
 def _resume(
@@ -104,7 +118,10 @@ def _publish(encoder: FrozenEncoder, source: Source, partial: Path, out: Path, w
             timm_name=encoder.facts["timm_name"],
             digest=encoder.digest,
             input_size=encoder.input_size,
+            identity=encoder.identity,
             **source.attributes,
         )
+        if "coords" in file:  # where readers of TRIDENT's and CLAM's files look
+            file["coords"].attrs.update(source.attributes)
     partial.unlink()
     partial.with_suffix(".json").unlink()

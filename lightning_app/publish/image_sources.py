@@ -1,24 +1,29 @@
-"""Sources of images to embed: a folder of files, or a prepared store."""
+"""Sources of images to embed: a folder of files, a prepared store, the tiles of a slide."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from datamodules.core.errors import DatasetNotFoundError, ImageError
+from datamodules.core.errors import DatasetNotFoundError, ImageError, UserError
 from datamodules.core.notes import Notes, collecting
 from datamodules.core.records import SPLITS
 from datamodules.formats.images import read_image
 from datamodules.formats.layout import walk_images
+from datamodules.slides.tiles import SlideTiles, Tiling
 from datamodules.store.reader import Store
 from datamodules.store.tiling import Tiler, View
+from datamodules.stream.loading import init_worker
 from datamodules.stream.transforms import Transform
 
 _READERS = 4  # threads; decoding releases Python's lock
@@ -136,3 +141,93 @@ class StorePatches:
             "splits": [SPLITS[number] for number in self.store.split],
             "groups": [self.store.group_names[number] for number in self.store.group],
         }
+
+
+class SlidePatches:
+    """The tiles of a slide that hold tissue.
+
+    The only column is `coords`, (n, 2) int64: corners in pixels of level 0. The attributes are
+    named as TRIDENT and CLAM name them. `patch_size` counts pixels of a tile as it is embedded,
+    `patch_size_level0` those of level 0; it is read from `patch_level`.
+
+    Raises:
+        SlideError: see `SlideTiles`.
+    """
+
+    def __init__(self, path: Path, tiling: Tiling) -> None:
+        self.tiles = SlideTiles(path, tiling)
+        stat = path.stat()
+        settled = f"{path.name}|{stat.st_size}|{stat.st_mtime_ns}|{tiling}"
+        places = hashlib.sha256(os.fsencode(settled) + self.tiles.corners.tobytes())
+        self.digest = places.hexdigest()
+        self.attributes: Mapping[str, Any] = {
+            "name": path.stem,
+            "source": str(path),
+            "source_digest": self.digest,
+            "patch_size": tiling.side,
+            "patch_size_level0": round(self.tiles.span),
+            "patch_level": self.tiles.level,
+            "downsample": self.tiles.slide.levels[self.tiles.level].downsample,
+            "overlap": tiling.overlap,
+            "mpp": tiling.mpp,
+            "level0_mpp": self.tiles.slide_mpp,
+            "level0_width": self.tiles.width,
+            "level0_height": self.tiles.height,
+        }
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def read(self, rows: range) -> NDArray[np.uint8]:
+        """Read tiles.
+
+        Raises:
+            SlideError: a tile does not decode.
+        """
+        return np.stack([self.tiles.read(number) for number in rows])
+
+    def columns(self) -> Mapping[str, Any]:
+        """Return the corners."""
+        return {"coords": self.tiles.corners}
+
+
+def in_batches(
+    source: Source, batch_size: int, readers: int, start: int = 0
+) -> Iterator[tuple[range, Tensor]]:
+    """Yield rows from `start` on and their images, read ahead by so many processes.
+
+    Each process holds two batches at most, so the memory does not depend on the source.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    stops = range(start + batch_size, len(source) + batch_size, batch_size)
+    batches = [range(stop - batch_size, min(stop, len(source))) for stop in stops]
+    loader = DataLoader(
+        _Batches(source, batches),
+        batch_size=None,
+        num_workers=min(readers, len(batches)),
+        prefetch_factor=2 if min(readers, len(batches)) else None,
+        worker_init_fn=init_worker,
+        generator=torch.Generator().manual_seed(0),
+    )
+    for rows, found in zip(batches, loader, strict=True):
+        if isinstance(found, UserError):
+            raise found
+        yield rows, found
+
+
+class _Batches(Dataset[Any]):
+    """Batches by number; an error is returned, because a loader would wrap it in its traceback."""
+
+    def __init__(self, source: Source, batches: list[range]) -> None:
+        self.source, self.batches = source, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Tensor | UserError:
+        try:
+            return torch.from_numpy(self.source.read(self.batches[number]))
+        except UserError as error:
+            return error

@@ -1,0 +1,1 @@
+"""Whole slides: opening their pyramids, finding tissue, cutting tiles at a resolution."""
