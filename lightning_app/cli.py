@@ -40,6 +40,10 @@ VERBS = {
         "write features of slides, a folder of images or a store to HDF5; resumes if interrupted",
         "runs/demo-20260101-120000 slide.svs --out features.h5",
     ),
+    "predict": (
+        "run trained heads on slides, a folder of images or a store",
+        "runs/demo-20260101-120000 slide.svs --out found --task glas/glands",
+    ),
     "export": (
         "write the encoder of a checkpoint, or of a run in the layout of the Hugging Face hub",
         "runs/demo-20260101-120000/checkpoints/last.ckpt --out encoder",
@@ -108,6 +112,16 @@ def build_parser() -> argparse.ArgumentParser:
     embed("--size", type=side, default=0, help="input side in pixels; default: its own")
     embed("--batch-size", type=batch, default=64, help="images per forward pass")
     _add_slide_options(verbs["embed"])
+    embed("--overlap", type=_whole(0, SIDE_MAX), default=0, help="pixels that tiles share")
+
+    predict = verbs["predict"].add_argument
+    predict("run", type=Path, help="folder of a run with checkpoints, or a .ckpt file")
+    predict("images", type=Path, help="as for embed")
+    predict("--out", type=Path, required=True, help="new folder")
+    predict("--task", action="append", default=[], help="DATASET/TASK, or a dataset; repeatable")
+    predict("--score", type=_number(0, 1), default=0.5, help="least score of objects, 0.5")
+    predict("--batch-size", type=batch, default=64, help="images per forward pass")
+    _add_slide_options(verbs["predict"])
 
     export = verbs["export"].add_argument
     export("source", type=Path, help="checkpoint, or folder of a finished run")
@@ -123,10 +137,13 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_slide_options(parser: argparse.ArgumentParser) -> None:
     slides = parser.add_argument_group("slides").add_argument
     mpp = _number(MPP_MIN, MPP_MAX)
-    slides("--mpp", type=mpp, default=0.0, help="µm/px of a tile; default: the run's")
-    slides("--overlap", type=_whole(0, SIDE_MAX), default=0, help="pixels that neighbours share")
+    slides(
+        "--mpp", type=mpp, default=0.0, help="µm/px of a tile; default: the run's, or the task's"
+    )
     slides("--tissue", type=_number(0, 1), default=0.25, help="least share in a tile, 0.25")
-    slides("--slide-mpp", type=mpp, default=0.0, help="µm/px of slides that do not state it")
+    slides(
+        "--slide-mpp", type=mpp, default=0.0, help="µm/px of slides or images that do not state it"
+    )
     slides("--readers", type=_whole(0, 64), default=2, help="processes that read ahead, 2")
     slides("--processes", type=_whole(0, 64), default=0, help="share the slides; 0: one per GPU")
 
@@ -250,6 +267,10 @@ def _run(options: argparse.Namespace) -> int:
         from lightning_app.commands.ablate import run_ablate
 
         return run_ablate(options.config, options.overrides, options.out)
+    if options.verb == "predict":
+        from lightning_app.commands.slides import run_predict
+
+        return run_predict(options)
     from lightning_app.commands import encoders as encoder_commands
 
     command = {

@@ -81,8 +81,8 @@ WINGS = {
         "report",
     ),
     "lightning_app": (
-        "config_text", "config", "publish", "run", "loggers", "callbacks", "training", "pretrain",
-        "commands", "cli", "__main__",
+        "config_text", "config", "publish", "predict", "run", "loggers", "callbacks", "training",
+        "pretrain", "commands", "cli", "__main__",
     ),
 }  # fmt: skip
 """Wings and top-level modules of each package from the ground up; each may import what stands

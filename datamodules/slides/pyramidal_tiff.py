@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import PHOTOMETRIC, TiffFile, TiffPage
+from tifffile import PHOTOMETRIC, TiffFile, TiffPage, TiffWriter
 
 from datamodules.core.errors import SlideError
 from datamodules.core.records import Image
@@ -170,3 +171,43 @@ def _mpp(file: TiffFile, page: TiffPage) -> float:
     except (LookupError, ValueError, TypeError, ZeroDivisionError, ElementTree.ParseError):
         return 0.0
     return mpp if mpp <= _COARSEST else 0.0
+
+
+def write_labels(
+    path: Path,
+    size: tuple[int, int],
+    side: int,
+    level: Callable[[int], Iterator[NDArray[np.uint8]]],
+    mpp: float,
+    colours: NDArray[np.uint8],
+) -> None:
+    """Write class indices as a pyramidal TIFF with a palette, tile by tile.
+
+    Args:
+        path: the file.
+        size: height and width in pixels.
+        side: of a tile in pixels, a multiple of 16.
+        level: yields the tiles of the level that is so many times coarser, in rows.
+        mpp: µm/px.
+        colours: the palette, (256, 3).
+    """
+    per_cm = 1e4 / mpp
+    options: dict[str, Any] = {
+        "dtype": np.uint8,
+        "tile": (side, side),
+        "compression": "zlib",
+        "photometric": "palette",
+        "colormap": colours.T.astype(np.uint16) * 257,
+        "metadata": None,
+        "resolutionunit": "CENTIMETER",
+    }
+    with TiffWriter(path, bigtiff=True) as file:
+        step = 1
+        while True:
+            shape = tuple(-(-length // step) for length in size)
+            place = (per_cm / step, per_cm / step)
+            reduced = int(step > 1)
+            file.write(level(step), shape=shape, resolution=place, subfiletype=reduced, **options)
+            step *= 2
+            if max(shape) <= 2 * side or side % step:
+                break

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from datamodules.core.errors import SlideError
 from datamodules.core.records import Image
@@ -53,9 +55,14 @@ class Tiling:
 class SlideTiles:
     """The tiles of one slide that hold tissue, in rows from the upper left.
 
+    Args:
+        path: the slide.
+        tiling: how it is cut.
+        picture: opens an image instead; it has tissue everywhere.
+
     Attributes:
         slide_mpp: µm/px of level 0.
-        tissue: where the tissue lies.
+        tissue: where the tissue lies; None for an image.
         cells: int64 (n, 2), column and row of each tile in the grid.
         corners: int64 (n, 2), x and y of each tile in pixels of level 0.
         span: side of a tile in pixels of level 0.
@@ -64,21 +71,25 @@ class SlideTiles:
         SlideError: it cannot be read, is too coarse or holds no tissue.
     """
 
-    def __init__(self, path: Path, tiling: Tiling) -> None:
-        self.path, self.tiling = path, tiling
+    def __init__(
+        self, path: Path, tiling: Tiling, picture: Callable[[Path], Pyramid] | None = None
+    ) -> None:
+        self.path, self.tiling, self._open = path, tiling, picture or open_slide
         slide = self.slide
         self.slide_mpp = known_mpp(slide, tiling.slide_mpp)
         self.level = level_for(slide, self.slide_mpp, tiling.mpp)
         self.width, self.height = slide.levels[0].width, slide.levels[0].height
         self.factor = tiling.mpp / self.slide_mpp  # pixels of level 0 per pixel of a tile
         self.span = tiling.side * self.factor
-        self.tissue: Tissue = find_tissue(slide, self.slide_mpp)
+        self.tissue: Tissue | None = None if picture else find_tissue(slide, self.slide_mpp)
         columns, rows = (-(-n // (tiling.step * self.factor)) for n in (self.width, self.height))
         self.columns, self.rows = int(columns), int(rows)
         grid = np.indices((self.rows, self.columns)).reshape(2, -1).T[:, ::-1]
         margin = tiling.overlap // 2 if tiling.centred else 0
         corners = np.rint((grid * tiling.step - margin) * self.factor).astype(np.int64)
-        kept = self.tissue.share(corners, self.span) >= max(tiling.least_tissue, 1e-9)
+        kept = np.ones(len(grid), bool)
+        if self.tissue is not None:
+            kept = self.tissue.share(corners, self.span) >= max(tiling.least_tissue, 1e-9)
         self.cells, self.corners = grid[kept], corners[kept]
         if not len(self.cells):
             raise SlideError(
@@ -97,21 +108,25 @@ class SlideTiles:
     def slide(self) -> Pyramid:
         """The slide, opened by the process that asks."""
         if vars(self).get("_opened", (0,))[0] != os.getpid():
-            self._opened = os.getpid(), open_slide(self.path)
+            self._opened = os.getpid(), self._open(self.path)
         return self._opened[1]
 
-    def read(self, number: int) -> Image:
-        """Return a tile, (side, side, 3).
+    def read(self, rows: range) -> NDArray[np.uint8]:
+        """Return tiles, (n, side, side, 3).
 
         Raises:
-            SlideError: it does not decode.
+            SlideError: one does not decode.
         """
-        x, y = self.corners[number].tolist()
-        return read_scaled(self.slide, self.level, x, y, self.span, self.tiling.side)
+        side = self.tiling.side
+        corners = self.corners[rows.start : rows.stop].tolist()
+        tiles = [read_scaled(self.slide, self.level, x, y, self.span, side) for x, y in corners]
+        return np.stack(tiles)
 
     @cached_property
     def drawn(self) -> Image:
         """The slide at low resolution with the outline of its tissue and the kept tiles."""
+        if self.tissue is None:
+            raise ValueError(f"{self.path} is no slide")
         scale = min(1.0, _DRAWN / max(self.tissue.mask.shape))
         size = tuple(max(1, round(n * scale)) for n in self.tissue.mask.shape[::-1])
         small = cv2.resize(self.tissue.image, size, interpolation=cv2.INTER_AREA)

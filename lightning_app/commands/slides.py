@@ -1,8 +1,9 @@
-"""Whole slides: the part of `embed` that concerns them."""
+"""The verb `predict`, and the part of `embed` that concerns whole slides."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,20 @@ from datamodules.formats.images import write_image
 from datamodules.slides.opening import slides_in
 from datamodules.slides.tiles import SlideTiles, Tiling
 from lightning_app.config import load_config
+from lightning_app.predict.run import (
+    DONE,
+    Settings,
+    at_resolutions,
+    facts_of,
+    predict_images,
+    predict_slide,
+)
 from lightning_app.publish.embed import embed, is_embedded
-from lightning_app.publish.image_sources import SlidePatches
-from lightning_app.publish.many_slides import Work, over_slides
+from lightning_app.publish.image_sources import ImageFolder, SlidePatches, StorePatches
+from lightning_app.publish.many_slides import Work, devices, over_slides
 from models.inference.frozen_encoder import load_encoder
+from models.inference.trained_tasks import load_tasks
+from models.tasks import TaskSpec
 
 STORES = (".h5", ".hdf5")
 console = Console(soft_wrap=True, highlight=False, markup=False)
@@ -101,3 +112,57 @@ def write_thumbnail(tiles: SlideTiles, path: Path) -> None:
         named = partial_file.with_suffix(".png")
         write_image(named, tiles.drawn)
         named.replace(partial_file)
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    """Write what trained tasks find on slides, images or a store; return the exit code.
+
+    Raises:
+        SlideError: some slides failed; the others are done.
+    """
+    settings = Settings(
+        *(options.mpp, options.slide_mpp, options.tissue, options.score),
+        *(options.batch_size, options.readers),
+    )
+    slides, asked = slides_at(options.images), bool(options.task)
+    tasks = load_tasks(options.run, "cpu" if slides else devices(1)[0])
+    specs = tasks.chosen(options.task)
+    if slides:
+        outs = {slides[0]: options.out}
+        if options.images.is_dir():
+            outs = outputs(slides, options.out, "")
+        groups = at_resolutions(specs, asked, settings)
+        prepare = partial(predicting, tasks.path, groups, outs, settings)
+        over_slides(slides, prepare, options.processes, console.print)
+        return 0
+    _check_new(options.out)
+    source_class = StorePatches if options.images.suffix in STORES else ImageFolder
+    source = source_class(options.images, tasks.size)
+    console.print(predict_images(tasks, specs, asked, source, options.out, settings))
+    return 0
+
+
+def predicting(
+    checkpoint: Path,
+    groups: dict[float, list[TaskSpec]],
+    outs: dict[Path, Path],
+    settings: Settings,
+    device: str,
+) -> Work:
+    """Return what predicts on a slide; it leaves out what is done already."""
+    tasks = load_tasks(checkpoint, device)
+
+    def work(path: Path) -> str:
+        out, facts = outs[path], facts_of(tasks, groups, path, settings)
+        done = out / DONE
+        if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == facts:
+            return f"{path}: {out} (exists)"
+        _check_new(out)
+        return predict_slide(tasks, groups, path, out, settings)
+
+    return work
+
+
+def _check_new(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SlideError(f"--out {out}: exists, with another content; remove it, or name another")

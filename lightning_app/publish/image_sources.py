@@ -184,15 +184,24 @@ class SlidePatches:
         Raises:
             SlideError: a tile does not decode.
         """
-        return np.stack([self.tiles.read(number) for number in rows])
+        return np.asarray(self.tiles.read(rows), np.uint8)
 
     def columns(self) -> Mapping[str, Any]:
         """Return the corners."""
         return {"coords": self.tiles.corners}
 
 
+class Readable(Protocol):
+    """Images by row, as `Source` reads them."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: range) -> NDArray[np.uint8]:
+        """Return images, (n, size, size, 3)."""
+
+
 def in_batches(
-    source: Source, batch_size: int, readers: int, start: int = 0
+    source: Readable, batch_size: int, readers: int, start: int = 0
 ) -> Iterator[tuple[range, Tensor]]:
     """Yield rows from `start` on and their images, read ahead by so many processes.
 
@@ -220,7 +229,7 @@ def in_batches(
 class _Batches(Dataset[Any]):
     """Batches by number; an error is returned, because a loader would wrap it in its traceback."""
 
-    def __init__(self, source: Source, batches: list[range]) -> None:
+    def __init__(self, source: Readable, batches: list[range]) -> None:
         self.source, self.batches = source, batches
 
     def __len__(self) -> int:

@@ -113,7 +113,7 @@ def test_tiles_lie_on_the_tissue_at_the_wanted_resolution(tmp_path):
     assert tiles.cells.tolist() == expected.tolist()
     assert (tiles.corners == expected * SIDE).all()
     half = cv2.resize(pattern(), (256, 256), interpolation=cv2.INTER_AREA)
-    assert np.abs(tiles.read(3).astype(int) - half).mean() < 4
+    assert np.abs(tiles.read(range(3, 4))[0].astype(int) - half).mean() < 4
 
 
 def test_the_nearest_finer_level_is_read_and_gives_the_same_picture(tmp_path):
@@ -123,7 +123,7 @@ def test_the_nearest_finer_level_is_read_and_gives_the_same_picture(tmp_path):
     alone = PyramidalTiff(write_slide(tmp_path / "b.tif", 8, 6, 0.25, levels=1))
     x, y = tiles.corners[2].tolist()
     fine = read_scaled(alone, 0, x, y, tiles.span, 128)
-    assert np.abs(tiles.read(2).astype(int) - fine).mean() < 4
+    assert np.abs(tiles.read(range(2, 3))[0].astype(int) - fine).mean() < 4
     assert SlideTiles(path, Tiling(64, 3.9)).level == 1  # level 2 has 4 µm/px
 
 
@@ -140,7 +140,7 @@ def test_tiles_travel_to_other_processes_without_the_open_file(tmp_path):
     tiles = SlideTiles(write_slide(tmp_path / "a.tif", 8, 6, 0.25), Tiling(256, 0.5))
     copy = pickle.loads(pickle.dumps(tiles))
     assert "_opened" not in vars(copy) or copy._opened is not tiles._opened
-    assert (copy.read(5) == tiles.read(5)).all()
+    assert (copy.read(range(5, 9)) == tiles.read(range(5, 9))).all()
 
 
 def test_the_drawn_thumbnail_outlines_tissue_and_tiles(tmp_path):
@@ -191,7 +191,7 @@ def test_a_bad_slide_is_refused_in_one_line(tmp_path, kind):
     write, words = BAD[kind]
     write(tmp_path / "a.tif")
     with pytest.raises(SlideError, match=words) as raised:
-        SlideTiles(tmp_path / "a.tif", Tiling(256, 0.5)).read(0)
+        SlideTiles(tmp_path / "a.tif", Tiling(256, 0.5)).read(range(1))
     assert str(tmp_path / "a.tif") in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -222,7 +222,7 @@ from pathlib import Path
 from datamodules.slides.tiles import SlideTiles, Tiling
 tiles = SlideTiles(Path(sys.argv[1]), Tiling(256, 0.5))
 for number in range(0, len(tiles), max(1, len(tiles) // 60)):
-    tiles.read(number)
+    tiles.read(range(number, number + 1))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, tiles.width * tiles.height)
 """
 

@@ -1,0 +1,1 @@
+"""The trained heads on slides and images, and the files that show what they found."""
