@@ -65,8 +65,9 @@ class AugmentationConfig:
 
     Attributes:
         scale_min: smallest share of the patch's area that a random crop keeps.
-        color: strength of brightness, contrast, saturation and hue jitter; 0 disables it.
-        blur: probability of a slight Gaussian blur.
+        color: strength of brightness, contrast, saturation and hue jitter on the device; 0
+            disables it.
+        blur: probability of a slight Gaussian blur on the device.
         stain: strength of HED stain jitter on the device; 0 disables it.
     """
 

@@ -248,6 +248,8 @@ def build_module(config: Config, stream: MultiTaskDataModule) -> MultiTaskModule
         micro_batches_per_round=stream.micro_batches_per_round,
         stain_strength=config.data.augmentation.stain,
         seed=config.seed,
+        color_strength=config.data.augmentation.color,
+        blur_probability=config.data.augmentation.blur,
     )
     shared = config.trainer.sync_batchnorm and ranks > 1
     if plan.smallest == 1 and not shared and module.model.encoder.norms_of_one_value():

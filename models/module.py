@@ -20,6 +20,7 @@ from models.network.heads import Prediction
 from models.network.losses import reduce
 from models.network.multitask_network import MultiTaskNetwork
 from models.tasks import TaskSpec
+from models.training.color_jitter import blur_some, jitter_color
 from models.training.loss_weighting import LossWeights, check_training, joint_direction
 from models.training.optimizer import parameter_groups, schedule
 from models.training.serialization import FOREIGN, from_dict, read_checkpoint, to_dict
@@ -40,8 +41,13 @@ class MultiTaskModule(pl.LightningModule):
         micro_batches_per_round: micro-batches that together hold every task once; the gradient
             of a round is then the same for every number of tasks per micro-batch.
         stain_strength: strength of the HED jitter of training images; 0 turns it off.
+        color_strength: of brightness, contrast, saturation and hue; 0 turns it off.
+        blur_probability: share of the training images that are blurred.
         seed: seed of everything random on the device.
     """
+
+    mean: Tensor  # of the pixels that the encoder expects, (3, 1, 1)
+    std: Tensor
 
     def __init__(
         self,
@@ -52,13 +58,15 @@ class MultiTaskModule(pl.LightningModule):
         micro_batches_per_round: int = 1,
         stain_strength: float = 0.0,
         seed: int = 0,
+        color_strength: float = 0.0,
+        blur_probability: float = 0.0,
     ) -> None:
         super().__init__()
         self.specs = [from_dict(TaskSpec, spec) for spec in specs]
         self.settings = from_dict(ModelConfig, model)
         self.optim = from_dict(OptimConfig, optim)
         self.micro_batches_per_round = micro_batches_per_round
-        self.stain_strength = stain_strength
+        self.jitter = (color_strength, blur_probability, stain_strength)
         self.seed = seed
         # These are saved, as plain containers: a checkpoint holds no class of this project.
         specs = [to_dict(spec) for spec in self.specs]
@@ -67,6 +75,9 @@ class MultiTaskModule(pl.LightningModule):
         self.model = MultiTaskNetwork(self.specs, self.settings, image_size)
         if self.optim.interpolate < 1:
             self.model.encoder.interpolate(self.optim.interpolate)
+        for name in ("mean", "std"):
+            of_channels = torch.tensor(getattr(self.model.encoder, name)).view(3, 1, 1)
+            self.register_buffer(name, of_channels, persistent=False)
         self.loss_weights = LossWeights(self.specs, self.optim.balancing)
         self.direction = joint_direction(
             self.optim.balancing, micro_batches_per_round, self.settings.compile
@@ -110,17 +121,24 @@ class MultiTaskModule(pl.LightningModule):
         In training (seed, rank, step) determine everything random on the device, so a resumed
         run repeats exactly.
         """
-        x = images.float().div_(255)
+        x = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        x = x.div_(255)  # channel by channel, as the jitter computes
         if self.training:
             mixed = np.random.SeedSequence([self.seed, self.global_rank, step])
             number = int(mixed.generate_state(1, np.uint64)[0] >> np.uint64(1))
             torch.manual_seed(number)  # dropout and stochastic depth
-            if self.stain_strength:
-                x = jitter_stain(x, self.stain_strength, torch.Generator().manual_seed(number))
-        encoder = self.model.encoder
-        x = x.sub_(x.new_tensor(encoder.mean)).div_(x.new_tensor(encoder.std))
-        x = x.permute(0, 3, 1, 2)  # already the channels-last memory format
-        return x if self.settings.channels_last else x.contiguous()
+            x = self._jitter(x, torch.Generator().manual_seed(number))
+        x = x.sub_(self.mean).div_(self.std)
+        layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
+        return x.contiguous(memory_format=layout)
+
+    def _jitter(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        color, blur, stain = self.jitter
+        if color:
+            images = jitter_color(images, color, generator)
+        if blur:
+            images = blur_some(images, blur, generator)
+        return jitter_stain(images, stain, generator) if stain else images
 
     def training_step(self, batch: MultiTaskBatch, batch_idx: int) -> Tensor:
         """Return the loss of one micro-batch, and log a row where one is due."""

@@ -1,7 +1,7 @@
-"""Augmentation on the CPU: cheap uint8 geometry and colour, pixels and targets together.
+"""Augmentation on the CPU: uint8 geometry, pixels and targets together.
 
-The only file that imports albumentations. Normalisation and stain jitter happen on the device.
-A sample's randomness is a function of its seed, so neither the number of workers nor an
+The only file that imports albumentations. Colour, blur, stain and normalisation follow on the
+device. A sample's randomness is a function of its seed, so neither the number of workers nor an
 interruption changes the training data.
 """
 
@@ -77,7 +77,7 @@ class Transform:
 
 
 def _augmentations(size: int, config: AugmentationConfig) -> list[Any]:
-    steps: list[Any] = [
+    return [
         A.RandomResizedCrop(
             (size, size),
             scale=(config.scale_min, 1.0),
@@ -87,12 +87,6 @@ def _augmentations(size: int, config: AugmentationConfig) -> list[Any]:
         ),
         A.D4(p=1.0),
     ]
-    if config.color:
-        span, hue = (1 - config.color, 1 + config.color), (-config.color / 4, config.color / 4)
-        steps.append(A.ColorJitter(brightness=span, contrast=span, saturation=span, hue=hue, p=0.8))
-    if config.blur:
-        steps.append(A.GaussianBlur(blur_limit=(3, 5), p=config.blur))
-    return steps
 
 
 def _boxes_of(result: Mapping[str, Any], owner: int) -> Boxes:

@@ -95,12 +95,14 @@ class DetectionHead(Head):
         """Return focal loss over all cells and generalised IoU loss over cells with an object."""
         n, channels, height, width = output.shape
         flat = output.float().permute(0, 2, 3, 1).reshape(-1, channels)
-        cell, box = self.grid.assign(target, n, height, width)
+        cell, box, assigned = self.grid.assign(target, n, height, width)
         truth = torch.zeros_like(flat[:, : self.classes])
-        truth[cell, target.labels[box]] = 1
+        truth.view(-1).scatter_reduce_(
+            0, cell * self.classes + target.labels[box], assigned.to(truth), "amax"
+        )
         boxes = self.grid.boxes(flat[cell, self.classes :], cell, height, width)
-        score = losses.focal(flat[:, : self.classes], truth, len(cell))
-        overlap = losses.box_overlap(boxes, target.boxes[box])
+        score = losses.focal(flat[:, : self.classes], truth, assigned.sum())
+        overlap = losses.box_overlap(boxes, target.boxes[box], assigned)
         # At the start the focal term is 1 and boxes of typical size overlap about by half.
         return [LossTerm(term.sum / 1.5, term.count) for term in (score, overlap)]
 

@@ -84,7 +84,7 @@ class DetectionGrid:
 
     def assign(
         self, target: DetectionTarget, images: int, height: int, width: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Assign every object the 3 x 3 cells around its centre, as far as they lie in its box.
 
         A cell that holds an object's centre is assigned to that object first, however small the
@@ -95,22 +95,24 @@ class DetectionGrid:
         Target boxes are in pixels of the network input, the map has `height` x `width` cells.
 
         Returns:
-            int64 (m,), index of each assigned cell, flat over image, row, column, ascending; and
-            int64 (m,), index of its object.
+            For m objects: int64 (9 m,), the cells around each, flat over image, row, column;
+            int64 (9 m,), the index of the object; bool (9 m,), whether it owns the cell. Shapes
+            depend on the number of objects alone, so that no GPU is waited for.
         """
         boxes = target.boxes
         device = boxes.device
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-        limit = torch.tensor([width - 1, height - 1], device=device)
-        home = (centre / self.stride).floor().long().clamp(min=0).minimum(limit)
+        column, row = (centre / self.stride).floor().long().unbind(1)
+        home = torch.stack([column.clamp(0, width - 1), row.clamp(0, height - 1)], 1)
         steps = torch.arange(-1, 2, device=device)
         around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).view(1, 9, 2)
         cells = home[:, None] + around
         points = (cells + 0.5) * self.stride
         covered = (points >= boxes[:, None, :2]) & (points <= boxes[:, None, 2:])
-        in_map = (cells >= 0) & (cells <= limit)
+        x, y = cells.unbind(-1)
+        in_map = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         is_home = (around == 0).all(-1)
-        possible = (covered.all(-1) & in_map.all(-1)) | is_home
+        possible = (covered.all(-1) & in_map) | is_home
 
         area = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
         by_area = torch.argsort(area, stable=True)
@@ -118,12 +120,9 @@ class DetectionGrid:
         rank[by_area] = torch.arange(len(boxes), device=device)
         # Lower is stronger: centre cells before all others, then the smaller box.
         strength = rank[:, None] + torch.where(is_home, 0, len(boxes))
-        flat = (target.image[:, None] * height + cells[..., 1]) * width + cells[..., 0]
-
-        unassigned = 2 * len(boxes)
-        owner = torch.full((images * height * width,), unassigned, dtype=torch.int64, device=device)
-        owner.scatter_reduce_(0, flat[possible], strength[possible], "amin")
-        cell = torch.nonzero(owner < unassigned).squeeze(1)
-        if len(boxes) == 0:
-            return cell, cell
-        return cell, by_area[owner[cell] % len(boxes)]
+        strength = strength.where(possible, 2 * len(boxes))
+        flat = ((target.image[:, None] * height + y) * width + x).where(possible, 0).view(-1)
+        best = torch.full((images * height * width,), 2 * len(boxes), device=device)
+        best.scatter_reduce_(0, flat, strength.view(-1), "amin")
+        assigned = possible.view(-1) & (best[flat] == strength.view(-1))
+        return flat, torch.arange(9 * len(boxes), device=device) // 9, assigned

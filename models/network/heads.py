@@ -142,17 +142,18 @@ class RegressionHead(Head):
 
     @torch.no_grad()
     def _observe(self, values: Tensor) -> None:
-        """Welford's update; in place, so that distributed training keeps the buffers equal."""
-        before, count = float(self.seen), len(values)
-        share = count / (before + count)
+        """Welford's update in place: ranks keep equal buffers, and no device is waited for."""
+        count = len(values)
+        seen = self.seen + count
+        share = count / seen
         delta = values.mean() - self.mean
         variance = values.var(unbiased=False) + (1 - share) * delta.square()
-        if before:
-            variance = (1 - share) * self.variance + share * variance
+        mixed = (1 - share) * self.variance + share * variance
+        variance = torch.where(self.seen > 0, mixed, variance)
         # All targets equal: nothing to standardise by.
         self.variance.copy_(torch.where(variance > 1e-8, variance, torch.ones_like(variance)))
         self.mean.add_(share * delta)
-        self.seen.fill_(min(before + count, 1e6))
+        self.seen.copy_(seen.clamp(max=1e6))
 
 
 def init_head(layer: Layer) -> Layer:

@@ -98,27 +98,31 @@ def segmentation(
     return [LossTerm(0.5 * pixels, weights.sum()), LossTerm(0.5 * images, some.sum())]
 
 
-def focal(logits: Tensor, truth: Tensor, positives: int) -> LossTerm:
+def focal(logits: Tensor, truth: Tensor, positives: Tensor) -> LossTerm:
     """Return the focal loss of logits and truth (0 or 1), both (cells, classes).
 
-    It is relative to its value for an object at the prior; `positives` cells hold an object.
+    It is relative to its value for an object at the prior; `positives` cells (scalar) hold an
+    object.
     """
     start = FOCAL_ALPHA * (1 - FOCAL_PRIOR) ** FOCAL_GAMMA * -math.log(FOCAL_PRIOR)
     total = sigmoid_focal_loss(
         logits.float(), truth.float(), alpha=FOCAL_ALPHA, gamma=FOCAL_GAMMA, reduction="sum"
     )
-    return LossTerm(total / start, count_of(positives, logits))
+    return LossTerm(total / start, positives.float())
 
 
-def box_overlap(predicted: Tensor, boxes: Tensor) -> LossTerm:
-    """Return the generalised IoU loss of predicted and true boxes, both (m, 4), xyxy in pixels."""
-    each = generalized_box_iou_loss(predicted.float(), boxes.float(), reduction="sum")
-    return LossTerm(each, count_of(len(boxes), predicted))
+def box_overlap(predicted: Tensor, boxes: Tensor, counted: Tensor) -> LossTerm:
+    """Return the generalised IoU loss of predicted and true boxes, both (m, 4), xyxy in pixels.
+
+    Only pairs with `counted`, bool (m,), count.
+    """
+    each = generalized_box_iou_loss(predicted.float(), boxes.float(), reduction="none")
+    return LossTerm(each.where(counted, 0.0).sum(), counted.sum().float())
 
 
 def count_of(number: int, like: Tensor) -> Tensor:
-    """Return a count as a tensor on the device of `like`."""
-    return torch.tensor(float(number), device=like.device)
+    """Return a count as a tensor on the device of `like`, without waiting for the device."""
+    return torch.full((), float(number), device=like.device)
 
 
 def reduce(terms: Sequence[LossTerm], counts: Tensor, ranks: int = 1) -> Tensor:

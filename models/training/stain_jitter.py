@@ -18,17 +18,17 @@ def jitter_stain(images: Tensor, strength: float, generator: torch.Generator) ->
 
     In stain space each channel s becomes s * a + b with a in 1 +- strength and b in +- strength
     (natural optical density), which is one 3 x 3 matrix and one offset per image. Images are
-    (n, height, width, 3) float32 in [0, 1] before and after; the generator is on the CPU, so that
+    (n, 3, height, width) float32 in [0, 1] before and after; the generator is on the CPU, so that
     all devices draw the same.
     """
-    n, height, width, _ = images.shape
+    n, _, height, width = images.shape
     draws = torch.rand(2, n, 3, generator=generator).mul_(2 * strength).sub_(strength)
     forward = torch.tensor(STAINS_TO_RGB)
     inverse = torch.linalg.inv(forward)
-    # Row vectors: density @ inverse = stains; stains @ forward = density.
-    matrix = (inverse * (1 + draws[0])[:, None, :]) @ forward
-    offset = (draws[1] @ forward)[:, None, :]
-    matrix, offset = matrix.to(images.device), offset.to(images.device)
-    density = images.clamp(min=1 / 255).log().neg_().view(n, height * width, 3)
-    changed = torch.baddbmm(offset, density, matrix)
-    return changed.neg_().exp_().clamp_(0, 1).view(n, height, width, 3)
+    # Row vectors: density @ inverse = stains; stains @ forward = density. Here they are columns.
+    matrix = ((inverse * (1 + draws[0])[:, None, :]) @ forward).transpose(1, 2)
+    offset = (draws[1] @ forward)[:, :, None]
+    matrix, offset = (t.to(images.device, non_blocking=True) for t in (matrix, offset))
+    density = images.clamp(min=1 / 255).log_().neg_().view(n, 3, height * width)
+    changed = torch.baddbmm(offset, matrix, density)
+    return changed.neg_().exp_().clamp_(0, 1).view(n, 3, height, width)

@@ -42,7 +42,7 @@ def small_run(folder: Path, *overrides: str) -> Config:
             "data.image_size=64",
             "data.workers=0",
             "data.val_limit=7",
-            "data.augmentation.stain=0",
+            "data.augmentation={color: 0, blur: 0, stain: 0}",
             "model.encoder=test_convnext",
             "model.weights=random",
             "model.neck_channels=16",
