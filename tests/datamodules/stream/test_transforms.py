@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from albumentations.augmentations.geometric.functional import d4
+from albumentations.core.type_definitions import d4_group_elements
 
 from datamodules.config import AugmentationConfig
 from datamodules.core.records import Boxes, Task, TaskKind
-from datamodules.stream.transforms import Transform
+from datamodules.stream.transforms import TURNS, Transform
 
 TASKS = (
     Task("grade", TaskKind.CLASSIFICATION, ("a", "b")),
@@ -128,6 +130,21 @@ def test_objects_that_a_crop_leaves_out_are_gone():
             gone += 1
             assert not len(changed["mitoses"])
     assert 0 < gone < 30
+
+
+def test_turns_are_those_of_albumentations():
+    image, targets = picture()
+    for name in d4_group_elements:
+        for pixels in (image, targets["area"]):
+            np.testing.assert_array_equal(TURNS[name](pixels), d4(pixels, name))
+    assert list(TURNS) == d4_group_elements
+
+
+def test_training_crops_shrink_without_aliasing():
+    stripes = np.zeros((96, 96, 3), np.uint8)
+    stripes[:, ::2] = 255  # beyond what 24 pixels can show
+    shrunk, _ = Transform(24, (), AugmentationConfig(scale_min=1.0))(stripes, {}, seed=0)
+    assert np.abs(shrunk.astype(int) - 127).max() < 30
 
 
 def test_a_patch_that_is_smaller_than_the_input_grows_smoothly() -> None:
