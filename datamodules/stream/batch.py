@@ -41,7 +41,8 @@ class DetectionTarget:
 
 BatchTarget = Tensor | DetectionTarget
 """classification (n,) int64; regression (n,) float32; multilabel (n, classes) float32;
-segmentation (n, height, width) int64; detection `DetectionTarget`."""
+segmentation (n, height, width) uint8 (int64 is eight times the copying); detection
+`DetectionTarget`."""
 
 
 @dataclass

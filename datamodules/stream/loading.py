@@ -135,4 +135,4 @@ def collate(task: Task, targets: list[Target]) -> BatchTarget:
     stacked = torch.from_numpy(np.stack([np.asarray(target) for target in targets]))
     if task.kind in (TaskKind.REGRESSION, TaskKind.MULTILABEL):
         return stacked.float()
-    return stacked.long()
+    return stacked if task.kind is TaskKind.SEGMENTATION else stacked.long()

@@ -63,7 +63,7 @@ def segmentation(
 
     Args:
         logits: (n, classes, height, width).
-        target: int64 (n, height, width).
+        target: integers (n, height, width).
         ignore_index: pixels of this value carry no label.
         class_weights: (classes,), for the cross entropy.
 
@@ -75,6 +75,7 @@ def segmentation(
     """
     logits = logits.float()
     classes = logits.shape[1]
+    target = target.long()
     labelled = target != ignore_index
     safe = target.where(labelled, torch.zeros_like(target))
     weights = labelled.float()

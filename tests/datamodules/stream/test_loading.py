@@ -91,7 +91,8 @@ def test_a_batch_is_one_contiguous_tensor_with_a_slice_for_each_dataset(views):
         kinds = {name: tuple(t.shape) for name, t in part.targets.items() if name != "objects"}
         n = len(part)
         assert kinds == {"kind": (n,), "score": (n,), "signs": (n, 4), "area": (n, SIZE, SIZE)}
-        assert part.targets["kind"].dtype == part.targets["area"].dtype == torch.int64
+        assert part.targets["kind"].dtype == torch.int64
+        assert part.targets["area"].dtype == torch.uint8
         assert part.targets["score"].dtype == part.targets["signs"].dtype == torch.float32
         objects = part.targets["objects"]
         assert objects.boxes.dtype == torch.float32 and objects.boxes.shape[1:] == (4,)
