@@ -114,6 +114,20 @@ test: $(STAMP) ## run the tests in two processes (ARGS="-k name" picks some, ARG
 faults: $(STAMP) ## prepare 2,000 damaged inputs; each must be refused, counted or harmless
 	$(RUN_PYTHON) -m tests.faults.campaign $(ARGS)
 
+# Peers stay out of the product's environment, whose packages theirs borrows.
+BENCH := .venv-bench
+PEERS := litdata==0.2.76 webdataset==1.0.2
+.PHONY: bench
+bench: $(STAMP) ## measure speed against peers and limits, and write docs/speed.md
+	@if [ ! -e $(BENCH)/.installed ]; then \
+	  $(RUN_PYTHON) -m venv $(BENCH); \
+	  packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	  $(RUN_PYTHON) -c "$$packages" > "$$($(BENCH)/bin/python -c "$$packages")/project.pth"; \
+	  $(BENCH)/bin/python -m pip install --disable-pip-version-check $(PEERS); \
+	  touch $(BENCH)/.installed; \
+	fi
+	$(BENCH)/bin/python -m benchmarks.run $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## lint, formatting and types
 	$(RUN_PYTHON) -m ruff check

@@ -1,0 +1,91 @@
+"""All benchmarks in turn, each in a process of its own: `make bench`.
+
+    python -m benchmarks.run [NAME ...]     writes results/speed.json and docs/speed.md
+
+Ratios hold within one run on one machine; rates and seconds depend on both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import facts
+
+NAMES = ("reading", "loading", "training", "probing", "probe_sweep", "preparing", "starting",
+         "memory_by_tasks")  # fmt: skip
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "speed.json"
+PAGE = ROOT / "docs" / "speed.md"
+LIMIT_S = 170  # of one benchmark
+
+
+def main() -> None:
+    """Measure, write the result, and print the table."""
+    if sys.argv[1:2] == ["--one"]:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = import_module(f"benchmarks.{sys.argv[2]}").measure(Path(folder))
+        print(json.dumps(rows))
+        return
+    result: dict[str, Any] = {**facts(), "rows": [], "failed": []}
+    for name in sys.argv[1:] or NAMES:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        rows = one(name)
+        result["rows" if rows else "failed"] += rows or [name]
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    PAGE.write_text(page(result))
+    print(table(result))
+
+
+def one(name: str) -> list[dict[str, Any]]:
+    """The rows of one benchmark; none if it failed or took too long, which its output tells."""
+    command = [sys.executable, "-m", "benchmarks.run", "--one", name]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, timeout=LIMIT_S
+        )
+    except subprocess.TimeoutExpired:
+        print(f"{name}: took more than {LIMIT_S} s", file=sys.stderr)
+        return []
+    rows: list[dict[str, Any]] = []
+    if done.returncode == 0:
+        rows = json.loads(done.stdout.splitlines()[-1])
+    return rows
+
+
+def table(result: dict[str, Any]) -> str:
+    """The rows in Markdown."""
+    lines = ["| | what | measured | goal | met |", "|---|---|---|---|---|"]
+    for found in sorted(result["rows"], key=lambda found: str(found["goal"])):
+        met = "yes" if found["met"] else "no"
+        value, wanted = f"{found['value']:.2f}", found["wanted"]
+        lines.append(f"| {found['goal']} | {found['what']} | {value} | {wanted} | {met} |")
+    lines += [f"| | {name} | failed or took too long | | no |" for name in result["failed"]]
+    return "\n".join(lines) + "\n"
+
+
+def page(result: dict[str, Any]) -> str:
+    """The table with what it depends on."""
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return (
+        "# Speed\n\n"
+        "`make bench` measures this table and writes this page. Ways that are compared take turns, "
+        "and a number without a unit is the median over rounds of the ratio of their speeds, so "
+        "it hardly depends on the machine. Peers are installed in an environment of their own.\n\n"
+        f"{table(result)}\n"
+        f"Measured on {result['date']} with {result['machine']}, at a load average of "
+        f"{result['load_average'][0]} at the start. {versions}.\n\n"
+        "Nothing here was measured on a GPU. `python -m benchmarks.gpu` measures one in less than "
+        "nine minutes; its rehearsal on a CPU is one of the tests.\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

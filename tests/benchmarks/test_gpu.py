@@ -1,0 +1,31 @@
+"""The script for a GPU, rehearsed on a CPU with tiny sizes."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.gpu import PARTS, TINY, measure
+
+SLOW = ("two_processes", "demo")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [name for name in PARTS if name not in SLOW])
+def test_every_part_of_the_script_for_a_gpu_runs_on_a_cpu(part):
+    found = PARTS[part](TINY, TINY.encoders[0])
+    assert found
+    if part == "synchronisations":
+        assert found == {"count": 0, "places": []}
+    if part == "resume":
+        assert set(found.values()) == {0.0}
+    if part == "loading":
+        assert found["loaded_images_per_second"] > 0 and 0 <= found["waiting"] <= 1
+    if part == "variants":
+        assert all(one["images_per_second"] > 0 for one in found.values())
+
+
+def test_a_part_that_fails_is_in_the_result_with_its_reason_and_a_cpu_is_named():
+    broken = type(TINY)(("no_such_encoder",), *list(vars(TINY).values())[1:])
+    result = measure(broken, ("compiled",))
+    assert "no_such_encoder" in result["no_such_encoder"]["compiled"]["failed"]
+    assert result["not_measured_on_a_gpu"] and "not measured on a GPU" in result["machine"]
