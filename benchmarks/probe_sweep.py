@@ -60,6 +60,7 @@ def features(encoder: str, seed: int) -> Features:
         split=np.where(groups < 0.8 * GROUPS, 0, 2).astype(np.uint8),
         folds=0,
         key=f"{encoder}-{seed}",
+        rows=np.arange(ROWS),
     )
 
 
