@@ -45,7 +45,7 @@ VERBS = {
         "runs/demo-20260101-120000 slide.svs --out found --task glas/glands",
     ),
     "export": (
-        "write the encoder of a checkpoint, or of a run in the layout of the Hugging Face hub",
+        "write the encoder of a checkpoint, or of a run for the Hugging Face hub or for benchmarks",
         "runs/demo-20260101-120000/checkpoints/last.ckpt --out encoder",
     ),
     "report": (
@@ -123,9 +123,13 @@ def build_parser() -> argparse.ArgumentParser:
     predict("--batch-size", type=batch, default=64, help="images per forward pass")
     _add_slide_options(verbs["predict"])
 
-    export = verbs["export"].add_argument
-    export("source", type=Path, help="checkpoint, or folder of a finished run")
+    parser_of_export = verbs["export"]
+    export = parser_of_export.add_argument
+    export("source", help="checkpoint, or folder of a finished run; with --onnx any encoder")
     export("--out", type=Path, required=True, help="folder to write into")
+    form = parser_of_export.add_mutually_exclusive_group()
+    form.add_argument("--bridges", action="store_true", help="files for THUNDER, TRIDENT, eva")
+    form.add_argument("--onnx", action="store_true", help="write encoder.onnx, output compared")
     export("--push", default="", metavar="OWNER/NAME", help="upload a run's encoder")
     export("--private", action="store_true", help="make a new repository private")
 
@@ -299,5 +303,3 @@ def _set_up_logging(verbose: bool) -> None:
     handler.setFormatter(_OneLine("%(message)s"))
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    if not verbose:
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # the hub's client logs each request

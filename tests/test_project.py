@@ -206,6 +206,7 @@ def test_every_declared_dependency_is_imported_or_has_a_reason() -> None:
         "openslide-bin": "the library that openslide-python calls",
         "shapely": "tests read GeoJSON with it",
         "torchjd": "optional, and looked for by its name",
+        **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "optional, for `export --onnx`"),
         "transformers": "optional, and looked for by its name",
         "tensorboard": "optional, and looked for by its name",
         **dict.fromkeys(

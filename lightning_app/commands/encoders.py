@@ -135,24 +135,45 @@ def run_embed(options: argparse.Namespace) -> int:
 
 def run_export(options: argparse.Namespace) -> int:
     """Write a checkpoint's encoder, or a run's in the hub's layout; return the exit code."""
-    if options.source.is_dir():
+    if options.onnx or options.bridges:
+        return _run_bridges(options)
+    source = Path(options.source)
+    if source.is_dir():
         from lightning_app.publish import hub  # slow to import
 
         if options.push:
             hub.check_name(options.push)
-        folder = hub.write_hub_folder(options.source, options.out, options.push)
+        folder = hub.write_hub_folder(source, options.out, options.push)
         console.print(f"encoder for timm and the hub: {folder}")
         if options.push:
             console.print(f"uploaded: {hub.push(folder, options.push, options.private)}")
         return 0
-    if not options.source.is_file():
-        raise ConfigError(f"{options.source}: no such checkpoint or run")
+    if not source.is_file():
+        raise ConfigError(f"{source}: no such checkpoint or run")
+    if options.push:
+        raise ConfigError(f"--push: {source} has no model card; name the folder of a finished run")
+    module = MultiTaskModule.from_checkpoint(str(source))
+    console.print(f"encoder: {export_encoder(module, options.out)}")
+    return 0
+
+
+def _run_bridges(options: argparse.Namespace) -> int:
+    """Write the files for public benchmarks, or the encoder as ONNX."""
+    from lightning_app.publish import bridges  # slow to import
+
     if options.push:
         raise ConfigError(
-            f"--push: {options.source} has no model card; name the folder of a finished run"
+            "--push: uploads the layout of the hub only; leave --onnx or --bridges out"
         )
-    module = MultiTaskModule.from_checkpoint(str(options.source))
-    console.print(f"encoder: {export_encoder(module, options.out)}")
+    if options.bridges:
+        folder = bridges.write_bridges(Path(options.source), options.out)
+        console.print(f"files for THUNDER, TRIDENT and kaiko eva: {folder}")
+        return 0
+    encoder = load_encoder(options.source)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / bridges.ONNX_FILE
+    worst = bridges.write_onnx(encoder, path)
+    console.print(f"ONNX, features equal to {worst:.1e} of their largest value: {path}")
     return 0
 
 

@@ -10,7 +10,7 @@ import warnings
 
 _LOGGERS = (
     *("pytorch_lightning", "lightning_fabric", "lightning"),
-    *("faster_coco_eval", "httpx", "httpcore", "urllib3"),
+    *("faster_coco_eval", "httpx", "httpcore", "httpx2", "httpcore2", "urllib3"),
 )
 _WARNINGS = (
     # The run's folder holds config.yaml before the CSV logger starts; it deletes only its own file.

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from datamodules.core.errors import EncoderError, WeightsError
 from models.inference.export import WEIGHTS_FILE, described, digest, facts_of
 from models.inference.exported_files import exported_weights, problem_of, read_export
-from models.inference.pooling import POOLS, Pool, check_pool, dense, pooled, split_pool
+from models.inference.pooling import POOLS, Pool, Pooled, check_pool, dense, pooled, split_pool
 from models.inference.preset_models import build_preset, preset_facts
 from models.inference.presets import PRESETS, Preset
 from models.module import MultiTaskModule
@@ -111,6 +111,10 @@ class FrozenEncoder:
 
     def _vectors(self, x: Tensor) -> Any:
         return self.model(x) if self.pool is None else pooled(self.model, x, self.pool)
+
+    def network(self) -> nn.Module:
+        """Return what maps normalised images to vectors, as one module."""
+        return self.model if self.pool is None else Pooled(self.model, self.pool)
 
     @torch.inference_mode()
     def embed_dense(self, images: Tensor, precision: str = "fp32") -> Tensor:

@@ -55,6 +55,18 @@ def pooled(model: nn.Module, images: Tensor, pool: Pool) -> Tensor:
     return torch.cat([norm(parts[part]) for part in pool.split("+")], dim=-1)
 
 
+class Pooled(nn.Module):
+    """A model with a pooling, for export."""
+
+    def __init__(self, model: nn.Module, pool: Pool) -> None:
+        super().__init__()
+        self.model, self.pool = model, pool
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (n, dim)."""
+        return pooled(self.model, images, self.pool)
+
+
 def dense(model: nn.Module, images: Tensor, name: str) -> Tensor:
     """Return a map of features (n, channels, height, width) of normalised images.
 
