@@ -3,6 +3,9 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from datamodules.base import PathologyDataModule
 from datamodules.core.atomic import write_table
@@ -14,8 +17,17 @@ from evaluation.figures.neighbour_sheet import neighbour_sheets
 from evaluation.probe.features import Features, extract, probe_target, rows_of_role
 from evaluation.probe.folds import make_folds
 from evaluation.probe.projections import Projection, project, project_together, write_projections
+from evaluation.probe.robustness import centres_of, robustness_rows
 from evaluation.probe.sweep import check_settings, sweep
-from evaluation.run_files import CACHE, EMBEDDINGS, JOURNAL, NEIGHBOURS, PREDICTIONS, PROBES
+from evaluation.run_files import (
+    CACHE,
+    EMBEDDINGS,
+    JOURNAL,
+    NEIGHBOURS,
+    PREDICTIONS,
+    PROBES,
+    ROBUSTNESS,
+)
 from evaluation.statistics.predictions import Predictions, tidy, write_predictions
 from models.inference.frozen_encoder import FrozenEncoder
 
@@ -58,13 +70,32 @@ def run_study(
     results = sweep(tables, settings, folder / JOURNAL, baseline)
     write_predictions(folder / PREDICTIONS, results)
     write_table(folder / PROBES, tidy(results))
+    _write_robustness(tables, datasets, settings, folder / ROBUSTNESS)
     if settings.map_points:
         log.info("embedding maps and nearest neighbours")
         names = {tables[0].encoder, results[0].baseline}
-        shown = [table for table in tables if table.encoder in names]
+        shown = [t for t in tables if t.encoder in names and t.dense is None]
         write_projections(folder / EMBEDDINGS, _maps(shown, settings))
         _write_neighbours(shown, datasets, settings, folder / NEIGHBOURS)
     return results
+
+
+def _write_robustness(
+    tables: Sequence[Features],
+    datasets: Sequence[PathologyDataModule],
+    settings: ProbeConfig,
+    path: Path,
+) -> None:
+    """Write the robustness index of each dataset with a pattern for its centres."""
+    rows: list[dict[str, Any]] = []
+    for data in datasets:
+        of_dataset = [table for table in tables if table.dataset == data.name]
+        if data.config.centre:
+            centres = centres_of(data)[of_dataset[0].rows]
+            rows += robustness_rows(of_dataset, centres, settings.bootstrap, settings.seed)
+    path.unlink(missing_ok=True)
+    if rows:
+        write_table(path, pd.DataFrame(rows))
 
 
 def check_recipe(unseen: Sequence[DatasetReader], settings: ProbeConfig) -> None:
@@ -96,6 +127,8 @@ def check_probe(data: DatasetReader, settings: ProbeConfig) -> None:
     rows = rows_of_role(data, settings.role)
     arrays = (targets[rows], store.group[rows], store.split[rows])
     make_folds(data.name, task.kind, *arrays, folds, settings.seed)
+    if data.config.centre:
+        centres_of(data)
 
 
 def _maps(tables: Sequence[Features], settings: ProbeConfig) -> list[Projection]:
@@ -120,5 +153,5 @@ def _write_neighbours(
         old.unlink()
     for data in datasets if settings.neighbours else ():
         of_dataset = [table for table in tables if table.dataset == data.name]
-        for sheet in neighbour_sheets(of_dataset, data.store, settings):
+        for sheet in neighbour_sheets(of_dataset, data.store, settings) if of_dataset else ():
             save_photograph(sheet, folder)

@@ -69,7 +69,7 @@ def _collect(
     for job in kept:
         e, s, f = encoders.index(job.encoder), sizes.index(job.size), numbers.index(job.fold)
         predicted[e, s, job.repeat, np.searchsorted(rows, job.test)] = finished[job.place]
-        n_train[s, f] = len(job.train)
+        n_train[s, f] = len(np.unique(table.rows[job.train]))  # images; cells share a row
         seeds[s, job.repeat, f] = job.seed
     fold_of, constant = np.empty(len(rows), np.int64), np.empty(len(rows), dtype)
     for fold in folds:
@@ -78,7 +78,7 @@ def _collect(
         constant[tested] = _best_constant(table, fold)
     return Predictions(
         dataset=table.dataset,
-        metric=metric_of(table.kind, table.positive),
+        metric=metric_of(table.kind, table.positive, table.dense),
         encoders=encoders,
         baseline=baseline if baseline in encoders else None,
         sizes=sizes,

@@ -25,6 +25,7 @@ from datamodules.core.errors import ProbeError
 from datamodules.core.hdf5 import NewFile
 from datamodules.core.records import Task, TaskKind
 from evaluation.config import Role
+from evaluation.probe.dense import CELL, SAMPLE, Cells, cells_of, classes_of, dense_task
 from evaluation.probe.folds import groups_of_role
 from evaluation.run_files import file_name
 
@@ -56,6 +57,22 @@ class Features:
     folds: int  # grouped folds of the protocol; 0 is the official test split
     key: str  # digest of what the features were made of, and the role of their groups
     rows: NDArray[np.int64]  # row of the store behind each of these rows, ascending, (n,) int64
+    dense: TaskKind | None = None  # kind of the dense task whose cells these are, several an image
+    amount: NDArray[np.float32] | None = None  # of cells: what stratifies each one's image, (n,)
+
+    def images(self) -> tuple[TaskKind, NDArray[Any], NDArray[np.int32], NDArray[np.uint8]]:
+        """Return kind, target, group and split of each image, by which folds are made."""
+        if self.dense is None or self.amount is None:
+            return self.kind, self.targets, self.groups, self.split
+        first = np.unique(self.rows, return_index=True)[1]
+        return TaskKind.REGRESSION, self.amount[first], self.groups[first], self.split[first]
+
+    def of_images(self, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of some images, whose numbers count those of `images`, ascending."""
+        if self.dense is None:
+            return chosen
+        number = np.unique(self.rows, return_inverse=True)[1]
+        return np.flatnonzero(np.isin(number, chosen))
 
 
 def probe_task(dataset: str, tasks: Iterable[Task]) -> Task:
@@ -81,6 +98,10 @@ def probe_target(data: DatasetReader | PathologyDataModule) -> tuple[Task, NDArr
     Raises:
         ProbeError: it has no such task, or no such class.
     """
+    if data.config.dense:
+        task = dense_task(data)
+        amount = cells_of(data, data.config.input_size or data.data.image_size).amount
+        return Task(f"amount of {task.name}", TaskKind.REGRESSION, low=0.0, high=1.0), amount
     if not data.config.area_share:
         task = probe_task(data.name, data.store.tasks)
         return task, np.asarray(data.store.target(task.name))
@@ -142,20 +163,41 @@ def extract(
             another number of images than the store holds, features are not finite, or the
             deadline passes.
     """
-    task, targets = probe_target(data)
     size = data.config.input_size or data.data.image_size
+    cells = cells_of(data, size) if data.config.dense else None
+    task, targets = (dense_task(data), cells.target) if cells else probe_target(data)
     decisive = [encoder.identity, data.store.digest, task.name, size, precision, SCHEMA]
+    if cells is not None:
+        decisive += ["cells", CELL, SAMPLE]
     key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
     path = cache / f"{file_name(data.name)}-{file_name(encoder.name)}-{key[:16]}.h5"
     features = _read(path)
     if features is None:
         log.info("features of %s with %s", data.name, encoder.name)
         batches = data.evaluation_loader(size, batch_size)
-        _write(path, _embed_all(encoder, batches, data, precision, deadline, cache))
+        _write(path, _embed_all(encoder, batches, data, precision, deadline, cache, cells))
         features = _read(path)
         if features is None:
             raise ProbeError(f"{path}: the disk does not return what was written to it")
     rows = rows_of_role(data, role)
+    if cells is not None:
+        kept = np.flatnonzero(np.isin(cells.image, rows))
+        image = cells.image[kept]
+        return Features(
+            data.name,
+            encoder.name,
+            TaskKind.CLASSIFICATION,
+            *classes_of(task),
+            features=features if role == "all" else features[kept],
+            targets=targets[kept],
+            groups=np.asarray(data.store.group)[image],
+            split=np.asarray(data.store.split)[image],
+            folds=data.config.folds,
+            key=key if role == "all" else f"{key}-{role}",
+            rows=image,
+            dense=task.kind,
+            amount=cells.amount[image],
+        )
     positive = None
     if task.kind is TaskKind.CLASSIFICATION and len(task.classes) == 2:
         positive = task.classes.index(task.positive) if task.positive else 1
@@ -197,6 +239,7 @@ def _embed_all(
     precision: str,
     deadline: float | None,
     cache: Path,
+    cells: Cells | None,
 ) -> NDArray[np.float32]:
     features: NDArray[np.float32] | None = None
     seen = np.zeros(len(data.store.split), bool)
@@ -206,17 +249,21 @@ def _embed_all(
                 f"{data.name}: time ran out after {int(seen.sum())} of {len(seen)} images"
             )
         part = batch.parts[0]
-        values = encoder.embed(batch.images[: part.valid], precision).float().cpu().numpy()
+        index, images = part.index[: part.valid].numpy(), batch.images[: part.valid]
+        if cells is None:
+            values, places = encoder.embed(images, precision).numpy(), index
+        else:
+            values, places = cells.pick(encoder.embed_dense(images, precision), index)
         if not np.isfinite(values).all():
             raise ProbeError(
                 f"{data.name}: {encoder.name} gives features that are not finite "
                 f"(precision {precision}); use probe.precision=fp32 or another encoder"
             )
         if features is None:
-            require_space(cache, 4 * len(seen) * values.shape[1], "make room, or set data.stores")
-            features = np.empty((len(seen), values.shape[1]), np.float32)
-        index = part.index[: part.valid].numpy()
-        features[index] = values
+            shape = (len(seen) if cells is None else len(cells.image), values.shape[1])
+            require_space(cache, 4 * shape[0] * shape[1], "make room, or set data.stores")
+            features = np.empty(shape, np.float32)
+        features[places] = values
         seen[index] = True
     if features is None or not seen.all():
         raise ProbeError(

@@ -58,8 +58,7 @@ def sweep(
     """
     datasets = _check(tables, settings)
     folds = {
-        name: make_folds(name, t.kind, t.targets, t.groups, t.split, t.folds, settings.seed)
-        for name, t in datasets.items()
+        name: make_folds(name, *t.images(), t.folds, settings.seed) for name, t in datasets.items()
     }
     plans = {name: plan(table, folds[name], settings) for name, table in datasets.items()}
     jobs = [replace(job, encoder=table.encoder) for table in tables for job in plans[table.dataset]]
@@ -73,27 +72,37 @@ def sweep(
     finished = {place: done[key] for place, key in keys.items() if key in done}
     baseline = baseline or find_baseline([table.encoder for table in tables])
     results: list[Predictions] = []
-    for name in datasets:
+    for name, table in datasets.items():
         of_dataset = [table for table in tables if table.dataset == name]
         chosen = [job for job in jobs if job.dataset == name]
-        results += collect(of_dataset, folds[name], chosen, finished, baseline)
+        tested = [
+            replace(f, pool=table.of_images(f.pool), test=table.of_images(f.test))
+            for f in folds[name]
+        ]
+        results += collect(of_dataset, tested, chosen, finished, baseline)
     return results
 
 
 def plan(table: Features, folds: Sequence[Fold], settings: ProbeConfig) -> list[Job]:
-    """Return all jobs of one dataset; apart from its name, nothing depends on the encoder."""
+    """Return all jobs of one dataset; apart from its name, nothing depends on the encoder.
+
+    Folds and subsets consist of images; the jobs have the rows of their cells, where it has cells.
+    """
     sizes = subset_sizes(settings.sizes, folds)
+    kind, targets, groups, _ = table.images()
     jobs = []
     for fold in folds:
-        strata = strata_of(table.kind, table.targets[fold.pool])
+        strata = strata_of(kind, targets[fold.pool])
+        test = table.of_images(fold.test)
         for repeat in range(settings.repeats):
             seed = seed_from(settings.seed, table.dataset, fold.number, repeat)
-            order = nested_order(strata, table.groups[fold.pool], seed)
+            order = nested_order(strata, groups[fold.pool], seed)
             for size in sizes:
-                train = fold.pool[subset(order, size)] if size else fold.pool
+                images = fold.pool[subset(order, size)] if size else fold.pool
+                train = table.of_images(images)
                 for name in headline_first(settings.predictors):
                     place = (table.dataset, table.encoder, name, fold.number, size, repeat)
-                    jobs.append(Job(*place, train, fold.test, seed_from(seed, name, size)))
+                    jobs.append(Job(*place, train, test, seed_from(seed, name, size)))
     return jobs
 
 

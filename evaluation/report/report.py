@@ -69,6 +69,7 @@ def numbers_of(run: Run) -> dict[str, Any]:
         "encoder": own_encoder(run.headline),
         "findings": [asdict(finding) for finding in findings(run.headline)],
         "probes": [asdict(study) for study in run.studies],
+        "robustness": list(run.robustness),
         "training": asdict(run.training) if run.training else None,
         "final": run.final or None,
     }

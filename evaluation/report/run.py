@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from datamodules.core.errors import ProbeError
@@ -26,6 +27,7 @@ class Run:
     training: TrainingLog | None
     final: dict[str, Any]  # of final_scores.json
     studies: tuple[DatasetStatistics, ...]  # probes, one per dataset and predictor
+    robustness: tuple[dict[str, Any], ...]  # rows of robustness.csv
     projections: tuple[Projection, ...]
     panels: tuple[Path, ...]  # PNG files of predictions beside the truth
     counts: tuple[Path, ...]  # PNG files of confusion matrices and of precision and recall
@@ -80,17 +82,22 @@ def read_run(folder: Path) -> Run:
             training=read_training_log(metrics) if metrics.is_file() else None,
             final=_json(folder / run_files.FINAL),
             studies=_studies(folder / run_files.PREDICTIONS, text),
+            robustness=_rows(folder / run_files.ROBUSTNESS),
             projections=tuple(read_projections(maps)) if maps.is_file() else (),
             panels=tuple(path for path in pictures if path not in counts),
             counts=tuple(counts),
             neighbours=tuple(sorted((folder / run_files.NEIGHBOURS).glob("*.png"))),
         )
-    except (json.JSONDecodeError, yaml.YAMLError, TypeError) as error:
+    except (ValueError, yaml.YAMLError, TypeError) as error:
         raise ProbeError(f"{folder}: a file of the run is damaged ({error})") from error
 
 
 def _json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _rows(path: Path) -> tuple[dict[str, Any], ...]:
+    return tuple(pd.read_csv(path).to_dict("records")) if path.is_file() else ()
 
 
 def _studies(path: Path, config: str) -> tuple[DatasetStatistics, ...]:

@@ -28,11 +28,21 @@ class Metric:
 F1 = Metric("f1", "F1", True, True)
 MACRO_F1 = Metric("macro_f1", "macro F1", True, True)
 MSE = Metric("mse", "MSE", False, False)
-METRICS = {metric.name: metric for metric in (F1, MACRO_F1, MSE)}
+DICE = Metric("dice", "Dice", True, True)
+MEAN_DICE = Metric("mean_dice", "mean Dice", True, True)
+CELL_F1 = Metric("cell_f1", "F1 of cells", True, True)
+METRICS = {m.name: m for m in (F1, MACRO_F1, MSE, DICE, MEAN_DICE, CELL_F1)}
 
 
-def metric_of(kind: TaskKind, positive: int | None) -> Metric:
-    """Return F1 of the positive class for two classes, macro F1 for more, MSE for regression."""
+def metric_of(kind: TaskKind, positive: int | None, dense: TaskKind | None = None) -> Metric:
+    """Return F1 of the positive class for two classes, macro F1 for more, MSE for regression.
+
+    Of the cells of a dense task these are Dice, mean Dice, and the F1 of cells with an object.
+    """
+    if dense is TaskKind.DETECTION:
+        return CELL_F1
+    if dense is TaskKind.SEGMENTATION:
+        return MEAN_DICE if positive is None else DICE
     if kind is TaskKind.REGRESSION:
         return MSE
     return MACRO_F1 if positive is None else F1

@@ -41,7 +41,7 @@ class Predictions:
     fold_numbers: Integers  # (F,) int64
     n_train: Integers  # labels in use, (S, F) int64
     seeds: Integers  # of the predictors, (S, R, F) int64
-    rows: Integers  # tested rows of the store, each at most once, (T,) int64
+    rows: Integers  # tested rows of the store, (T,) int64; once, or once for each of its cells
     fold: Integers  # number of the fold that tests each row, (T,) int64
     group: Integers  # patient, slide or case of each row, (T,) int64
     truth: Array  # target of each row, (T,)

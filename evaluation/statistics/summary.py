@@ -127,7 +127,7 @@ def summarise(
         repeats=result.repeats,
         folds=len(result.fold_numbers),
         groups=groups,
-        images=len(result.rows),
+        images=len(np.unique(result.rows)),
         constant=score(metric, result.truth, result.constant, result.positive),
         curves=curves,
         comparisons=comparisons,
