@@ -114,7 +114,7 @@ class FrozenEncoder:
 
     def network(self) -> nn.Module:
         """Return what maps normalised images to vectors, as one module."""
-        return self.model if self.pool is None else Pooled(self.model, self.pool)
+        return self.model if self.pool is None else Pooled(self.model, self.pool).eval()
 
     @torch.inference_mode()
     def embed_dense(self, images: Tensor, precision: str = "fp32") -> Tensor:
