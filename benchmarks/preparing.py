@@ -48,7 +48,7 @@ def bare(dataset: DatasetReader, path: Path) -> None:
         images = file.create_dataset(
             "images", (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape)
         )
-        for record in dataset.records():
+        for record in dataset.records(dataset.root):
             image = np.asarray(Image.open(record.image).convert("RGB"))
             lazy = {task.name: record.targets[task.name] for task in tasks}
             given = {name: one() if callable(one) else one for name, one in lazy.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,16 +51,20 @@ def one(name: str, limit_s: float) -> list[dict[str, Any]]:
     """The rows of one benchmark; none if it failed or took too long, which its output tells."""
     command = [sys.executable, "-m", "benchmarks.run", "--one", name]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, timeout=limit_s
-        )
+        printed, _ = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
+        process.wait()
         print(f"{name}: took more than {limit_s:.0f} s", file=sys.stderr)
         return []
     rows: list[dict[str, Any]] = []
-    if done.returncode == 0:
-        rows = json.loads(done.stdout.splitlines()[-1])
+    if process.returncode == 0:
+        rows = json.loads(printed.splitlines()[-1])
     return rows
 
 
