@@ -89,13 +89,15 @@ class SlideTiles:
         corners = np.rint((grid * tiling.step - margin) * self.factor).astype(np.int64)
         kept = np.ones(len(grid), bool)
         if self.tissue is not None:
-            kept = self.tissue.share(corners, self.span) >= max(tiling.least_tissue, 1e-9)
+            # Of a centred tile only the middle counts: its neighbours have the rest in theirs.
+            side = (tiling.step if tiling.centred else tiling.side) * self.factor
+            places = corners + round(margin * self.factor)
+            kept = self.tissue.share(places, side) >= max(tiling.least_tissue, 1e-9)
         self.cells, self.corners = grid[kept], corners[kept]
         if not len(self.cells):
-            raise SlideError(
-                f"{path}: no tile with {100 * tiling.least_tissue:g} % of tissue; lower "
-                "--tissue, or leave the slide out"
-            )
+            least = f"{100 * tiling.least_tissue:g} % of tissue; lower --tissue, or"
+            found = least if self.tissue and self.tissue.mask.any() else "tissue;"
+            raise SlideError(f"{path}: no tile with {found} leave the slide out")
 
     def __len__(self) -> int:
         return len(self.corners)

@@ -37,7 +37,7 @@ class Settings:
     Attributes:
         mpp: µm/px of the network input, where a task was trained at an unknown one; 0 if unknown.
         slide_mpp: µm/px of slides and images that state none; 0 trusts the file.
-        least_tissue: smallest share of tissue in a tile of a slide.
+        least_tissue: smallest share of tissue in a tile that is only classified.
         least_score: lowest score of a detection.
         batch_size: tiles per forward pass.
         readers: processes that read slides ahead.
@@ -51,9 +51,14 @@ class Settings:
     readers: int = 2
 
     def tiling(self, size: int, mpp: float, specs: Sequence[TaskSpec]) -> Tiling:
-        """Return how to cut for tasks at a resolution; dense ones need what lies around a tile."""
-        overlap = size - max(16, size * 3 // 4 // 16 * 16) if _dense(specs) else 0
-        return Tiling(size, mpp, overlap, self.least_tissue, self.slide_mpp, centred=True)
+        """Return how to cut for tasks at a resolution.
+
+        Where pixels or objects are looked for, all tissue counts, with what lies around it.
+        """
+        if not any(spec.task.kind in DENSE for spec in specs):
+            return Tiling(size, mpp, 0, self.least_tissue, self.slide_mpp)
+        overlap = size - max(16, size * 3 // 4 // 16 * 16)
+        return Tiling(size, mpp, overlap, 0.0, self.slide_mpp, centred=True)
 
 
 def at_resolutions(
@@ -98,11 +103,13 @@ def predict_slide(
     """
     lines = []
     require_space(out, 50e6)
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, unique=False) as folder:
         for mpp, specs in groups.items():
             tiles = SlideTiles(path, settings.tiling(tasks.size, mpp, specs))
             writers = {spec.key: _writer(spec, tiles, folder, settings) for spec in specs}
-            _collect(tasks, specs, tiles, writers, settings, settings.readers, path.name)
+            with progress_bar(path.name, len(tiles), "tiles") as advance:
+                for rows in _collect(tasks, specs, tiles, writers, settings, settings.readers):
+                    advance(len(rows))
             for spec in specs:
                 lines.append(_write(writers[spec.key], spec, tiles, folder))
             write_image(folder / f"tiles-{mpp:g}.png", tiles.drawn)
@@ -147,23 +154,26 @@ def predict_images(
     whole = [spec for spec in specs if spec.task.kind not in DENSE]
     dense = [spec for spec in specs if spec.task.kind in DENSE]
     groups = at_resolutions(dense, asked or not whole, settings) if dense else {}
-    with atomic_folder(out) as folder:
+    total = len(source) * (bool(whole) + bool(groups))
+    bar = progress_bar(out.name, total, "images")
+    with atomic_folder(out, unique=False) as folder, bar as advance:
         if whole:
             tables = {spec.key: ClassTable(spec) for spec in whole}
-            _collect(tasks, whole, source, tables, settings, 0, out.name)
+            for rows in _collect(tasks, whole, source, tables, settings, 0):
+                advance(len(rows))
             for spec in whole:
                 tables[spec.key].write(folder / f"{_name(spec)}.csv", _columns(source))
-        for number, (name, path, pixels) in enumerate(_pictures(source) if groups else ()):
+        for name, path, pixels in _pictures(source) if groups else ():
             picture = PlainImage(path, pixels, float(source.attributes.get("mpp", 0)))
             for size_mpp, group in groups.items():
                 tiling = settings.tiling(tasks.size, size_mpp, group)
                 tiles = SlideTiles(path, tiling, partial(_itself, picture))
                 writers = {spec.key: _writer(spec, tiles, folder, settings) for spec in group}
-                _collect(tasks, group, tiles, writers, settings, 0, "")
+                for _ in _collect(tasks, group, tiles, writers, settings, 0):
+                    pass
                 for spec in group:
                     _write_picture(writers[spec.key], folder / _name(spec) / name)
-            if number % 100 == 99:
-                log.info("%d of %d images", number + 1, len(source))
+            advance(1)
     return f"{len(source)} images: {out}: {', '.join(_name(spec) for spec in specs)}"
 
 
@@ -174,13 +184,12 @@ def _collect(
     writers: Mapping[str, Writer],
     settings: Settings,
     readers: int,
-    name: str,
-) -> None:
-    with progress_bar(name, len(source), "tiles") as advance:
-        for rows, images in in_batches(source, settings.batch_size, readers):
-            for key, prediction in tasks.predict(images, specs).items():
-                writers[key].add(rows, prediction)
-            advance(len(rows))
+) -> Iterator[range]:
+    """Give all predictions to the writers; yield the rows of each batch that is done."""
+    for rows, images in in_batches(source, settings.batch_size, readers):
+        for key, prediction in tasks.predict(images, specs).items():
+            writers[key].add(rows, prediction)
+        yield rows
 
 
 def _writer(spec: TaskSpec, tiles: SlideTiles, scratch: Path, settings: Settings) -> Writer:
@@ -232,10 +241,6 @@ def _pictures(source: ImageFolder | StorePatches) -> Iterator[tuple[str, Path, I
 
 def _itself(picture: PlainImage, path: Path) -> PlainImage:
     return picture
-
-
-def _dense(specs: Sequence[TaskSpec]) -> bool:
-    return any(spec.task.kind in DENSE for spec in specs)
 
 
 def _name(spec: TaskSpec) -> str:

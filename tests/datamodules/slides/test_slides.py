@@ -175,7 +175,7 @@ BAD = {
     "another file": (lambda path: path.write_bytes(b"<html>"), "no slide that can be read"),
     "no µm/px": (lambda path: write_slide(path, 8, 6, mpp=0), "add --slide-mpp"),
     "too coarse": (lambda path: write_slide(path, 8, 6, mpp=0.9), "coarser than the 0.5 wanted"),
-    "no tissue": (lambda path: write_slide(path, 8, 6, blank=True), "no tile with 25 % of tissue"),
+    "no tissue": (lambda path: write_slide(path, 8, 6, blank=True), "no tile with tissue; leave"),
     "16 bits": (
         lambda path: tifffile.imwrite(
             path, np.zeros((600, 600, 3), np.uint16), photometric="rgb", tile=(256, 256)
