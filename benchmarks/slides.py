@@ -94,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path)
     parser.add_argument("--tiles", type=int, default=10**6, help="most tiles that are embedded")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--run", nargs=2, metavar=("WHAT", "SLIDE"))
     options = parser.parse_args()
     if options.run:
