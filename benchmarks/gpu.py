@@ -66,13 +66,6 @@ def resume(sizes: Sizes, encoder: str) -> dict[str, Any]:
     }
 
 
-def two_processes(sizes: Sizes, encoder: str) -> dict[str, Any]:
-    """Two ranks of the tests of distributed training, where they find this GPU or none."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "tests/models/test_module.py",
-               "-k", "two_ranks"]  # fmt: skip
-    return {"two ranks": last_line(command, sizes.limit_s)}
-
-
 def demo(sizes: Sizes, encoder: str) -> dict[str, Any]:
     """The demo from forged data to the report."""
     started = time.perf_counter()
@@ -101,9 +94,9 @@ def last_line(command: list[str], limit_s: int) -> str:
 
 PARTS: dict[str, Callable[[Sizes, str], dict[str, Any]]] = {
     part.__name__: part
-    for part in (loading, use, synchronisations, variants, compiled, resume, two_processes, demo)
+    for part in (loading, use, synchronisations, variants, compiled, resume, demo)
 }
-ONCE = ("resume", "two_processes", "demo")  # for one encoder
+ONCE = ("resume", "demo")  # for one encoder
 
 
 def measure(sizes: Sizes, parts: tuple[str, ...] = tuple(PARTS)) -> dict[str, Any]:

