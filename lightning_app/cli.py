@@ -98,8 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="ENCODER|key=value",
         help="run folder, .ckpt, exported .safetensors, FILE.safetensors:NAME, imagenet:NAME, "
         "random:NAME, hf-hub:ORG/NAME, local-dir:FOLDER (NAME is timm's), PRESET or PRESET:FOLDER "
-        "(see `encoders list`), each with @cls, @mean or @cls+mean to pool so; default: the newest "
-        "run; and settings",
+        "(see `encoders list`), each with @cls, @mean, @cls+mean or @stages to pool so; "
+        "default: the newest run; and settings",
     )
     verbs["probe"].add_argument("--config", type=Path, help="YAML file; default: the run's own")
     verbs["probe"].add_argument("--out", type=Path, help="result folder; default: a new one")

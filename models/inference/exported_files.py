@@ -20,7 +20,7 @@ from models.network.weights import read_safetensors
 FORMS = (
     "a run's folder, its .ckpt or .safetensors, FILE.safetensors:TIMM_NAME, imagenet:TIMM_NAME, "
     "random:TIMM_NAME, hf-hub:ORG/NAME, local-dir:FOLDER, a preset (see `encoders list`) or "
-    "PRESET:FOLDER; each may end with @cls, @mean or @cls+mean"
+    "PRESET:FOLDER; each may end with @cls, @mean, @cls+mean or @stages"
 )
 """Every form in which an encoder can be named."""
 

@@ -173,7 +173,7 @@ def load_encoder(
             - "<preset>", a published encoder of `presets.py`, or "<preset>:<folder>", a local copy
               of its repository; it keeps its own input size.
 
-            Each may end with "@cls", "@mean" or "@cls+mean", the pooling of its tokens.
+            Each may end with "@cls", "@mean", "@cls+mean" or "@stages", its pooling.
         image_size: side of the network input in pixels; the encoder's own if None.
         device: device of the computation.
         seed: seed of random weights.

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from datamodules.core.errors import EncoderError
 
-Pool = Literal["cls", "mean", "cls+mean"]
-"""Class token, mean of the patch tokens (without class token and registers), or both in a row."""
+Pool = Literal["cls", "mean", "cls+mean", "stages"]
+"""Class token, mean of the patch tokens (without class token and registers), or both in a row.
+Of a model with several scales, such as a convnet: the means of its stages' maps in a row."""
 
 POOLS: tuple[str, ...] = get_args(Pool)
 DENSE_REDUCTION = 16  # pixels per cell of a convnet's dense map: that of most vision transformers
@@ -32,9 +33,12 @@ def check_pool(model: nn.Module, pool: Pool, name: str) -> None:
     """Check that a model can be pooled so.
 
     Raises:
-        EncoderError: it has no class token, or no tokens.
+        EncoderError: it has no class token, no tokens, or no stages.
     """
-    if prefix_tokens(model) is None:
+    if pool == "stages":
+        if prefix_tokens(model) is not None or not hasattr(model, "forward_intermediates"):
+            raise EncoderError(f"{name}@{pool}: it has no stages of several scales; name it alone")
+    elif prefix_tokens(model) is None:
         if pool != "mean" or _own_pooling(model) != "avg":
             raise EncoderError(
                 f"{name}@{pool}: a model without tokens pools its feature maps in its own way; "
@@ -46,6 +50,11 @@ def check_pool(model: nn.Module, pool: Pool, name: str) -> None:
 
 def pooled(model: nn.Module, images: Tensor, pool: Pool) -> Tensor:
     """Return (n, dim) of normalised images; `check_pool` passed."""
+    if pool == "stages":
+        maps = _call(model, "forward_intermediates")(
+            images, output_fmt="NCHW", intermediates_only=True
+        )
+        return torch.cat([m.mean((2, 3)) for m in maps if 2 * m.shape[-1] < images.shape[-1]], 1)
     prefix = prefix_tokens(model)
     if prefix is None:
         return cast(Tensor, model(images))

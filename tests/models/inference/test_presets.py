@@ -187,6 +187,21 @@ def test_any_encoder_can_be_pooled_otherwise_and_a_convnet_refuses_a_class_token
         load_encoder("random:vit_pwee_patch16_reg1_gap_256@cls")
 
 
+def test_stages_are_the_means_of_a_convnets_maps():
+    encoder = load_encoder("random:resnet18@stages", 64)
+    images = pixels(side=64)
+    x = images.permute(0, 3, 1, 2) / 255
+    x = (x - torch.tensor(encoder.mean).view(3, 1, 1)) / torch.tensor(encoder.std).view(3, 1, 1)
+    model, means = encoder.model, []
+    x = model.maxpool(model.act1(model.bn1(model.conv1(x))))
+    for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+        x = stage(x)
+        means.append(x.mean((2, 3)))
+    torch.testing.assert_close(encoder.embed(images), torch.cat(means, 1))
+    with pytest.raises(EncoderError, match="test_vit@stages: it has no stages"):
+        load_encoder("random:test_vit@stages")
+
+
 def test_a_convnet_gives_a_dense_map_of_sixteen_pixels_per_cell():
     assert load_encoder("random:resnet18").embed_dense(pixels(1, 64)).shape == (1, 256, 4, 4)
 
