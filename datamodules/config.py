@@ -39,8 +39,8 @@ class DatasetConfig:
         folds: probes: grouped folds, each held out in turn; 0 takes the official test split.
         area_share: probes: classes of its segmentation task. The share of a patch's labelled
             pixels that belongs to them is then the target of a regression.
-        dense: probes: a segmentation or detection task. Its classes are then predicted for single
-            places of an image, from the features of these places.
+        dense: probes: a segmentation or detection task, then predicted from the features of single
+            places of an image.
         centre: probes: a regular expression that finds the centre or scanner in the path of a
             source (its group, if it has one); the report then has the robustness index.
         follow_links: read what links in its folder point to outside of it.

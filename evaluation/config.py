@@ -32,6 +32,7 @@ class ProbeConfig:
             chosen on the first and reported on the second, and each look at it is counted. Probes
             during training and ablations never use the report half.
         batch_size: images per forward pass.
+        robustness_k: nearest neighbours of each image that the robustness index counts.
         precision: "fp32" or "bf16" for the frozen encoder; features depend on it.
         bootstrap: resamples behind each interval.
         jobs: processes for the sweep; -1 or 0 uses every core.
@@ -57,6 +58,7 @@ class ProbeConfig:
     baselines: list[str] = field(default_factory=lambda: ["imagenet", "random"])
     role: Role = "all"
     batch_size: int = limited(64, 1, 65_536)
+    robustness_k: int = limited(20, 1, 1000)
     precision: Literal["fp32", "bf16"] = "fp32"
     bootstrap: int = limited(2000, 10)
     jobs: int = limited(-1, -1, 1024)

@@ -92,7 +92,8 @@ def _write_robustness(
         of_dataset = [table for table in tables if table.dataset == data.name]
         if data.config.centre:
             centres = centres_of(data)[of_dataset[0].rows]
-            rows += robustness_rows(of_dataset, centres, settings.bootstrap, settings.seed)
+            drawn = settings.bootstrap, settings.seed
+            rows += robustness_rows(of_dataset, centres, *drawn, settings.robustness_k)
     path.unlink(missing_ok=True)
     if rows:
         write_table(path, pd.DataFrame(rows))

@@ -63,22 +63,25 @@ def _collect(
     kept = [job for job in jobs if job.size in sizes and job.repeat < repeats]
     rows = np.sort(np.concatenate([fold.test for fold in folds]))
     dtype = finished[kept[0].place].dtype
-    predicted = np.empty((len(encoders), len(sizes), repeats, len(rows)), dtype)
+    dense = table.dense
+    width = () if dense is None else (2 * dense.counted.shape[1],)
+    predicted = np.empty((len(encoders), len(sizes), repeats, len(rows), *width), dtype)
     n_train = np.zeros((len(sizes), len(folds)), np.int64)
     seeds = np.zeros((len(sizes), repeats, len(folds)), np.int64)
     for job in kept:
         e, s, f = encoders.index(job.encoder), sizes.index(job.size), numbers.index(job.fold)
-        predicted[e, s, job.repeat, np.searchsorted(rows, job.test)] = finished[job.place]
-        n_train[s, f] = len(np.unique(table.rows[job.train]))  # images; cells share a row
+        found = finished[job.place].reshape(len(job.test), *width)
+        predicted[e, s, job.repeat, np.searchsorted(rows, job.test)] = found
+        n_train[s, f] = len(job.train)
         seeds[s, job.repeat, f] = job.seed
-    fold_of, constant = np.empty(len(rows), np.int64), np.empty(len(rows), dtype)
+    fold_of, constant = np.empty(len(rows), np.int64), np.empty((len(rows), *width), dtype)
     for fold in folds:
         tested = np.searchsorted(rows, fold.test)
         fold_of[tested] = fold.number
         constant[tested] = _best_constant(table, fold)
     return Predictions(
         dataset=table.dataset,
-        metric=metric_of(table.kind, table.positive, table.dense),
+        metric=metric_of(table.kind, table.positive, dense.task.kind if dense else None),
         encoders=encoders,
         baseline=baseline if baseline in encoders else None,
         sizes=sizes,
@@ -88,7 +91,7 @@ def _collect(
         rows=table.rows[rows],
         fold=fold_of,
         group=table.groups[rows].astype(np.int64),
-        truth=table.targets[rows],
+        truth=(table.targets if dense is None else dense.counted)[rows],
         predicted=predicted,
         constant=constant,
         positive=table.positive,
@@ -123,6 +126,8 @@ def _complete(
 
 def _best_constant(table: Features, fold: Fold) -> Any:
     """Return the best prediction from the pool's targets alone, never from the test's."""
+    if table.dense is not None:
+        return table.dense.constant(fold.pool, fold.test)
     if table.positive is not None:
         return table.positive
     pool = table.targets[fold.pool]

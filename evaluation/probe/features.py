@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 import zlib
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,7 @@ from datamodules.core.errors import ProbeError
 from datamodules.core.hdf5 import NewFile
 from datamodules.core.records import Task, TaskKind
 from evaluation.config import Role
-from evaluation.probe.dense import CELL, SAMPLE, Cells, cells_of, classes_of, dense_task
+from evaluation.probe.dense import CELL, SAMPLE, DenseTruth, cell_features, dense_truth
 from evaluation.probe.folds import groups_of_role
 from evaluation.run_files import file_name
 
@@ -57,22 +58,9 @@ class Features:
     folds: int  # grouped folds of the protocol; 0 is the official test split
     key: str  # digest of what the features were made of, and the role of their groups
     rows: NDArray[np.int64]  # row of the store behind each of these rows, ascending, (n,) int64
-    dense: TaskKind | None = None  # kind of the dense task whose cells these are, several an image
-    amount: NDArray[np.float32] | None = None  # of cells: what stratifies each one's image, (n,)
-
-    def images(self) -> tuple[TaskKind, NDArray[Any], NDArray[np.int32], NDArray[np.uint8]]:
-        """Return kind, target, group and split of each image, by which folds are made."""
-        if self.dense is None or self.amount is None:
-            return self.kind, self.targets, self.groups, self.split
-        first = np.unique(self.rows, return_index=True)[1]
-        return TaskKind.REGRESSION, self.amount[first], self.groups[first], self.split[first]
-
-    def of_images(self, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows of some images, whose numbers count those of `images`, ascending."""
-        if self.dense is None:
-            return chosen
-        number = np.unique(self.rows, return_inverse=True)[1]
-        return np.flatnonzero(np.isin(number, chosen))
+    dense: DenseTruth | None = None
+    """Of a dense probe: the truth of these rows. Features are then those of all cells of all images
+    of the store, (images, cells, d), and targets what stratifies the images."""
 
 
 def probe_task(dataset: str, tasks: Iterable[Task]) -> Task:
@@ -99,9 +87,8 @@ def probe_target(data: DatasetReader | PathologyDataModule) -> tuple[Task, NDArr
         ProbeError: it has no such task, or no such class.
     """
     if data.config.dense:
-        task = dense_task(data)
-        amount = cells_of(data, data.config.input_size or data.data.image_size).amount
-        return Task(f"amount of {task.name}", TaskKind.REGRESSION, low=0.0, high=1.0), amount
+        truth = dense_truth(data, data.config.input_size or data.data.image_size)
+        return Task(f"amount of {truth.task.name}", TaskKind.REGRESSION), truth.stratum
     if not data.config.area_share:
         task = probe_task(data.name, data.store.tasks)
         return task, np.asarray(data.store.target(task.name))
@@ -164,56 +151,39 @@ def extract(
             deadline passes.
     """
     size = data.config.input_size or data.data.image_size
-    cells = cells_of(data, size) if data.config.dense else None
-    task, targets = (dense_task(data), cells.target) if cells else probe_target(data)
+    dense = dense_truth(data, size) if data.config.dense else None
+    task, targets = (dense.task, dense.stratum) if dense else probe_target(data)
     decisive = [encoder.identity, data.store.digest, task.name, size, precision, SCHEMA]
-    if cells is not None:
-        decisive += ["cells", CELL, SAMPLE]
+    if dense is not None:
+        decisive += ["interpolated cells", CELL, SAMPLE, dense.distance]
     key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
     path = cache / f"{file_name(data.name)}-{file_name(encoder.name)}-{key[:16]}.h5"
     features = _read(path)
     if features is None:
         log.info("features of %s with %s", data.name, encoder.name)
         batches = data.evaluation_loader(size, batch_size)
-        _write(path, _embed_all(encoder, batches, data, precision, deadline, cache, cells))
+        _write(path, _embed_all(encoder, batches, data, precision, deadline, cache, dense))
         features = _read(path)
         if features is None:
             raise ProbeError(f"{path}: the disk does not return what was written to it")
     rows = rows_of_role(data, role)
-    if cells is not None:
-        kept = np.flatnonzero(np.isin(cells.image, rows))
-        image = cells.image[kept]
-        return Features(
-            data.name,
-            encoder.name,
-            TaskKind.CLASSIFICATION,
-            *classes_of(task),
-            features=features if role == "all" else features[kept],
-            targets=targets[kept],
-            groups=np.asarray(data.store.group)[image],
-            split=np.asarray(data.store.split)[image],
-            folds=data.config.folds,
-            key=key if role == "all" else f"{key}-{role}",
-            rows=image,
-            dense=task.kind,
-            amount=cells.amount[image],
-        )
     positive = None
     if task.kind is TaskKind.CLASSIFICATION and len(task.classes) == 2:
         positive = task.classes.index(task.positive) if task.positive else 1
     return Features(
         dataset=data.name,
         encoder=encoder.name,
-        kind=task.kind,
-        classes=task.classes,
-        positive=positive,
-        features=features if role == "all" else features[rows],
+        kind=task.kind if dense is None else TaskKind.REGRESSION,
+        classes=task.classes if dense is None else dense.classes,
+        positive=positive if dense is None else dense.positive,
+        features=features if role == "all" or dense is not None else features[rows],
         targets=targets[rows],
         groups=np.asarray(data.store.group)[rows],
         split=np.asarray(data.store.split)[rows],
         folds=data.config.folds,
         key=key if role == "all" else f"{key}-{role}",
         rows=rows,
+        dense=dense and dense.among(rows),
     )
 
 
@@ -239,7 +209,7 @@ def _embed_all(
     precision: str,
     deadline: float | None,
     cache: Path,
-    cells: Cells | None,
+    dense: DenseTruth | None,
 ) -> NDArray[np.float32]:
     features: NDArray[np.float32] | None = None
     seen = np.zeros(len(data.store.split), bool)
@@ -250,20 +220,20 @@ def _embed_all(
             )
         part = batch.parts[0]
         index, images = part.index[: part.valid].numpy(), batch.images[: part.valid]
-        if cells is None:
-            values, places = encoder.embed(images, precision).numpy(), index
+        if dense is None:
+            values = encoder.embed(images, precision).numpy()
         else:
-            values, places = cells.pick(encoder.embed_dense(images, precision), index)
+            values = cell_features(encoder.embed_dense(images, precision), dense.side)
         if not np.isfinite(values).all():
             raise ProbeError(
                 f"{data.name}: {encoder.name} gives features that are not finite "
                 f"(precision {precision}); use probe.precision=fp32 or another encoder"
             )
         if features is None:
-            shape = (len(seen) if cells is None else len(cells.image), values.shape[1])
-            require_space(cache, 4 * shape[0] * shape[1], "make room, or set data.stores")
+            shape = (len(seen), *values.shape[1:])
+            require_space(cache, 4 * math.prod(shape), "make room, or set data.stores")
             features = np.empty(shape, np.float32)
-        features[places] = values
+        features[index] = values
         seen[index] = True
     if features is None or not seen.all():
         raise ProbeError(

@@ -3,7 +3,8 @@
 The index of PathoROB (Kömen et al., arXiv 2507.17845; de Jong et al., arXiv 2501.18055): among the
 k nearest neighbours of all images, those of the same class from other centres (SO) over these and
 those of other classes from the same centre (OS). 1 is ordered by class alone, 0 by centre alone.
-PathoROB chooses k by dataset; here it is fixed. Neighbours of the same patient never count.
+PathoROB chooses k by dataset; here it is `probe.robustness_k`. Neighbours of the same patient never
+count.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from datamodules.base import PathologyDataModule
     from datamodules.reader import DatasetReader
 
-K = 20  # neighbours of each image
 IMAGES = 5000  # at most, chosen by class and patient in turn, the same for every encoder
 
 
@@ -53,7 +53,11 @@ def centres_of(data: DatasetReader | PathologyDataModule) -> NDArray[np.int64]:
 
 
 def robustness_rows(
-    tables: Sequence[Features], centres: NDArray[np.int64], resamples: int, seed: int
+    tables: Sequence[Features],
+    centres: NDArray[np.int64],
+    resamples: int,
+    seed: int,
+    k: int = 20,
 ) -> list[dict[str, Any]]:
     """Return one row per encoder of a dataset: its index with an interval over patients.
 
@@ -65,6 +69,7 @@ def robustness_rows(
         centres: number of each table row's centre, (n,).
         resamples: of the bootstrap.
         seed: of the bootstrap.
+        k: neighbours of each image.
 
     Raises:
         ProbeError: targets are no classes, or no pair of images has what the index counts.
@@ -100,7 +105,7 @@ def robustness_rows(
         features = np.asarray(table.features[rows], np.float32)
         features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
         similar = np.where(allowed, features @ features.T, -np.inf)
-        nearest = np.argsort(-similar, axis=1, kind="stable")[:, :K]
+        nearest = np.argsort(-similar, axis=1, kind="stable")[:, :k]
         real = np.isfinite(np.take_along_axis(similar, nearest, 1))
         counts = [
             np.bincount(number, (np.take_along_axis(pairs, nearest, 1) & real).sum(1), len(names))
@@ -115,7 +120,7 @@ def robustness_rows(
                 "encoder": table.encoder,
                 **index.columns("index"),
                 "chance": float(totals[0] / sum(totals)),
-                "k": K,
+                "k": k,
                 "images": len(rows),
                 "groups": len(names),
                 "centres": len(np.unique(centre)),

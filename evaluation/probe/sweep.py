@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from datamodules.core.errors import ProbeError
 from evaluation.config import ProbeConfig
 from evaluation.probe.collect import collect
+from evaluation.probe.dense_jobs import run_dense_job
 from evaluation.probe.features import Features
 from evaluation.probe.folds import (
     Fold,
@@ -58,7 +59,8 @@ def sweep(
     """
     datasets = _check(tables, settings)
     folds = {
-        name: make_folds(name, *t.images(), t.folds, settings.seed) for name, t in datasets.items()
+        name: make_folds(name, t.kind, t.targets, t.groups, t.split, t.folds, settings.seed)
+        for name, t in datasets.items()
     }
     plans = {name: plan(table, folds[name], settings) for name, table in datasets.items()}
     jobs = [replace(job, encoder=table.encoder) for table in tables for job in plans[table.dataset]]
@@ -72,37 +74,27 @@ def sweep(
     finished = {place: done[key] for place, key in keys.items() if key in done}
     baseline = baseline or find_baseline([table.encoder for table in tables])
     results: list[Predictions] = []
-    for name, table in datasets.items():
+    for name in datasets:
         of_dataset = [table for table in tables if table.dataset == name]
         chosen = [job for job in jobs if job.dataset == name]
-        tested = [
-            replace(f, pool=table.of_images(f.pool), test=table.of_images(f.test))
-            for f in folds[name]
-        ]
-        results += collect(of_dataset, tested, chosen, finished, baseline)
+        results += collect(of_dataset, folds[name], chosen, finished, baseline)
     return results
 
 
 def plan(table: Features, folds: Sequence[Fold], settings: ProbeConfig) -> list[Job]:
-    """Return all jobs of one dataset; apart from its name, nothing depends on the encoder.
-
-    Folds and subsets consist of images; the jobs have the rows of their cells, where it has cells.
-    """
+    """Return all jobs of one dataset; apart from its name, nothing depends on the encoder."""
     sizes = subset_sizes(settings.sizes, folds)
-    kind, targets, groups, _ = table.images()
     jobs = []
     for fold in folds:
-        strata = strata_of(kind, targets[fold.pool])
-        test = table.of_images(fold.test)
+        strata = strata_of(table.kind, table.targets[fold.pool])
         for repeat in range(settings.repeats):
             seed = seed_from(settings.seed, table.dataset, fold.number, repeat)
-            order = nested_order(strata, groups[fold.pool], seed)
+            order = nested_order(strata, table.groups[fold.pool], seed)
             for size in sizes:
-                images = fold.pool[subset(order, size)] if size else fold.pool
-                train = table.of_images(images)
+                train = fold.pool[subset(order, size)] if size else fold.pool
                 for name in headline_first(settings.predictors):
                     place = (table.dataset, table.encoder, name, fold.number, size, repeat)
-                    jobs.append(Job(*place, train, test, seed_from(seed, name, size)))
+                    jobs.append(Job(*place, train, fold.test, seed_from(seed, name, size)))
     return jobs
 
 
@@ -150,7 +142,7 @@ def _run(
 ) -> Iterator[tuple[Place, NDArray[Any]]]:
     """Yield places and predictions of finished jobs, in any order."""
     deadline = time.monotonic() + settings.budget if settings.budget > 0 else None
-    width = {name: table.features.shape[1] for name, table in tables.items()}
+    width = {name: table.features.shape[-1] for name, table in tables.items()}
     if deadline is None:  # the longest first, so that no process waits for the last one
         ordered = sorted(jobs, key=lambda j: -len(j.train) * width[j.dataset, j.encoder])
     else:  # whole repeats, and small sizes first: what is done early is a smaller study
@@ -162,7 +154,11 @@ def _run(
             if deadline is not None and time.monotonic() > deadline:
                 return
             table = tables[job.dataset, job.encoder]
-            yield delayed(run_job)(job, table.kind, table.features, table.targets, settings.trees)
+            if table.dense is not None:
+                yield delayed(run_dense_job)(job, table.dense, table.features, settings.trees)
+            else:
+                parts = table.kind, table.features, table.targets
+                yield delayed(run_job)(job, *parts, settings.trees)
 
     streams = settings.backend in STREAMING
     step = max(len(ordered), 1) if streams else SLICE

@@ -30,17 +30,17 @@ MACRO_F1 = Metric("macro_f1", "macro F1", True, True)
 MSE = Metric("mse", "MSE", False, False)
 DICE = Metric("dice", "Dice", True, True)
 MEAN_DICE = Metric("mean_dice", "mean Dice", True, True)
-CELL_F1 = Metric("cell_f1", "F1 of cells", True, True)
-METRICS = {m.name: m for m in (F1, MACRO_F1, MSE, DICE, MEAN_DICE, CELL_F1)}
+CENTRE_F1 = Metric("centre_f1", "F1 of detections", True, True)
+METRICS = {m.name: m for m in (F1, MACRO_F1, MSE, DICE, MEAN_DICE, CENTRE_F1)}
 
 
 def metric_of(kind: TaskKind, positive: int | None, dense: TaskKind | None = None) -> Metric:
     """Return F1 of the positive class for two classes, macro F1 for more, MSE for regression.
 
-    Of the cells of a dense task these are Dice, mean Dice, and the F1 of cells with an object.
+    Of a dense task these are Dice or mean Dice of pixels, and the F1 of detections.
     """
     if dense is TaskKind.DETECTION:
-        return CELL_F1
+        return CENTRE_F1
     if dense is TaskKind.SEGMENTATION:
         return MEAN_DICE if positive is None else DICE
     if kind is TaskKind.REGRESSION:
@@ -59,12 +59,18 @@ def parts_by_group(
     """Sum what the metric needs within each test group.
 
     Targets and groups (0 to groups - 1) of the test images are (t,), predictions of any number of
-    probes (..., t). Only F1 has a positive class.
+    probes (..., t). Only F1 has a positive class. Of a dense task, both are counts: true pixels or
+    objects of k classes, (t, k), and hits and predicted ones, (..., t, 2 * k).
 
     Returns:
         (..., groups, k) float64: for MSE the squared error and the number of images; otherwise,
         per class, hits, predicted images and true images.
     """
+    if truth.ndim == 2:
+        hits, found = np.split(predicted, 2, axis=-1)
+        counts = np.stack(np.broadcast_arrays(hits, found, truth), axis=-1)
+        one_hot = (group == np.arange(groups)[:, None]).astype(np.float64)
+        return np.asarray(one_hot @ counts.reshape(*hits.shape[:-1], -1))
     if metric is MSE:
         error = (predicted.astype(np.float64) - truth) ** 2
         counted = [error, np.ones_like(error)]

@@ -28,9 +28,10 @@ Integers = NDArray[np.int64]
 class Predictions:
     """All test predictions of one predictor on one dataset.
 
-    E encoders, S sizes, R repeats, F folds, T test rows. The constant is the best prediction
-    without looking at an image: always positive for F1, the pool's most frequent class for macro
-    F1, the pool's mean for MSE.
+    E encoders, S sizes, R repeats, F folds, T test rows. Dense tasks have a further axis in truth,
+    predictions and constant: counts of pixels or objects, see `parts_by_group`. The constant is the
+    best prediction without looking at an image: always positive for F1, the pool's most frequent
+    class for macro F1, the pool's mean for MSE.
     """
 
     dataset: str
@@ -41,7 +42,7 @@ class Predictions:
     fold_numbers: Integers  # (F,) int64
     n_train: Integers  # labels in use, (S, F) int64
     seeds: Integers  # of the predictors, (S, R, F) int64
-    rows: Integers  # tested rows of the store, (T,) int64; once, or once for each of its cells
+    rows: Integers  # tested rows of the store, (T,) int64
     fold: Integers  # number of the fold that tests each row, (T,) int64
     group: Integers  # patient, slide or case of each row, (T,) int64
     truth: Array  # target of each row, (T,)
@@ -88,7 +89,8 @@ def tidy(results: Iterable[Predictions]) -> pd.DataFrame:
             rows += _rows(result, encoder, result.predictor, predicted, result.seeds)
         if result.dataset not in datasets:  # the constant is the same for every predictor
             datasets.add(result.dataset)
-            constant = np.broadcast_to(result.constant, (len(result.sizes), 1, len(result.rows)))
+            shape = (len(result.sizes), 1, *result.constant.shape)
+            constant = np.broadcast_to(result.constant, shape)
             rows += _rows(result, "", CONSTANT, constant, np.zeros_like(result.seeds))
     return pd.DataFrame(rows)
 
@@ -135,8 +137,8 @@ def write_predictions(path: Path, results: Sequence[Predictions]) -> None:
             node.attrs["positive"] = -1 if result.positive is None else result.positive
             node.attrs["left_out"] = list(result.left_out) or [""]
             for name in ARRAYS:
-                chunks = (1, 1, 1, max(len(result.rows), 1)) if name == "predicted" else True
                 values = getattr(result, name)
+                chunks = (1, 1, 1, *values.shape[3:]) if name == "predicted" else True
                 node.create_dataset(
                     name, data=values, chunks=chunks, compression="gzip", shuffle=True
                 )

@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
 
 from datamodules.stream.batch import DetectionTarget
+from models.metrics.matching import match_centres
 from models.network.detection_grid import Detections
 
 Array = NDArray[Any]
@@ -108,8 +109,7 @@ class BoxAveragePrecision(MeanAveragePrecision):
 def match_detections(predicted: Detections, target: DetectionTarget, distance_px: float) -> Tensor:
     """Match predictions with objects of the same image and class.
 
-    In descending order of score a prediction takes the nearest object that is still free and not
-    farther than the distance. So its match does not depend on predictions with lower scores.
+    They are matched in descending order of score; see `match_centres`.
 
     Returns:
         int64 (m,), on the CPU: index of the object in `target`, -1 for none.
@@ -121,14 +121,8 @@ def match_detections(predicted: Detections, target: DetectionTarget, distance_px
     for group in np.intersect1d(groups, true_groups):
         rows = order[groups[order] == group]
         objects = np.flatnonzero(true_groups == group)
-        distances = np.linalg.norm(centres[rows][:, None] - true_centres[objects][None], axis=-1)
-        near = (distances <= distance_px).any(1)
-        rows, distances = rows[near], distances[near]
-        for row, distance in zip(rows, distances, strict=True):
-            nearest = int(distance.argmin())
-            if distance[nearest] <= distance_px:
-                distances[:, nearest] = np.inf  # taken
-                matches[row] = objects[nearest]
+        found = match_centres(centres[rows], true_centres[objects], distance_px)
+        matches[rows] = np.where(found >= 0, objects[found], -1)
     return torch.from_numpy(matches)
 
 

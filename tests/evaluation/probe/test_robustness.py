@@ -8,7 +8,7 @@ import pytest
 
 from datamodules.core.errors import ProbeError
 from datamodules.core.records import TaskKind
-from evaluation.probe.robustness import K, centres_of, robustness_rows
+from evaluation.probe.robustness import centres_of, robustness_rows
 from tests.support.probe_tables import table as made_table
 
 
@@ -46,11 +46,12 @@ def test_features_of_the_class_alone_have_index_one_and_of_the_centre_alone_zero
     assert by_centre["index"] == by_centre["index_high"] == 0.0
     assert noise_row["index_low"] < noise_row["chance"] < noise_row["index_high"]
     assert abs(noise_row["index"] - 0.5) < 0.1
-    assert (noise_row["k"], noise_row["groups"], noise_row["centres"]) == (K, 30, 2)
+    assert (noise_row["k"], noise_row["groups"], noise_row["centres"]) == (20, 30, 2)
     assert robustness_rows(tables, centre, 200, 0) == rows
 
 
-def test_the_index_equals_a_plain_count_of_neighbours_and_ignores_the_own_patient():
+@pytest.mark.parametrize("k", [3, 20])
+def test_the_index_equals_a_plain_count_of_neighbours_and_ignores_the_own_patient(k):
     target, centre, patient, rng = design(40)
     features = rng.normal(size=(40, 8))
     features[patient == 0] = 1.0  # images of one patient are each other's nearest
@@ -59,10 +60,10 @@ def test_the_index_equals_a_plain_count_of_neighbours_and_ignores_the_own_patien
     for i in range(40):
         others = [j for j in range(40) if patient[j] != patient[i]]
         others.sort(key=lambda j: -float(np.float32(unit[i]) @ np.float32(unit[j])))
-        for j in others[:K]:
+        for j in others[:k]:
             good += target[i] == target[j] and centre[i] != centre[j]
             bad += target[i] != target[j] and centre[i] == centre[j]
-    row = robustness_rows([table_of(features, target, patient)], centre, 50, 0)[0]
+    row = robustness_rows([table_of(features, target, patient)], centre, 50, 0, k)[0]
     assert row["index"] == pytest.approx(good / (good + bad))
 
 
