@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.timing import Rows, ratio, row, seconds
 from models.config import ModelConfig
-from models.inference.frozen_encoder import freeze
+from models.inference.loading import freeze
 from models.network.encoder import Encoder
 
 BATCH, SIDE, NAME = 16, 128, "resnet18"

@@ -34,7 +34,7 @@ def product(path: Path, most: int) -> dict[str, float]:
     from datamodules.slides.tiles import Tiling
     from lightning_app.publish.embed import embed
     from lightning_app.publish.image_sources import SlidePatches
-    from models.inference.frozen_encoder import load_encoder
+    from models.inference.loading import load_encoder
 
     encoder = load_encoder(ENCODER)
     encoder.embed(torch.zeros(BATCH, 224, 224, 3, dtype=torch.uint8))
@@ -54,7 +54,7 @@ def bare(path: Path, most: int) -> dict[str, float]:
     from tifffile import TiffFile
 
     from datamodules.slides.tiles import SlideTiles, Tiling
-    from models.inference.frozen_encoder import load_encoder
+    from models.inference.loading import load_encoder
 
     encoder = load_encoder(ENCODER)
     encoder.embed(torch.zeros(BATCH, 224, 224, 3, dtype=torch.uint8))

@@ -18,7 +18,8 @@ from evaluation.probe.during_training import COURSE, keep_course, probe_within
 from lightning_app.run.folder import RunContext
 from lightning_app.run.probing import feature_cache, load_baselines
 from models.distributed import is_sharded
-from models.inference.frozen_encoder import FrozenEncoder, freeze
+from models.inference.frozen_encoder import FrozenEncoder
+from models.inference.loading import freeze
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,8 @@ from lightning_app.publish.image_sources import ImageFolder, StorePatches
 from lightning_app.run.folder import RunContext, create_run_folder, provenance
 from lightning_app.run.probing import load_all, probe_run
 from models.inference.export import WEIGHTS_FILE, export_encoder
-from models.inference.frozen_encoder import FrozenEncoder, load_encoder
+from models.inference.frozen_encoder import FrozenEncoder
+from models.inference.loading import load_encoder
 from models.module import MultiTaskModule
 
 PROBE_RECIPE = Path("configs/probe.yaml")

@@ -27,7 +27,7 @@ from lightning_app.predict.run import (
 from lightning_app.publish.embed import embed, is_embedded
 from lightning_app.publish.image_sources import ImageFolder, SlidePatches, StorePatches
 from lightning_app.publish.many_slides import Work, devices, over_slides
-from models.inference.frozen_encoder import load_encoder
+from models.inference.loading import load_encoder
 from models.inference.trained_tasks import load_tasks
 from models.tasks import TaskSpec
 

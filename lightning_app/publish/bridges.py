@@ -17,7 +17,8 @@ from datamodules.core.disk_space import require_space
 from datamodules.core.errors import ConfigError, EncoderError
 from models.inference.export import FACTS_FILE, WEIGHTS_FILE
 from models.inference.exported_files import exported_weights, read_facts
-from models.inference.frozen_encoder import FrozenEncoder, load_encoder, name_of
+from models.inference.frozen_encoder import FrozenEncoder
+from models.inference.loading import load_encoder, name_of
 
 FILES = ("histology_encoder.py", "thunder_model.py", "trident_encoder.py", "eva_backbone.yaml")
 ONNX_FILE = "encoder.onnx"

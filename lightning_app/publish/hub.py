@@ -21,7 +21,7 @@ from datamodules.core.atomic import atomic_folder
 from datamodules.core.errors import ConfigError, DiskError, WeightsError
 from lightning_app.publish.model_card import CARD_FILE, loading_lines
 from models.inference.export import FACTS_FILE
-from models.inference.frozen_encoder import load_encoder
+from models.inference.loading import load_encoder
 
 # The licence of the weights follows from the data; the card itself states the terms.
 _FRONT_MATTER = """---

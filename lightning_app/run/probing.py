@@ -17,7 +17,8 @@ from evaluation.study import run_study
 from lightning_app.config import Config
 from lightning_app.run.folder import RunContext
 from lightning_app.run.report_looks import record_look
-from models.inference.frozen_encoder import FrozenEncoder, load_encoder
+from models.inference.frozen_encoder import FrozenEncoder
+from models.inference.loading import load_encoder
 
 
 def probe_run(run: RunContext, encoders: Sequence[FrozenEncoder], baseline: str | None) -> None:

@@ -31,7 +31,7 @@ from evaluation.statistics.metrics import score
 from evaluation.statistics.predictions import read_predictions
 from evaluation.statistics.summary import summarise
 from evaluation.study import run_study
-from models.inference.frozen_encoder import load_encoder
+from models.inference.loading import load_encoder
 
 SIDE, PATIENTS = 128, 6  # a grid of 8 x 8 cells
 SETTINGS = ProbeConfig(

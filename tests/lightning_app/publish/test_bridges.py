@@ -15,7 +15,7 @@ import yaml
 
 from lightning_app.cli import main
 from models.inference.export import export_encoder
-from models.inference.frozen_encoder import load_encoder
+from models.inference.loading import load_encoder
 from models.network.encoder import Encoder
 from tests.support.synthetic_batches import tiny_model
 

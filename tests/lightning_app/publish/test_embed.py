@@ -19,21 +19,11 @@ from datamodules.formats.images import write_image
 from lightning_app.cli import main
 from lightning_app.publish.embed import embed
 from lightning_app.publish.image_sources import ImageFolder, StorePatches
-from models.inference.export import export_encoder
-from models.inference.frozen_encoder import FrozenEncoder, load_encoder
-from models.network.encoder import Encoder
+from models.inference.frozen_encoder import FrozenEncoder
+from models.inference.loading import load_encoder
 from tests.support.small_stores import make_patch, small_store
-from tests.support.synthetic_batches import tiny_model
 
 SIDE = 32
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("encoder")
-    export_encoder(Encoder(tiny_model(encoder="resnet18"), SIDE), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

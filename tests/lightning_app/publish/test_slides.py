@@ -16,21 +16,10 @@ from datamodules.slides.tiles import Tiling
 from lightning_app.cli import main
 from lightning_app.publish.embed import embed
 from lightning_app.publish.image_sources import SlidePatches
-from models.inference.export import export_encoder
-from models.inference.frozen_encoder import load_encoder
-from models.network.encoder import Encoder
+from models.inference.loading import load_encoder
 from tests.support.slide_files import write_slide
-from tests.support.synthetic_batches import tiny_model
 
 SIDE = 64
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("encoder")
-    export_encoder(Encoder(tiny_model(encoder="resnet18"), SIDE), folder)
-    return folder
 
 
 def run(exported: Path, place: Path, out: Path, *options: str) -> int:

@@ -10,7 +10,7 @@ from timm.models import save_for_hf
 
 from datamodules.core.errors import EncoderError, TrainingError, WeightsError
 from models.inference.export import digest, export_encoder
-from models.inference.frozen_encoder import freeze, load_encoder
+from models.inference.loading import freeze, load_encoder
 from models.module import MultiTaskModule
 from models.network.encoder import Encoder
 from tests.support.synthetic_batches import SPECS, optim, tiny_model

@@ -20,7 +20,7 @@ from datamodules.core.errors import EncoderError, UserError, WeightsError
 from datamodules.formats.images import write_image
 from lightning_app.cli import main
 from models.inference.export import digest, export_encoder
-from models.inference.frozen_encoder import load_encoder
+from models.inference.loading import load_encoder
 from models.network.encoder import Encoder
 from tests.support.synthetic_batches import tiny_model
 

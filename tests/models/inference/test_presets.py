@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from datamodules.core.errors import EncoderError, WeightsError
 from datamodules.formats.images import write_image
 from lightning_app.cli import main
-from models.inference.frozen_encoder import load_encoder
+from models.inference.loading import load_encoder
 from models.inference.preset_models import layers_of
 from models.inference.presets import PRESETS
 
