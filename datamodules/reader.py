@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,12 +42,14 @@ class DatasetReader:
     citation: ClassVar[str] = ""
     homepage: ClassVar[str] = ""  # the publisher's page
     sources: ClassVar[tuple[str, ...]] = ()  # origins of its images, to find shared sources
-    archives: ClassVar[tuple[Archive, ...]] = ()  # empty if a form or login is needed
+    archives: ClassVar[tuple[Archive, ...]] = ()  # without address where they come by hand
+    access: ClassVar[Literal["automatic", "by hand", "form", "login"]] = "automatic"
     obtain: ClassVar[str] = ""  # the exact steps to get the data by hand
     folder: ClassVar[str]  # below `data.root`; its key unless stated
     images: ClassVar[int] = 0  # number of labelled images published; 0 if unknown
     extent: ClassVar[tuple[int, int]] = (0, 0)  # their usual width and height in pixels
     disk_gb: ClassVar[float] = 0.0  # of its unpacked files, by their number and usual size
+    download_gb: ClassVar[float] = 0.0  # where the archives do not state their bytes; 0 if unknown
     mpp: ClassVar[float] = 0.0  # µm per pixel of the published images; 0 if unknown
     patch_size: ClassVar[int] = 256  # default side of stored patches in pixels
     view: ClassVar[View] = View.TILE  # how images become patches

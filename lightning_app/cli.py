@@ -57,10 +57,14 @@ ACTIONS = {
     "list": ("list all datasets and their state", ""),
     "show": ("show the card, class balance and contact sheet of a dataset", "glas --root DATA"),
     "download": ("download, verify and unpack the publisher's archives", "nct_crc --root DATA"),
+    "unpack": (
+        "check and unpack archives that you fetched by hand, from wherever they lie",
+        "glas ~/Downloads/warwick_qu_dataset_released_2016_07_08.zip --root DATA",
+    ),
     "prepare": ("write the HDF5 stores", "glas monuseg --root DATA"),
     "verify": ("read everything and report each problem", "glas --root DATA --duplicates"),
     "forge": ("write synthetic copies in the official layout", "--all --root forged"),
-    "readme": ("write datamodules/README.md from the cards", ""),
+    "readme": ("write datamodules/README.md, and the table in README.md, from the cards", ""),
 }
 PRESET_ACTIONS = {
     "list": ("list all presets, and which are on this machine", ""),
@@ -172,6 +176,8 @@ def _add_datasets(parser: argparse.ArgumentParser) -> None:
         if name == "list":
             continue
         action.add_argument("names", nargs="*", metavar="NAME")
+        if name == "unpack":
+            continue
         action.add_argument("--all", action="store_true", help="every public dataset")
         action.add_argument("--recipe", type=Path, help="YAML file with datasets and settings")
         workers = _whole(0, 1024)

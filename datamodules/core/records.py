@@ -87,10 +87,22 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Archive:
-    """A file that the publisher offers for download."""
+class HubFile:
+    """A copy of a file in a dataset repository of the Hugging Face hub."""
 
-    url: str
+    repository: str  # owner/name
+    revision: str  # a commit, so that the content is fixed
+    path: str
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file that the publisher offers, and where to get it."""
+
+    url: str = ""  # the publisher's address; empty if it must be fetched by hand
     checksum: str = ""  # "md5:..." or "sha256:..." as published; empty if none is
     bytes: int = 0  # 0 if not published
     content: str = ""  # published checksum of the one file in a .gz archive, if there is one
+    name: str = ""  # its file name, where the address does not end with it
+    into: str = ""  # folder for what it holds, below the dataset's; empty for that itself
+    mirrors: tuple[str | HubFile, ...] = ()  # further addresses of the same bytes, tried in turn

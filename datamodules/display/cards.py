@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.core.atomic import write_text
+from datamodules.core.disk_space import size_text
 from datamodules.core.options import ReaderOptions
 from datamodules.core.records import Task, TaskKind
 from datamodules.reader import DatasetReader
 from datamodules.registry import CONVENTIONS, READERS, reader
 from datamodules.store.tiling import View
+from datamodules.store_size import store_bytes
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+MAIN_README = README.parent.parent / "README.md"
+_BLOCK = ("<!-- datasets: written by `datasets readme` -->\n", "<!-- datasets: end -->\n")
 
 _HEAD = """# Datasets
 
@@ -32,12 +36,21 @@ exist. A dataset's key `follow_links` lets links lead out of its folder.
 python -m lightning_app datasets list              what exists and what is prepared
 python -m lightning_app datasets show NAME         card, class balance, contact sheet
 python -m lightning_app datasets download NAME     where no form or login is needed
+python -m lightning_app datasets unpack NAME FILE  check and unpack what you fetched by hand
 python -m lightning_app datasets prepare NAME      write the HDF5 store
 python -m lightning_app datasets verify NAME       read everything and list problems
 python -m lightning_app datasets forge NAME        a small synthetic copy in the same layout
 ```
 
-| name | dataset | tasks | organs | images | µm/px | commercial use |
+Sizes are as published, or computed from the number and usual size of the images. "Disk" is of the
+unpacked files and the store; while an archive is unpacked, it needs its own size besides. Access is
+automatic (`datasets download`), by hand (links to follow), by a form, or by a login.
+
+| name | dataset | tasks | organs | images | µm/px | download | disk | access | licence | \
+commercial use |
+|---|---|---|---|---|---|---|---|---|---|---|
+"""
+_SHORT = """| dataset | tasks | images | download | disk | access | commercial use |
 |---|---|---|---|---|---|---|
 """
 
@@ -80,10 +93,25 @@ def readme() -> str:
     return "".join([_HEAD, *rows, *_sections(public), _OWN, *_sections(own)])
 
 
-def write_readme(path: Path = README) -> Path:
-    """Write the README of the datasets; return its path."""
+def write_readme(path: Path = README, main: Path = MAIN_README) -> Path:
+    """Write the README of the datasets, and the short table in the main one; return its path."""
     write_text(path, readme())
+    text = main.read_text(encoding="utf-8")
+    if (changed := with_short_table(text)) != text:
+        write_text(main, changed)
     return path
+
+
+def with_short_table(text: str) -> str:
+    """Return a text with the current short table of all public datasets between its marks."""
+    begin, end = _BLOCK
+    before, _, rest = text.partition(begin)
+    table = "".join(
+        _line(f"[{name}](datamodules/README.md#{name})", *_cells(reader(name)))
+        for name in READERS
+        if name not in CONVENTIONS
+    )
+    return f"{before}{begin}{_SHORT}{table}{end}{rest.partition(end)[2]}"
 
 
 def tasks_line(tasks: Iterable[Task]) -> str:
@@ -104,16 +132,43 @@ def _sections(datasets: dict[str, type[DatasetReader]]) -> list[str]:
 
 def _row(name: str, dataset: type[DatasetReader]) -> str:
     organs = ", ".join(dataset.organs)
-    cells = (
+    _, images, download, disk, access, commercial = _cells(dataset)
+    return _line(
         f"[{name}](#{name})",
         dataset.title,
         tasks_line(dataset.tasks),
         organs if len(dataset.organs) < 5 else f"{len(dataset.organs)} organs",
-        f"{dataset.images:,}",
+        images,
         f"{dataset.mpp:g}" if dataset.mpp else "unknown",
+        *(download, disk, access, dataset.licence, commercial),
+    )
+
+
+def _cells(dataset: type[DatasetReader]) -> tuple[str, ...]:
+    """Kinds of tasks, images, download, disk, access and commercial use."""
+    stored = store_bytes(dataset())
+    return (
+        ", ".join(dict.fromkeys(str(task.kind) for task in dataset.tasks)),
+        f"{dataset.images:,}",
+        _size(download_bytes(dataset)),
+        _size(dataset.disk_gb * 1e9 + stored),
+        dataset.access,
         {True: "yes", False: "no", None: "unclear"}[dataset.commercial],
     )
+
+
+def _line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |\n"
+
+
+def _size(size: float) -> str:
+    return size_text(size) if size else "unknown"
+
+
+def download_bytes(dataset: type[DatasetReader]) -> float:
+    """Bytes of all archives as far as known, or the published sum; 0 where unknown."""
+    sizes = [archive.bytes for archive in dataset.archives]
+    return sum(sizes) if sizes and all(sizes) else dataset.download_gb * 1e9
 
 
 def _facts(dataset: type[DatasetReader]) -> str:
@@ -139,12 +194,12 @@ def _facts(dataset: type[DatasetReader]) -> str:
 
 
 def _how_to_get(dataset: type[DatasetReader]) -> str:
-    if not dataset.archives:
-        return dataset.obtain
-    size = sum(archive.bytes for archive in dataset.archives)
-    count = len(dataset.archives)
-    files = f"{count} file{'s' if count > 1 else ''}" + (f", {size / 1e9:.1f} GB" if size else "")
-    return f"`python -m lightning_app datasets download {dataset.folder}` ({files})"
+    if dataset.access != "automatic":
+        return f"{dataset.access}: {dataset.obtain}; then `datasets unpack {dataset.folder} FILE`"
+    count, size = len(dataset.archives), download_bytes(dataset)
+    files = f"{count} file{'s' if count > 1 else ''}" + (f", {_size(size)}" if size else "")
+    hand = f"; or {dataset.obtain}" if dataset.obtain else ""
+    return f"`python -m lightning_app datasets download {dataset.folder}` ({files}){hand}"
 
 
 def _task_list(tasks: Iterable[Task]) -> str:

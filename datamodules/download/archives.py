@@ -16,8 +16,13 @@ log = logging.getLogger(__name__)
 
 # Zenodo and other repositories that run InvenioRDM: <host>/records/<id>/files/<name>.
 _FILE = re.compile(r"(https?://[^/]+)/(?:api/)?records?/(\d+)/files/([^/?#]+)")
-_ALGORITHMS = ("md5", "sha1", "sha256", "sha512")
+_ALGORITHMS = ("md5", "sha1", "sha256", "sha384", "sha512")
 _TIMEOUT_S = 20.0
+
+
+def name_of(archive: Archive) -> str:
+    """Return the file name of an archive, as stated or by its address."""
+    return archive.name or file_name(archive.url)
 
 
 def file_name(url: str) -> str:
@@ -35,7 +40,7 @@ def file_name(url: str) -> str:
 
 def announced_bytes(archive: Archive) -> int:
     """Return the size of a file from its card or its server; 0 where both are silent."""
-    if archive.bytes:
+    if archive.bytes or not archive.url:
         return archive.bytes
     headers = {"Accept-Encoding": "identity"}
     try:

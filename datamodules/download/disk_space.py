@@ -1,13 +1,15 @@
 """Archives of a dataset still to be downloaded, and the disk space that they and its store need."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from datamodules.core.disk_space import nearest
 from datamodules.core.errors import DatasetNotFoundError
 from datamodules.core.records import DOWNLOADS, Archive
-from datamodules.download.archives import announced_bytes, file_name
+from datamodules.download.archives import announced_bytes, name_of
 from datamodules.download.http_transfer import part_of
 from datamodules.prepare import is_prepared
 from datamodules.reader import DatasetReader
@@ -27,27 +29,63 @@ class SpaceNeeded:
     by_hand: bool  # it is missing and must be obtained by hand
 
 
-def space_needed(dataset: DatasetReader) -> SpaceNeeded:
-    """Estimate what a dataset still needs; servers are asked for sizes missing in its card."""
+def space_needed(dataset: DatasetReader, ask: bool = True) -> SpaceNeeded:
+    """Estimate what a dataset still needs.
+
+    Servers are asked for sizes missing in its card, unless `ask` is false.
+    """
     placed = is_placed_by_hand(dataset)
-    missing = [] if placed else list(pending(dataset))
-    sizes = [announced_bytes(archive) for archive in missing]
-    paths = [dataset.root / DOWNLOADS / file_name(archive.url) for archive in missing]
+    awaited = [] if placed else list(pending(dataset))
+    missing = list(filter(comes_by_itself, awaited))
+    sizes = [announced_bytes(archive) if ask else archive.bytes for archive in missing]
+    paths = [dataset.root / DOWNLOADS / name_of(archive) for archive in missing]
     received = sum(
         file.stat().st_size for path in paths for file in (path, part_of(path)) if file.exists()
     )
-    # Images hardly compress, so content is as large as archives; the card may know better.
-    all_missing = not placed and len(missing) == len(dataset.archives)
-    content = max(sum(sizes), round(dataset.disk_gb * 1e9) if all_missing else 0)
+    # Images hardly compress, so content is as large as archives; the card may know better, and the
+    # sum of the archives where it lists not each.
+    all_missing = not placed and len(awaited) == len(dataset.archives)
+    total = max(sum(sizes), round(dataset.download_gb * 1e9) if all_missing and missing else 0)
+    content = max(total, round(dataset.disk_gb * 1e9) if all_missing else 0)
     return SpaceNeeded(
         name=dataset.name,
         files=len(missing),
         unknown=sizes.count(0),
-        fetch=max(0, sum(sizes) - received),
-        raw=max(0, sum(sizes) + content - received),  # both exist while an archive is unpacked
+        fetch=max(0, total - received),
+        raw=max(0, total + content - received),  # both exist while an archive is unpacked
         store=0 if is_prepared(dataset) else store_bytes(dataset),
-        by_hand=not placed and not dataset.archives,
+        by_hand=not placed and (not dataset.archives or len(missing) < len(awaited)),
     )
+
+
+def total_space(
+    datasets: Sequence[DatasetReader], ask: bool = True
+) -> tuple[list[SpaceNeeded], dict[Path, int]]:
+    """Estimate what datasets need together; those that share a folder need its raw files once.
+
+    Returns:
+        What each one needs, and the bytes by folder: `data.root` and `data.stores`, or the first
+        alone where both lie on one disk.
+    """
+    rooms: list[SpaceNeeded] = []
+    seen: set[Path] = set()
+    for dataset in datasets:
+        room = space_needed(dataset, ask)
+        again = dataset.root in seen
+        rooms.append(replace(room, files=0, unknown=0, fetch=0, raw=0) if again else room)
+        seen.add(dataset.root)
+    if not datasets:
+        return rooms, {}
+    root, stores = Path(datasets[0].data.root), Path(datasets[0].data.stores)
+    raw, prepared = sum(room.raw for room in rooms), sum(room.store for room in rooms)
+    if nearest(root).stat().st_dev == nearest(stores).stat().st_dev:
+        return rooms, {root: raw + prepared}
+    return rooms, {root: raw, stores: prepared}
+
+
+def comes_by_itself(archive: Archive) -> bool:
+    """Whether a program can fetch an archive."""
+    return bool(archive.url or archive.mirrors)
 
 
 def is_placed_by_hand(dataset: DatasetReader) -> bool:
@@ -68,7 +106,7 @@ def entries(root: Path) -> list[Path]:
 
 def mark_of(dataset: DatasetReader, archive: Archive) -> Path:
     """The file that marks an archive as unpacked and in place, written last."""
-    return dataset.root / DOWNLOADS / f"{file_name(archive.url)}.done.json"
+    return dataset.root / DOWNLOADS / f"{name_of(archive)}.done.json"
 
 
 def pending(dataset: DatasetReader) -> Iterator[Archive]:
@@ -76,7 +114,14 @@ def pending(dataset: DatasetReader) -> Iterator[Archive]:
     for archive in dataset.archives:
         mark = mark_of(dataset, archive)
         done = json.loads(mark.read_text()) if mark.is_file() else {}
-        checksum = archive.checksum or archive.content
-        same = (done.get("url"), done.get("published")) == (archive.url, checksum)
+        same = done.get("url") == archive.url and _is_of(archive, done)
         if not same or not all((dataset.root / name).exists() for name in done["entries"]):
             yield archive
+
+
+def _is_of(archive: Archive, mark: Mapping[str, Any]) -> bool:
+    """Whether a mark is of the file that the card lists, which may state a checksum only since."""
+    published = mark.get("published")
+    if archive.checksum.startswith("sha256:"):
+        return archive.checksum == f"sha256:{mark.get('sha256')}"
+    return published in ("", archive.checksum) or published == archive.content != ""

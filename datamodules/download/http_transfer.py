@@ -6,9 +6,9 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ import requests
 import urllib3
 
 from datamodules.core.atomic import publish, write_json
-from datamodules.core.errors import ChecksumError, DownloadError
+from datamodules.core.errors import ChecksumError, DiskError, DownloadError
 from datamodules.core.records import Archive
 from datamodules.download.archives import check
 
@@ -68,15 +68,23 @@ def part_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
-def fetch(archive: Archive, path: Path, report: Report, policy: RetryPolicy) -> None:
+def fetch_from(
+    url: str,
+    headers: Mapping[str, str],
+    archive: Archive,
+    path: Path,
+    report: Report,
+    policy: RetryPolicy,
+) -> None:
     """Download a file, resuming an earlier attempt; `path` appears when it is complete.
 
     Raises:
         DownloadError: the server refuses, sends a web page, or keeps dropping the connection;
             the partial file is kept for the next call.
         ChecksumError: size or checksum differ from what the publisher announced.
+        DiskError: the file cannot be written.
     """
-    transfer = _Transfer(archive, path, report)
+    transfer = _Transfer(url, headers, archive, path, report)
     for last in (False, True):
         resumed = _retry(transfer, policy)
         try:
@@ -111,18 +119,22 @@ def _retry(transfer: _Transfer, policy: RetryPolicy) -> bool:
             furthest = max(furthest, received)
             if failures >= policy.attempts:
                 raise DownloadError(
-                    f"{transfer.archive.url}: gave up after {failures} attempts ({error}); "
+                    f"{transfer.url}: gave up after {failures} attempts ({error}); "
                     f"{received} bytes are kept: run the same command again to resume"
                 ) from error
             wait = max(error.wait, policy.wait * 2 ** max(0, failures - 1))
-            log.warning("%s: %s; next attempt in %.0f s", transfer.archive.url, error, wait)
+            log.warning("%s: %s; next attempt in %.0f s", transfer.url, error, wait)
             time.sleep(min(wait, _MAX_WAIT_S))
 
 
 class _Transfer:
     """The partial file of a download, and the note beside it that names its origin."""
 
-    def __init__(self, archive: Archive, path: Path, report: Report) -> None:
+    def __init__(
+        self, url: str, headers: Mapping[str, str], archive: Archive, path: Path, report: Report
+    ) -> None:
+        self.url = url
+        self.headers = headers
         self.archive = archive
         self.part = part_of(path)
         self.note = path.with_name(f"{path.name}.part.json")
@@ -139,14 +151,14 @@ class _Transfer:
         """Request the missing bytes over one connection and append them."""
         origin = self._origin()
         start = self.received() if origin else 0
-        headers = {"Accept-Encoding": "identity"}
+        headers = {"Accept-Encoding": "identity", **self.headers}
         if origin and start:
             if start == origin.total:
                 return
             headers["Range"] = f"bytes={start}-"
             if origin.validator:
                 headers["If-Range"] = origin.validator
-        with _response(self.archive.url, headers, timeout) as response:
+        with _response(self.url, headers, timeout) as response:
             if response.status_code == HTTPStatus.PARTIAL_CONTENT:
                 total = origin.total if origin else 0
                 header = response.headers.get("Content-Range", "")
@@ -161,12 +173,17 @@ class _Transfer:
             raise _DroppedError(f"received {received} of {total} bytes")
 
     def _origin(self) -> _Origin | None:
-        """Read the note; None where it is missing, damaged or of another address."""
+        """Read the note; None where it is missing, damaged or of another address.
+
+        With a published checksum, another address may continue the file: the whole is checked.
+        """
         try:
             origin = _Origin(**json.loads(self.note.read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        return origin if origin.url == self.archive.url else None
+        if origin.url != self.url and self.archive.checksum:
+            return replace(origin, url=self.url, validator="")
+        return origin if origin.url == self.url else None
 
     def _begin(self, response: requests.Response) -> int:
         """Write the note of a new download; return its size in bytes, 0 where unknown."""
@@ -175,14 +192,14 @@ class _Transfer:
         total = int(length) if length.isdigit() else announced
         if announced and total != announced:
             raise ChecksumError(
-                f"{self.archive.url}: the server offers {total} bytes, {announced} were announced: "
+                f"{self.url}: the server offers {total} bytes, {announced} were announced: "
                 "the publisher replaced the file, and the dataset's card must be updated"
             )
         self.discard()  # first, so that no old part ever lies beside the new note
         validator = response.headers.get("ETag", "")
         if not validator or validator.startswith("W/"):  # If-Range forbids it (RFC 9110, 13.1.5)
             validator = response.headers.get("Last-Modified", "")
-        write_json(self.note, asdict(_Origin(self.archive.url, validator, total)))
+        write_json(self.note, asdict(_Origin(self.url, validator, total)))
         return total
 
     def _append(self, response: requests.Response, start: int, total: int) -> int:
@@ -192,13 +209,13 @@ class _Transfer:
                 # Not decoded: a .gz file must stay compressed.
                 for block in response.raw.stream(_BLOCK, decode_content=False):
                     page = not received and block.lstrip()[:15].lower().startswith(_PAGE)
-                    _refuse_page(self.archive.url, page)
+                    _refuse_page(self.url, page)
                     received += file.write(block)
                     self.report(received, total)
         except urllib3.exceptions.HTTPError as error:
             raise _DroppedError(f"the connection broke off ({type(error).__name__})") from error
         except OSError as error:
-            raise DownloadError(
+            raise DiskError(
                 f"{self.part}: cannot be written ({error}); make room and run the same command "
                 "again to resume"
             ) from error
@@ -226,12 +243,19 @@ def _response(url: str, headers: dict[str, str], timeout: float) -> Iterator[req
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise _ChangedError("the file on the server is shorter than the partial file")
         if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-            raise DownloadError(
-                f"{url}: the server answers {status} {response.reason}; the address is outdated, "
-                "or the data need a login"
-            )
+            raise DownloadError(f"{url}: the server answers {status}{_meaning(response)}")
         _refuse_page(url, response.headers.get("Content-Type", "").startswith("text/html"))
         yield response
+
+
+def _meaning(response: requests.Response) -> str:
+    """What a refusal means and what to do about it."""
+    if response.headers.get("X-Error-Code") == "GatedRepo":
+        page = response.url.partition("/resolve/")[0]
+        return f": accept the terms on {page}, then run `hf auth login`"
+    if response.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+        return f" {response.reason}; the file was moved or removed"
+    return f" {response.reason}; the data need a login, or the address is outdated"
 
 
 def _refuse_page(url: str, page: bool) -> None:

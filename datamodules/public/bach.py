@@ -77,10 +77,16 @@ class BACH(DatasetReader):
     )
     homepage = "https://zenodo.org/records/3632035"
     sources = ("BACH",)
-    archives = (Archive(f"{homepage}/files/ICIAR2018_BACH_Challenge.zip"),)
+    archives = (
+        Archive(
+            f"{homepage}/files/ICIAR2018_BACH_Challenge.zip",
+            "md5:8ae1801334aa943c44627c1eef3631b2",
+        ),
+    )
     images = 400
     extent = (2_048, 1_536)
     disk_gb = 10.4
+    download_gb = 10.4
     mpp = 0.42
     patch_size = 512
     view = View.WHOLE

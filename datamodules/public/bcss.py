@@ -84,6 +84,7 @@ class BCSS(DatasetReader):
     )
     homepage = "https://github.com/PathologyDataScience/BCSS"
     sources = ("TCGA",)
+    access = "by hand"
     obtain = (
         f"open {homepage}, follow its link to the folder with the 0.25 µm/px version and put "
         "rgbs_colorNormalized/ and masks/ there"

@@ -59,6 +59,7 @@ class BreastPathQ(DatasetReader):
     )
     homepage = "https://breastpathq.grand-challenge.org"
     sources = ("Post-NAT-BRCA",)
+    access = "login"
     obtain = f"register at {homepage} and unpack the data so that breastpathq/datasets lies there"
     images = 2_579
     extent = (512, 512)

@@ -58,6 +58,7 @@ class CoNIC(DatasetReader):
     )
     homepage = "https://conic-challenge.grand-challenge.org"
     sources = ("Warwick UHCW colon", "DigestPath", "PanNuke", "TCGA")
+    access = "login"
     obtain = (
         f"register at {homepage}, fetch the training data and put images.npy, labels.npy and "
         "patch_info.csv there"

@@ -8,7 +8,7 @@ import numpy as np
 
 from datamodules.core import notes
 from datamodules.core.errors import LayoutError
-from datamodules.core.records import Mask, Record, Task, TaskKind
+from datamodules.core.records import Archive, Mask, Record, Task, TaskKind
 from datamodules.formats.annotations import foreground
 from datamodules.formats.images import read_image, write_image
 from datamodules.formats.layout import (
@@ -58,10 +58,13 @@ class DSB2018(DatasetReader):
     )
     homepage = "https://bbbc.broadinstitute.org/BBBC038"
     sources = ("BBBC038",)
-    obtain = f"get stage1_train.zip from {homepage} and unpack it into a folder {_TOP} there"
+    archives = (
+        Archive("https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip", into=_TOP),
+    )
     images = 99
     extent = (320, 256)
     disk_gb = 0.1
+    download_gb = 0.08
     tasks = (Task("nuclei", TaskKind.SEGMENTATION, ("background", "nucleus")),)
     layout = (_TOP,)
     grouping = "image"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.core import notes
-from datamodules.core.records import Record, Task, TaskKind
+from datamodules.core.records import Archive, Record, Task, TaskKind
 from datamodules.formats.annotations import foreground
 from datamodules.formats.cells import spelling
 from datamodules.formats.images import write_image
@@ -46,10 +46,19 @@ class GlaS(DatasetReader):
     )
     homepage = "https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest"
     sources = ("Warwick UHCW colon",)
-    obtain = f"get warwick_qu_dataset_released_2016_07_08.zip from {homepage} and unpack it there"
+    archives = (
+        Archive(
+            # Not published: the checksum that several programs use for this file.
+            checksum="md5:495b2a9f3d694545fbec06673fb3f40f",
+            name="warwick_qu_dataset_released_2016_07_08.zip",
+        ),
+    )
+    access = "login"
+    obtain = f"sign in at {homepage} and get {archives[0].name}"
     images = 165
     extent = (775, 522)
     disk_gb = 0.3
+    download_gb = 0.17
     mpp = 0.62
     tasks = (Task("glands", TaskKind.SEGMENTATION, ("background", "gland")),)
     layout = (f"{_TOP}/Grade.csv",)

@@ -51,10 +51,18 @@ class Kather2016(DatasetReader):
     )
     homepage = "https://zenodo.org/records/53169"
     sources = ("NCT Heidelberg and UMM Mannheim colon",)
-    archives = (Archive(f"{homepage}/files/Kather_texture_2016_image_tiles_5000.zip"),)
+    archives = (
+        Archive(
+            f"{homepage}/files/Kather_texture_2016_image_tiles_5000.zip",
+            # Not published: the checksum that OpenFL uses for this file.
+            "sha384:7d86abe1d04e68b77c055820c2a4c582a1d25d2983e38ab724eac75affce8b7c"
+            "b2cbf5ba68848dcfd9d84005d87d6790",
+        ),
+    )
     images = 5_000
     extent = (150, 150)
     disk_gb = 0.4
+    download_gb = 0.25
     mpp = 0.495
     patch_size = 150
     view = View.WHOLE

@@ -57,9 +57,12 @@ class LC25000(DatasetReader):
     )
     homepage = "https://github.com/tampapath/lung_colon_image_set"
     sources = ("LC25000",)
+    access = "login"
     obtain = (
-        f"get LC25000 through {homepage}, unpack it so that {_TOP} lies in this folder, and "
-        "copy the folder annotations of https://github.com/GeorgeBatch/LC25000-clean beside it"
+        "sign in at https://www.kaggle.com/datasets/andrewmvd/"
+        "lung-and-colon-cancer-histopathological-images and get its archive, which holds "
+        f"{_TOP}; then copy the folder annotations of https://github.com/GeorgeBatch/LC25000-clean "
+        "beside it"
     )
     images = 25_000
     extent = (768, 768)

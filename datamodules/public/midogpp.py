@@ -64,6 +64,8 @@ class MIDOGpp(DatasetReader):
     )
     homepage = "https://doi.org/10.6084/m9.figshare.c.6615571.v1"
     sources = ("MIDOG",)
+    access = "by hand"
+    download_gb = 65
     obtain = (
         f"get the images from {homepage} into images/ and MIDOG++.json and "
         f"datasets_xvalidation.csv of {_REPOSITORY} into databases/ there"

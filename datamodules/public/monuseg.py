@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datamodules.core.records import Record, Targets
+from datamodules.core.records import Archive, Record, Targets
 from datamodules.formats.annotations import nucleus_tasks
 from datamodules.formats.aperio import filled, resolution, surrounded
 from datamodules.formats.images import write_image
@@ -17,6 +17,16 @@ from datamodules.synthetic.scene import Scene, append_rows, slides
 
 _TRAIN = "MoNuSeg 2018 Training Data"
 _TEST = "MoNuSegTestData"
+_ARCHIVES = (  # as the challenge links them; checksums that two independent programs found
+    (
+        *(_TRAIN, "1ZgqFJomqQGNnsx7w7QBzQQMVA16lbVCA"),
+        "25d3d3185bb2970b397cafa72eb664c9b4d24294aee382e7e3df9885affce742",
+    ),
+    (
+        *(_TEST, "1NKkSQ5T0ZNQ8aUhh0a8Dt2YKYCQXIViw"),
+        "13e522387ae8b1bcc0530e13ff9c7b4d91ec74959ef6f6e57747368d7ee6f88a",
+    ),
+)
 
 
 class MoNuSeg(DatasetReader):
@@ -50,10 +60,22 @@ class MoNuSeg(DatasetReader):
     )
     homepage = "https://monuseg.grand-challenge.org"
     sources = ("TCGA",)
-    obtain = f"get training and test data from {homepage}/Data and unpack both archives there"
+    archives = tuple(
+        Archive(
+            f"https://drive.google.com/uc?export=download&id={file}&confirm=t",
+            f"sha256:{sha256}",
+            name=f"{name}.zip",
+        )
+        for name, file, sha256 in _ARCHIVES
+    )
+    obtain = (
+        f"get training and test data from {homepage}/Data/ (links to Google Drive, which refuses "
+        "programs when a file is in demand)"
+    )
     images = 51
     extent = (1_000, 1_000)
     disk_gb = 0.2
+    download_gb = 0.2
     mpp = 0.25
     tasks = nucleus_tasks(("nucleus",))
     layout = (f"{_TRAIN}/Tissue Images", f"{_TRAIN}/Annotations")

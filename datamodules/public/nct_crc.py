@@ -50,7 +50,8 @@ class NCTCRC(DatasetReader):
     both sides. Between the two parts it cannot.
     Quirks: the 100K are Macenko-normalised; JPEG artefacts, a colour bias per class and
     saturated pixels make classes separable by low-level statistics (arXiv 2409.11546), so
-    train with strong colour augmentation or read the NONORM version.
+    train with strong colour augmentation or read the NONORM version: fetch its archive from the
+    same record (md5 035777cf327776a71a05c95da6d6325f) and unpack it with `datasets unpack`.
     Class folders missing from CRC-VAL-HE-7K are only counted, so that a part of it is usable.
     """
 
@@ -65,8 +66,16 @@ class NCTCRC(DatasetReader):
     homepage = "https://zenodo.org/records/1214456"
     sources = ("NCT Heidelberg and UMM Mannheim colon",)
     archives = (
-        Archive(f"{homepage}/files/NCT-CRC-HE-100K.zip", "md5:035777cf327776a71a05c95da6d6325f"),
-        Archive(f"{homepage}/files/CRC-VAL-HE-7K.zip", "md5:2fd1651b4f94ebd818ebf90ad2b6ce06"),
+        Archive(
+            f"{homepage}/files/NCT-CRC-HE-100K.zip",
+            "md5:6fd702d11df6292bc054397ae038a464",
+            11_690_284_003,
+        ),
+        Archive(
+            f"{homepage}/files/CRC-VAL-HE-7K.zip",
+            "md5:2fd1651b4f94ebd818ebf90ad2b6ce06",
+            800_276_929,
+        ),
     )
     images = 107_180
     extent = (224, 224)

@@ -89,6 +89,8 @@ class OCELOT(DatasetReader):
         ),
     )
     images = 663
+    download_gb = 0.3
+    disk_gb = 0.3
     extent = (1_024, 1_024)
     mpp = 0.2
     grouping = "slide"

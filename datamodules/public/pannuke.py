@@ -34,6 +34,12 @@ _ORGANS = (  # styles of synthetic tissue, in the order of `TISSUES`
 _SIDE = 256
 _ROTATIONS = {1: (1, 2, 3), 2: (2, 1, 3), 3: (3, 2, 1)}  # train, val, test
 _URL = "https://warwick.ac.uk/fac/cross_fac/tia/data/pannuke"
+# Not published: checksums and bytes that several independent programs found.
+_FOLDS = {
+    1: ("6e19ad380300e8ce9480f9ab6a14cc91fa4b6a511609b40e3d70bdf9c881ed0b", 700_275_281),
+    2: ("5bc540cc509f64b5f5a274d6e5a245527dbd3e6d3155d43555115c5d54709b07", 658_842_552),
+    3: ("c14d372981c42f611ebc80afad01702b89cad8c1b3089daa31931cf5a4b1a39d", 717_969_882),
+}
 
 
 @dataclass
@@ -75,7 +81,10 @@ class PanNuke(DatasetReader):
     )
     homepage = _URL
     sources = ("PanNuke", "TCGA")
-    archives = tuple(Archive(f"{_URL}/fold_{fold}.zip") for fold in (1, 2, 3))
+    archives = tuple(
+        Archive(f"{_URL}/fold_{fold}.zip", f"sha256:{sha256}", size)
+        for fold, (sha256, size) in _FOLDS.items()
+    )
     images = 7_901
     extent = (256, 256)
     disk_gb = 37

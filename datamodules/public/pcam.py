@@ -25,14 +25,21 @@ _SIDE = 96
 _SPLITS = {"train": "train", "valid": "val", "test": "test"}
 _AGAIN = "center_tumor_patch"
 _URL = "https://zenodo.org/records/2546921/files/"
-# Of the unpacked files, as several programs that read PCam check them.
-_MD5 = {
-    "train_x": "01844da899645b4d6f84946d417ba453",
-    "train_y": "0781386bf6c2fb62d58ff18891466aca",
-    "valid_x": "81cf9680f1724c40673f10dc88e909b1",
-    "valid_y": "94d8aacc249253159ce2a2e78a86e658",
-    "test_x": "2614b2e6717d6356be141d9d6dbfcb7e",
-    "test_y": "11ed647efe9fe457a4eb45df1dba19ba",
+# By part: checksum of the archive as its record lists it, and of the unpacked file, as several
+# programs that read PCam check it.
+_FILES = {
+    "train_x": ("1571f514728f59376b705fc836ff4b63", "01844da899645b4d6f84946d417ba453"),
+    "train_y": ("35c2d7259d906cfc8143347bb8e05be7", "0781386bf6c2fb62d58ff18891466aca"),
+    "valid_x": ("d5b63470df7cfa627aeec8b9dc0c066e", "81cf9680f1724c40673f10dc88e909b1"),
+    "valid_y": ("2b85f58b927af9964a4c15b8f7e8f179", "94d8aacc249253159ce2a2e78a86e658"),
+    "test_x": ("d8c2d60d490dbd479f8199bdfa0cf6ec", "2614b2e6717d6356be141d9d6dbfcb7e"),
+    "test_y": ("60a7035772fbdb7f34eb86d4420cf66a", "11ed647efe9fe457a4eb45df1dba19ba"),
+}
+_BYTES = {"valid_x": 805_965_320, "test_x": 800_875_929}  # of the others only roughly known
+_META = {
+    "train": "5a3dd671e465cfd74b5b822125e65b0a",
+    "valid": "67589e00a4a37ec317f2d1932c7502ca",
+    "test": "3455fd69135b66734e1008f3af684566",
 }
 
 
@@ -67,12 +74,21 @@ class PCam(DatasetReader):
     homepage = "https://zenodo.org/records/2546921"
     sources = ("CAMELYON16",)
     archives = (
-        *(Archive(f"{_URL}{_STEM}{k}.h5.gz", content=f"md5:{md5}") for k, md5 in _MD5.items()),
-        *(Archive(f"{_URL}{_STEM}{part}_meta.csv") for part in _SPLITS),
+        *(
+            Archive(
+                f"{_URL}{_STEM}{part}.h5.gz",
+                f"md5:{packed}",
+                _BYTES.get(part, 0),
+                content=f"md5:{content}",
+            )
+            for part, (packed, content) in _FILES.items()
+        ),
+        *(Archive(f"{_URL}{_STEM}{k}_meta.csv", f"md5:{md5}") for k, md5 in _META.items()),
     )
     images = 327_680
     extent = (96, 96)
     disk_gb = 9.1
+    download_gb = 8.0
     mpp = 1.0
     patch_size = 96
     view = View.WHOLE

@@ -11,7 +11,7 @@ import numpy as np
 from datamodules.core import notes
 from datamodules.core.errors import DatasetNotFoundError
 from datamodules.core.options import ReaderOptions
-from datamodules.core.records import SPLITS, Mask, Record, Targets, Task, TaskKind
+from datamodules.core.records import SPLITS, Archive, Mask, Record, Targets, Task, TaskKind
 from datamodules.formats.annotations import Codes
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import folder_with, image_record, note_unlisted
@@ -66,7 +66,8 @@ class SICAPv2(DatasetReader):
 
     title = "SICAPv2 prostate Gleason patches"
     organs = ("prostate",)
-    licence = "see the publisher's page"
+    licence = "CC BY 4.0"
+    commercial = True
     citation = (
         "Silva-Rodriguez et al.: Going deeper through the Gleason scoring scale: an automatic "
         "end-to-end system for histology prostate grading and cribriform pattern detection. "
@@ -75,12 +76,19 @@ class SICAPv2(DatasetReader):
     )
     homepage = "https://data.mendeley.com/datasets/9xxm58dvs3"
     sources = ("SICAP",)
-    obtain = (
-        f"get the archive from {homepage} and unpack it there, "
-        "so that images, masks and partition lie in it"
+    archives = (
+        Archive(
+            "https://data.mendeley.com/public-files/datasets/9xxm58dvs3/files/"
+            "6ab087a7-ca89-47ac-9698-f6546bb50f98/file_downloaded",
+            "sha256:a28aa6a0e3831217bf31575cecfc1846607ace7ff25a4392f07052bbc7355916",
+            2_159_052_394,
+            name="SICAPv2.zip",
+        ),
     )
+    obtain = f"get SICAPv2.zip of the second version from {homepage}/2"
     images = 12_081
     extent = (512, 512)
+    disk_gb = 2.2
     mpp = 1.0
     view = View.WHOLE
     grouping = "slide"

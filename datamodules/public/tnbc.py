@@ -56,6 +56,7 @@ class TNBC(DatasetReader):
     )
     images = 50
     extent = (512, 512)
+    disk_gb = 0.03
     mpp = 0.25
     tasks = (Task("nuclei", TaskKind.SEGMENTATION, ("background", "nucleus")),)
     layout = ("**/Slide_*/*.png", "**/GT_*/*.png")

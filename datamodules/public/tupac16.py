@@ -59,6 +59,7 @@ class TUPAC16(DatasetReader):
     )
     homepage = "https://tupac.grand-challenge.org"
     sources = ("TUPAC16", "AMIDA13", "TCGA")
+    access = "login"
     obtain = (
         f"register at {homepage}, unpack the auxiliary mitosis images there and put the folder "
         f"{_LABELS} of https://github.com/DeepPathology/TUPAC16_AlternativeLabels beside them"

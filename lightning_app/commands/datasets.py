@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,19 +36,21 @@ def run_datasets(options: argparse.Namespace) -> int:
         data = _placed(DataConfig(), options)
         print_list(console, [build(name, DatasetConfig(), data) for name in public_names()])
         return 0
+    if options.action == "unpack":
+        return _run(_unpack, _named(options), options)
     datasets = _chosen(options)
     if options.action == "show" and len(datasets) > 1 and (options.out or Path()).suffix:
         raise ConfigError(f"--out {options.out}: one file for several datasets; name a folder")
-    action = {
+    actions = {
         "show": _show,
-        "download": _download,
         "prepare": _prepare,
         "verify": _verify,
         "forge": _forge,
-    }[options.action]
+    }
     if options.action == "download":
         print_room(console, datasets)
-    codes = [_run(action, dataset, options) for dataset in datasets]
+        return _download(datasets, options)
+    codes = [_run(actions[options.action], dataset, options) for dataset in datasets]
     if options.action == "verify" and options.duplicates:
         codes.append(_duplicates(datasets))
     return max(codes)
@@ -115,12 +118,40 @@ def _forge(dataset: DatasetReader, options: argparse.Namespace) -> int:
     return 0
 
 
-def _download(dataset: DatasetReader, options: argparse.Namespace) -> int:
+def _download(datasets: Sequence[DatasetReader], options: argparse.Namespace) -> int:
+    """Download datasets side by side; they share the number of files fetched at once."""
     from datamodules.download.dataset import download
+    from datamodules.download.transfers import several
 
-    for path in download(dataset):
+    with several() as together, ThreadPoolExecutor(len(datasets)) as pool:
+
+        def work(dataset: DatasetReader, _: argparse.Namespace) -> int:
+            for path in download(dataset, together=together):
+                console.print(f"{dataset.name}: {path}")
+            return 0
+
+        folders = {dataset.root: dataset for dataset in datasets}  # several may share one
+        try:
+            return max(pool.map(lambda dataset: _run(work, dataset, options), folders.values()))
+        except KeyboardInterrupt:
+            together.stop()
+            raise
+
+
+def _unpack(dataset: DatasetReader, options: argparse.Namespace) -> int:
+    from datamodules.download.dataset import install
+
+    for path in install(dataset, [Path(name) for name in options.names[1:]]):
         console.print(f"{dataset.name}: {path}")
     return 0
+
+
+def _named(options: argparse.Namespace) -> DatasetReader:
+    """The one dataset whose archives follow its name."""
+    if len(options.names) < 2:
+        raise ConfigError("datasets unpack: name a dataset and the archives that you fetched")
+    data = _placed(DataConfig(), options)
+    return build(options.names[0], DatasetConfig(), data)
 
 
 def _verify(dataset: DatasetReader, options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""A publisher's web server on loopback that misbehaves on demand."""
+"""A publisher's web server, or the Hugging Face hub, on loopback; it misbehaves on demand."""
 
 from __future__ import annotations
 
@@ -29,14 +29,21 @@ class Served:
     failures: list[int] = field(default_factory=list)
     shift: int = 0  # a range starts so many bytes later than asked for
     pause: float = 0.0  # seconds between two blocks of 64 KiB
+    moved_to: str = ""  # another address, told by a redirect
+    token: str = ""  # the hub refuses who does not send it, as for a gated repository
 
 
 class Publisher:
-    """Serves `files` by path; `asked` holds (path, Range header) of every GET."""
+    """Serves `files` by path; `asked` holds (path, Range header) of every GET.
+
+    `most_at_once` is the largest number of bodies that were being sent at the same time.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, Served] = {}
         self.asked: list[tuple[str, str]] = []
+        self.most_at_once = self.sending = 0
+        self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.server.daemon_threads = True
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
@@ -46,13 +53,24 @@ class Publisher:
         """Serve a file; its address."""
         etag = f'"{hashlib.md5(body).hexdigest()}"'
         self.files[f"/{name}"] = Served(body, **{"etag": etag, **behaviour})  # type: ignore[arg-type]
-        return f"http://127.0.0.1:{self.server.server_port}/{name}"
+        return f"{self.address}/{name}"
+
+    @property
+    def address(self) -> str:
+        """The address of the server itself."""
+        return f"http://127.0.0.1:{self.server.server_port}"
 
     def close(self) -> None:
         """Stop; a second call does nothing."""
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
+
+    def count(self, change: int) -> None:
+        """Count a body whose sending begins or ends."""
+        with self.lock:
+            self.sending += change
+            self.most_at_once = max(self.most_at_once, self.sending)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         publisher = self
@@ -71,8 +89,18 @@ class Publisher:
                     self.send_error(404)
                 elif served.failures:
                     self.send_error(served.failures.pop(0))
+                elif served.moved_to:
+                    self.send_response(302)
+                    self.send_header("Location", served.moved_to)
+                    self.end_headers()
+                elif served.token not in self.headers.get("Authorization", ""):
+                    self.send_response(403)
+                    self.send_header("X-Error-Code", "GatedRepo")
+                    self.end_headers()
                 else:
+                    publisher.count(1)
                     _answer(self, served)
+                    publisher.count(-1)
 
             def log_message(self, *_: object) -> None:
                 pass

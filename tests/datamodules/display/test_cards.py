@@ -8,7 +8,14 @@ import pytest
 from rich.console import Console
 
 from datamodules.config import DataConfig, DatasetConfig
-from datamodules.display.cards import README, card, readme, write_readme
+from datamodules.display.cards import (
+    MAIN_README,
+    README,
+    card,
+    readme,
+    with_short_table,
+    write_readme,
+)
 from datamodules.prepare import prepare
 from datamodules.registry import CONVENTIONS, READERS, build, public_names, reader
 from datamodules.synthetic.forge import forge
@@ -24,8 +31,27 @@ def test_the_readme_is_up_to_date():
     )
 
 
-def test_the_readme_can_be_written_to_any_path(tmp_path):
-    assert write_readme(tmp_path / "README.md").read_text(encoding="utf-8") == readme()
+def test_the_table_in_the_main_readme_is_up_to_date():
+    text = MAIN_README.read_text(encoding="utf-8")
+    assert with_short_table(text) == text, "run `python -m lightning_app datasets readme`"
+    for name in PUBLIC:
+        assert text.count(f"| [{name}](datamodules/README.md#{name}) |") == 1
+
+
+def test_the_readmes_can_be_written_to_any_path(tmp_path):
+    main = tmp_path / "main.md"
+    text = MAIN_README.read_text(encoding="utf-8")
+    main.write_text(text.replace("| [glas](datamodules", "| [changed](datamodules"))
+    assert write_readme(tmp_path / "README.md", main).read_text(encoding="utf-8") == readme()
+    assert main.read_text(encoding="utf-8") == text
+
+
+def test_sizes_and_access_stand_in_the_table_of_datasets():
+    row = next(line for line in readme().splitlines() if line.startswith("| [nct_crc]"))
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[6] == "12.5 GB"  # 11,690,284,003 and 800,276,929 bytes
+    assert cells[7] == "32.2 GB"  # 107,180 images of 224 x 224 x 3 bytes, twice
+    assert cells[8:] == ["automatic", "CC BY 4.0", "yes"]
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -53,9 +79,9 @@ def test_a_card_of_public_data_is_complete(name):
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_published_archive_has_an_address_and_a_readable_checksum(name):
     for archive in reader(name).archives:
-        assert archive.url.startswith(("https://", "http://"))
+        assert archive.url.startswith(("https://", "http://")) or archive.name
         algorithm, _, digest = archive.checksum.partition(":")
-        lengths = {"": 0, "md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
+        lengths = {"": 0, "md5": 32, "sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
         assert len(digest) == lengths[algorithm]
         assert set(digest) <= set("0123456789abcdef")
 

@@ -15,31 +15,88 @@ from tests.support.readers import assert_refused, dataset, prepared
 # ---- Gleason TMA --------------------------------------------------------------------------
 
 
-def test_gleason_splits_by_array_and_groups_by_core(forged, tmp_path):
-    module = dataset("gleason_tma", forged("gleason_tma"), tmp_path)
+@pytest.fixture
+def authors_patches(forged, tmp_path):
+    """A reader on patches in the layout of the authors' script, cut from forged spots."""
+
+    def module(**options):
+        folder = tmp_path / "patches"
+        for pathologist in (1, 2):
+            spots = dataset("gleason_tma", forged("gleason_tma"), tmp_path, pathologist=pathologist)
+            for record in spots.records(spots.root):
+                place = "train_validation_patches_750"
+                if record.split == "test":
+                    place = f"test_patches_750/patho_{pathologist}"
+                name = f"{record.group}_patch_{record.source.rpartition('#')[2]}"
+                name += f"_class_{record.targets['gleason']}.jpg"
+                write_image(folder / place / record.group / name, record.image())
+        return dataset("gleason_tma", folder, tmp_path / "stores", **options)
+
+    return module
+
+
+def test_gleason_splits_by_array_and_groups_by_core(forged, tmp_path, authors_patches):
+    spots = dataset("gleason_tma", forged("gleason_tma"), tmp_path)
     arrays = {"train": {"ZT111", "ZT199", "ZT204"}, "val": {"ZT76"}, "test": {"ZT80"}}
-    records = list(module.records(module.root))
-    for split, names in arrays.items():
-        assert {r.group.split("_")[0] for r in records if r.split == split} == names
+    for module in (spots, authors_patches()):
+        records = list(module.records(module.root))
+        for split, names in arrays.items():
+            assert {r.group.split("_")[0] for r in records if r.split == split} == names
+        found = Counter((r.split, r.group, r.targets["gleason"]) for r in records)
+        assert found == Counter(
+            (r.split, r.group, r.targets["gleason"]) for r in spots.records(spots.root)
+        )
     assert all(record.source.split("/")[-2] == record.group for record in records)
     assert all(f"_class_{r.targets['gleason']}." in r.source for r in records)
 
 
-def test_gleason_test_labels_come_from_the_chosen_pathologist(forged, tmp_path):
-    labels = {}
-    for pathologist in (1, 2):
-        module = dataset("gleason_tma", forged("gleason_tma"), tmp_path, pathologist=pathologist)
-        records = list(module.records(module.root))
-        assert all(f"patho_{pathologist}" in r.source for r in records if r.split == "test")
-        labels[pathologist] = [r.targets["gleason"] for r in records]
-    assert len(labels[1]) == len(labels[2])
-    assert labels[1] != labels[2]
+def test_gleason_test_labels_come_from_the_chosen_pathologist(forged, tmp_path, authors_patches):
+    for layout in ("spots", "patches"):
+        labels = {}
+        for pathologist in (1, 2):
+            options = {"pathologist": pathologist}
+            spots = dataset("gleason_tma", forged("gleason_tma"), tmp_path, **options)
+            module = spots if layout == "spots" else authors_patches(**options)
+            records = list(module.records(module.root))
+            labels[pathologist] = [r.targets["gleason"] for r in records]
+        assert len(labels[1]) == len(labels[2])
+        assert labels[1] != labels[2]
+    assert all(f"patho_{pathologist}" in r.source for r in records if r.split == "test")
     with pytest.raises(ConfigError, match="gleason_tma"):
         dataset("gleason_tma", forged("gleason_tma"), tmp_path, pathologist=3)
 
 
-def test_gleason_top_folder_may_lie_one_level_deeper(forged_copy):
-    module = forged_copy("gleason_tma")
+def test_gleason_patches_are_cut_as_by_the_authors(tmp_path):
+    """The corners, numbers and labels that the published script gives for a small spot."""
+    top = tmp_path / "raw"
+    image = np.full((1600, 1600, 3), 120, np.uint8)
+    image[375:1125, 375:1125] = 200  # patch 4 of nine is mostly background
+    image[:8, :8] = (1, 2, 3)
+    mask = np.full((1600, 1600), 4, np.uint8)
+    mask[:, :500] = 2
+    mask[:200, :200] = 3  # outside of every middle third
+    mask[625:700, 1050:1100] = 0
+    mask[625:700, 640:660] = 1  # in patch 4
+    mask[1000:1250, 700:800] = 1
+    mask[1000:1250, 800:900] = 3  # two grades in patch 5
+    write_image(top / "ZT76_39_A" / "ZT76_39_A_1_1.png", image)
+    (top / "ZT76_39_A" / "ZT76_39_A_1_1.png").rename(top / "ZT76_39_A" / "ZT76_39_A_1_1.jpg")
+    write_image(top / "Gleason_masks_train" / "mask_ZT76_39_A_1_1.png", mask)
+    write_image(top / "ZT76_39_A" / "ZT76_39_A_1_2.jpg", image)  # never outlined
+    module = dataset("gleason_tma", top, tmp_path)
+    records = list(module.records(top))
+    # Numbers count rows within columns. Middle thirds begin at 250, 625 and 1000.
+    found = {r.source.rpartition("#")[2]: r.targets["gleason"] for r in records}
+    assert found == {"0": 2, "1": 2, "2": 2, "7": 0}
+    assert records[0].image().shape == (750, 750, 3)
+    assert (records[0].image()[:8, :8] == (1, 2, 3)).all()
+    assert {r.split for r in records} == {"val"}
+    write_image(top / "Gleason_masks_train" / "mask_ZT76_39_A_1_1.png", mask[:-1])
+    assert_refused(module, LayoutError, "mask_ZT76_39_A_1_1.png", "the size of its spot")
+
+
+def test_gleason_top_folder_may_lie_one_level_deeper(authors_patches):
+    module = authors_patches()
     before = [record.group for record in module.records(module.root)]
     deeper = module.root / "tma"
     deeper.mkdir()
@@ -48,8 +105,8 @@ def test_gleason_top_folder_may_lie_one_level_deeper(forged_copy):
     assert [record.group for record in module.records(module.root)] == before
 
 
-def test_gleason_refuses_strange_cores_names_classes_and_images(forged_copy):
-    module = forged_copy("gleason_tma")
+def test_gleason_refuses_strange_cores_names_classes_and_images(authors_patches):
+    module = authors_patches()
     train = module.root / "train_validation_patches_750"
     core = sorted(train.iterdir())[0]
     path = sorted(core.iterdir())[0]
