@@ -93,6 +93,10 @@ data: $(STAMP) ## download, prepare and verify the datasets of CONFIG (the real 
 pretrain: $(STAMP) ## train one encoder on all datasets; without data, run the synthetic demo
 	$(APP) pretrain $(CONFIG_OPTION) $(DATA_SETTING) $(ARGS)
 
+.PHONY: rehearse
+rehearse: $(STAMP) ## will CONFIG run here? checks without data, then two steps on synthetic copies
+	$(APP) rehearse $(CONFIG_OPTION) $(DATA_SETTING) $(ARGS)
+
 .PHONY: probe
 probe: $(STAMP) ## compare frozen features by random forests on few labels
 	$(APP) probe $(CONFIG_OPTION) $(RUN_FOLDERS) $(ENCODERS) $(DATA_SETTING) $(ARGS)

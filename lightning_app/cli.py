@@ -27,6 +27,10 @@ VERBS = {
         "train the encoder, export it, probe it, write the report",
         "--config configs/real_small.yaml data.root=DATA trainer.epochs=2",
     ),
+    "rehearse": (
+        "will a recipe run here? checks, then two steps and a tiny probe on synthetic copies",
+        "--config configs/open.yaml data.root=DATA",
+    ),
     "probe": (
         "random forests on frozen features, against baselines",
         "runs/demo-20260101-120000 imagenet:resnet18 probe.repeats=5",
@@ -85,13 +89,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_datasets(verbs["datasets"])
     shown = _add_verbs(verbs["encoders"], "action", PRESET_ACTIONS)["show"]
     shown.add_argument("name", metavar="NAME")
-    for name in ("pretrain", "ablate"):
+    for name in ("pretrain", "rehearse", "ablate"):
         verbs[name].add_argument(
             "--config", type=Path, help="YAML file; default: real recipe or demo"
         )
         verbs[name].add_argument(
             "overrides", nargs="*", metavar="key=value", help="setting, as in data.batch_size=8"
         )
+    verbs["rehearse"].add_argument("--out", type=Path, help="keep what it writes in this folder")
     verbs["ablate"].add_argument(
         "--out", type=Path, help="result folder; default: <out>/ablation-<name>"
     )
@@ -273,6 +278,10 @@ def _run(options: argparse.Namespace) -> int:
         from lightning_app.commands.pretrain import run_pretrain
 
         return run_pretrain(options.config, options.overrides)
+    if options.verb == "rehearse":
+        from lightning_app.commands.rehearse import run_rehearse
+
+        return run_rehearse(options.config, options.overrides, options.out)
     if options.verb == "ablate":
         from lightning_app.commands.ablate import run_ablate
 

@@ -81,7 +81,11 @@ def pretrain(config: Config, folder: Path | None = None) -> Path:
         UserError: configuration, data or weights do not fit, training failed for a reason that the
             user can fix, or the probe failed.
     """
-    run = assemble(config, folder)
+    return carry_out(assemble(config, folder))
+
+
+def carry_out(run: Run) -> Path:
+    """Train, export, probe and report an assembled run; return its folder (see `pretrain`)."""
     try:
         run.trainer.fit(
             run.module, datamodule=run.stream, ckpt_path=run.checkpoint, weights_only=True
@@ -109,8 +113,10 @@ def pretrain(config: Config, folder: Path | None = None) -> Path:
     return run.folder
 
 
-def assemble(config: Config, folder: Path | None = None) -> Run:
+def assemble(config: Config, folder: Path | None = None, watching: Sequence[Callback] = ()) -> Run:
     """Prepare the data and build all parts of a run, a new one or that of a folder.
+
+    Callbacks that only watch are called after the run's own.
 
     Raises:
         UserError: configuration, data or weights do not fit.
@@ -139,7 +145,7 @@ def assemble(config: Config, folder: Path | None = None) -> Run:
                 log.warning("%s: %s", name, caution)
     stream.resumed_steps = steps
     probe = ProbeAtEnd(RunContext(config, folder, unseen, origin, started))
-    callbacks = build_callbacks(stream, probe)
+    callbacks = [*build_callbacks(stream, probe), *watching]
     try:
         trainer = build_trainer(config, folder, stream, callbacks, origin)
     except ConfigError:

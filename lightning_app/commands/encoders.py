@@ -39,12 +39,18 @@ console = Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def run_probe(options: argparse.Namespace) -> int:
-    """Probe encoders against baselines; return the exit code."""
-    started = time.monotonic()
+    """Probe the encoders that the command line names; return the exit code."""
     overrides = [item for item in options.items if "=" in item]
     specs = [item for item in options.items if "=" not in item]
     specs = specs or [str(_newest_run(Path(_probe_config(options.config, [], overrides).out)))]
     config = _probe_config(options.config, specs, overrides)
+    print_result(probe_encoders(config, specs, options.out))
+    return 0
+
+
+def probe_encoders(config: Config, specs: list[str], out: Path | None = None) -> Path:
+    """Probe encoders against baselines; return the folder of the results."""
+    started = time.monotonic()
     if not config.data.unseen:
         raise ConfigError("data.unseen: names no dataset to probe on")
     unseen = {name: build(name, entry, config.data) for name, entry in config.data.unseen.items()}
@@ -53,7 +59,7 @@ def run_probe(options: argparse.Namespace) -> int:
     trained = _training_data(encoders, config)
     check_overlap(trained, list(unseen.values()), config.probe.allow_overlap)
     make_ready(list(unseen.values()), config)
-    folder = options.out or create_run_folder(config)
+    folder = out or create_run_folder(config)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "config.yaml").is_file():
         save_config(config, folder / "config.yaml")
@@ -63,8 +69,7 @@ def run_probe(options: argparse.Namespace) -> int:
     log_probes(loggers, folder)
     log_files(loggers, folder)
     finish(loggers)
-    print_result(folder)
-    return 0
+    return folder
 
 
 def _training_data(encoders: Sequence[FrozenEncoder], config: Config) -> list[Card]:

@@ -6,50 +6,29 @@ from pathlib import Path
 
 import pytest
 
+from datamodules.registry import reader
 from lightning_app.cli import main
 from lightning_app.config import load_config
 
 RECIPES = sorted(Path("configs").glob("*.yaml"))
 SHORT = (
-    "data.forge=12",
     "data.image_size=64",
     "data.batch_size=1",
     "data.workers=0",
-    "data.val_limit=2",
-    "trainer.epochs=1",
-    "trainer.steps_per_epoch=2",
     "trainer.precision=32-true",
     "trainer.gradients_every=0",
     "model.encoder=test_convnext",
     "model.weights=random",
     "model.neck_channels=8",
     "optim.layer_decay=1",
-    "probe.role=all",  # halves of a few forged groups may be empty
-    "probe.sizes=[4]",
-    "probe.repeats=1",
-    "probe.trees=2",
-    "probe.bootstrap=20",
-    "probe.baselines=[random]",
-    "probe.jobs=1",
+    "probe.baselines=[random:test_resnet]",
     "probe.map_points=0",
     "probe.neighbours=0",
-    "wandb.mode=disabled",
 )
 
 
 def places(folder: Path) -> list[str]:
     return [f"data.root={folder}/data", f"data.stores={folder}/stores", f"out={folder}/runs"]
-
-
-def forged_groups(path: Path) -> list[str]:
-    """Overrides by which the groups of own data are those in the names of forged files."""
-    data = load_config(path).data
-    return [
-        f"data.{part}.{name}.options.group='^(patient\\d+)'"
-        for part, entries in (("train", data.train), ("unseen", data.unseen))
-        for name, entry in entries.items()
-        if "group" in entry.options
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +39,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_shipped_recipe_runs_from_data_to_report(path: Path, folder: Path) -> None:
-    verb = ["probe", "random:test_convnext"] if path.stem == "probe" else ["pretrain"]
-    settings = [*SHORT, *places(folder), f"name={path.stem}", *forged_groups(path)]
-    if path.stem == "probe":
-        settings.remove("probe.baselines=[random]")
-        settings.append("probe.baselines=[random:test_resnet]")
-    assert main([*verb, "--config", str(path), *settings]) == 0
-    (report,) = folder.glob(f"runs/*{path.stem}*/report.html")
+def test_a_shipped_recipe_is_rehearsed_from_data_to_report(
+    path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rehearse = ["rehearse", "--config", str(path), "--out", str(folder), *SHORT]
+    assert main([*rehearse, f"name={path.stem}"]) == 0
+    assert f"{path} runs on this machine" in capsys.readouterr().out
+    (report,) = folder.glob(f"runs/{path.stem}-*/report.html")
     assert report.stat().st_size > 10_000
 
 
@@ -86,3 +64,38 @@ def test_what_needs_no_data_is_checked_before_anything_is_prepared(
     assert main(recipe) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.rglob("*"))
+
+
+def test_the_open_recipe_needs_no_form_and_has_many_kinds_of_tasks() -> None:
+    data = load_config(Path("configs/open.yaml")).data
+    train, unseen = (
+        [reader(entry.reader or name) for name, entry in entries.items()]
+        for entries in (data.train, data.unseen)
+    )
+    assert {facts.access for facts in train + unseen} == {"automatic"}
+    assert len(set(train)) >= 6
+    kinds = {str(task.kind) for facts in train for task in facts.tasks}
+    assert kinds == {"classification", "multilabel", "segmentation", "detection"}
+    assert sum(facts.organs == ("breast",) for facts in unseen) >= 2
+    assert all("not verified" not in facts.licence for facts in train + unseen)
+
+
+def test_a_rehearsal_lists_every_fault_before_anything_is_forged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faults = ["data.unseen.idc.folds=0", "probe.baselines=[missing.safetensors:test_resnet]"]
+    shared = ["data.train.breakhis={}", "data.unseen.breakhis={}", "model.weights=none.safetensors"]
+    rehearse = ["rehearse", "--out", str(tmp_path / "kept"), *SHORT, *faults, *shared]
+    assert main([*rehearse, f"data.root={tmp_path}/data", f"data.stores={tmp_path}/stores"]) == 2
+    shown = "".join(capsys.readouterr().out.split())  # lines are folded anywhere
+    for text in (
+        "data.unseen.idc.folds=0: its publisher names no test images",
+        "breakhis (unseen) and breakhis (training) share the folder",
+        "missing.safetensors",
+        "none.safetensors",
+        f"{tmp_path}/data needs about",
+        "by hand: lc25000, bcss, glas, midogpp, tupac16, breastpathq",
+        "configs/pretrain.yaml will not run: 4 of its settings must be changed",
+    ):
+        assert "".join(text.split()) in shown, text
+    assert not list(tmp_path.iterdir())
