@@ -175,8 +175,9 @@ class DatasetReader:
             if not missing and next(self.root.glob(pattern), None) is None:
                 missing = f"nothing matches '{pattern}' in {self.root}"
         if missing:
-            fetch = f"fetch it from {self.homepage} and unpack it there" if self.archives else ""
-            remedy = self.obtain or fetch or "set data.root or the dataset's folder"
+            fetch = f"`python -m lightning_app datasets download {self.key}` fetches it"
+            automatic = self.archives and self.access == "automatic"
+            remedy = fetch if automatic else self.obtain or "set data.root or the dataset's folder"
             raise DatasetNotFoundError(f"{self.name}: {missing}; {remedy}")
         check_links(self.root, self.config.follow_links)
 

@@ -106,3 +106,8 @@ class Archive:
     name: str = ""  # its file name, where the address does not end with it
     into: str = ""  # folder for what it holds, below the dataset's; empty for that itself
     mirrors: tuple[str | HubFile, ...] = ()  # further addresses of the same bytes, tried in turn
+
+
+def on_google_drive(file: str) -> str:
+    """The address of a public file on Google Drive, by the id in its link."""
+    return f"https://drive.google.com/uc?export=download&id={file}&confirm=t"

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datamodules.core.records import Archive, Record, Targets
+from datamodules.core.records import Archive, Record, Targets, on_google_drive
 from datamodules.formats.annotations import nucleus_tasks
 from datamodules.formats.aperio import filled, resolution, surrounded
 from datamodules.formats.images import write_image
@@ -61,11 +61,7 @@ class MoNuSeg(DatasetReader):
     homepage = "https://monuseg.grand-challenge.org"
     sources = ("TCGA",)
     archives = tuple(
-        Archive(
-            f"https://drive.google.com/uc?export=download&id={file}&confirm=t",
-            f"sha256:{sha256}",
-            name=f"{name}.zip",
-        )
+        Archive(on_google_drive(file), f"sha256:{sha256}", name=f"{name}.zip")
         for name, file, sha256 in _ARCHIVES
     )
     obtain = (

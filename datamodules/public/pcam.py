@@ -9,7 +9,7 @@ import numpy as np
 
 from datamodules.core import notes
 from datamodules.core.errors import LayoutError
-from datamodules.core.records import SPLITS, Archive, Record, Task, TaskKind
+from datamodules.core.records import SPLITS, Archive, Record, Task, TaskKind, on_google_drive
 from datamodules.formats.arrays import hdf5_image, hdf5_rows, hdf5_shape, whole_numbers
 from datamodules.formats.cells import spelling
 from datamodules.formats.layout import check_rows
@@ -36,6 +36,14 @@ _FILES = {
     "test_y": ("60a7035772fbdb7f34eb86d4420cf66a", "11ed647efe9fe457a4eb45df1dba19ba"),
 }
 _BYTES = {"valid_x": 805_965_320, "test_x": 800_875_929}  # of the others only roughly known
+_DRIVE = {  # the authors' other copy of the same files
+    "train_x": "1Ka0XfEMiwgCYPdTI-vv6eUElOBnKFKQ2",
+    "train_y": "1269yhu3pZDP8UYFQs-NYs3FPwuK-nGSG",
+    "valid_x": "1hgshYGWK8V-eGRy8LToWJJgDU_rXWVJ3",
+    "valid_y": "1bH8ZRbhSVAhScTS0p9-ZzGnX91cHT3uO",
+    "test_x": "1qV65ZqZvWzuIVthK8eVDhIwrbnsJdbg_",
+    "test_y": "17BHrSrwWKjYsOgTMmoqrIjDy6Fa2o_gP",
+}
 _META = {
     "train": "5a3dd671e465cfd74b5b822125e65b0a",
     "valid": "67589e00a4a37ec317f2d1932c7502ca",
@@ -80,6 +88,7 @@ class PCam(DatasetReader):
                 f"md5:{packed}",
                 _BYTES.get(part, 0),
                 content=f"md5:{content}",
+                mirrors=(on_google_drive(_DRIVE[part]),),
             )
             for part, (packed, content) in _FILES.items()
         ),
