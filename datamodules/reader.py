@@ -66,6 +66,8 @@ class DatasetReader:
             cls.key = cls.__module__.rpartition(".")[2]
         if not hasattr(cls, "folder"):
             cls.folder = cls.key
+        if not cls.archives and "access" not in cls.__dict__:
+            cls.access = "by hand"
 
     def __init__(
         self, data: DataConfig | None = None, config: DatasetConfig | None = None, name: str = ""

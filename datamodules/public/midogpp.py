@@ -67,8 +67,8 @@ class MIDOGpp(DatasetReader):
     access = "by hand"
     download_gb = 65
     obtain = (
-        f"get the images from {homepage} into images/ and MIDOG++.json and "
-        f"datasets_xvalidation.csv of {_REPOSITORY} into databases/ there"
+        f"fetch the images with Setup.ipynb of {_REPOSITORY}, or from {homepage}, into images/, "
+        "and put MIDOG++.json and datasets_xvalidation.csv of that repository into databases/ there"
     )
     images = 503
     extent = (5_900, 5_900)

@@ -102,7 +102,8 @@ def checks_without_data(config: Config) -> Iterator[Check]:
                 yield Check(Level.OK, name, "fit")
             except UserError as error:
                 yield Check(Level.ERROR, name, str(error))
-    yield from _data(datasets)
+    if not data.forge:
+        yield from _data(datasets)
 
 
 def _check_copies(datasets: Sequence[DatasetReader]) -> None:
@@ -113,17 +114,20 @@ def _check_copies(datasets: Sequence[DatasetReader]) -> None:
 
 def _data(datasets: Sequence[DatasetReader]) -> Iterator[Check]:
     """What is to be fetched, by program and by hand, and whether it fits on the disks."""
-    rooms, needed = total_space(datasets, ask=False)
+    each, needed = total_space(datasets, ask=False)
+    first = zip(reversed(datasets), reversed(each), strict=True)  # of those that share a folder
+    rooms = list({dataset.root: room for dataset, room in first}.values())[::-1]
     hand = [room.name for room in rooms if room.by_hand]
-    fetched = sum(room.files > 0 for room in rooms)
+    fetched = sum(room.files > 0 and not room.by_hand for room in rooms)
+    size = size_text(sum(room.fetch for room in rooms))
     text = f"{len(rooms) - len(hand) - fetched} of {len(rooms)} datasets are there, {fetched} come "
-    text += f"by `make data` ({size_text(sum(room.fetch for room in rooms))} as far as published)"
+    text += f"by `make data` ({size} as far as published)"
     text += f"; by hand: {', '.join(hand)}, see `datasets show NAME`" if hand else ""
     yield Check(Level.WARNING if hand else Level.OK, "data", text)
-    for folder, size in needed.items():
+    for folder, needs in needed.items():
         free = free_space(folder)
-        text = f"{folder} needs about {size_text(size)} (estimate), {size_text(free)} are free"
-        small = size > free
+        text = f"{folder} needs up to {size_text(needs)} (estimate), {size_text(free)} are free"
+        small = needs > free
         hint = ": make room, or set data.root and data.stores to larger disks" if small else ""
         yield Check(Level.WARNING if small else Level.OK, "disk", text + hint)
 

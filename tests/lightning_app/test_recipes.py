@@ -93,7 +93,8 @@ def test_a_rehearsal_lists_every_fault_before_anything_is_forged(
         "breakhis (unseen) and breakhis (training) share the folder",
         "missing.safetensors",
         "none.safetensors",
-        f"{tmp_path}/data needs about",
+        f"{tmp_path}/data needs up to",
+        "0 of 14 datasets are there, 8 come by `make data`",
         "by hand: lc25000, bcss, glas, midogpp, tupac16, breastpathq",
         "configs/pretrain.yaml will not run: 4 of its settings must be changed",
     ):
