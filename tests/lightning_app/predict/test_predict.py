@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import tifffile
 import torch
 
+from datamodules.core.errors import DiskError
 from datamodules.formats.images import image_size, read_image, read_mask, write_image
 from lightning_app.cli import main
 from lightning_app.predict.run import Settings, predict_images, predict_slide
@@ -22,6 +24,7 @@ from models.network.detection_grid import Detections
 from models.network.heads import Features
 from models.tasks import TaskSpec
 from tests.support.slide_files import write_slide
+from tests.support.small_disks import Disk
 from tests.support.small_stores import small_store
 from tests.support.synthetic_batches import SIZE, SPECS, optim, tiny_model
 
@@ -265,6 +268,44 @@ def test_predict_ends_with_one_line_and_no_file(run, tmp_path, capsys, options, 
         told = capsys.readouterr().err.splitlines()
         assert len(told) == 1 and words in told[0]
     assert not (tmp_path / "out").exists()
+
+
+def _zeros(path: Path) -> None:
+    with tifffile.TiffFile(path) as file:
+        places = dict(zip(file.pages[0].dataoffsets, file.pages[0].databytecounts, strict=True))
+    with path.open("r+b") as raw:
+        for offset, count in list(places.items())[len(places) // 2 :]:
+            raw.seek(offset)
+            raw.write(b"\0" * count)
+
+
+@pytest.mark.parametrize("damage", [_zeros, lambda path: os.truncate(path, 3000)])
+def test_a_damaged_slide_ends_predict_with_one_line_and_no_folder(run, tmp_path, capsys, damage):
+    path = write_slide(tmp_path / "a.tif", 4, 4)
+    damage(path)
+    assert command(run, path, tmp_path / "out", "--task", "nuclei", "--mpp", "0.5") == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1 and "a.tif: not a readable slide" in told[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif"]
+
+
+def test_a_disk_that_fills_up_ends_predict_and_leaves_nothing(tmp_path):
+    disk = Disk(tmp_path / "disk", megabytes=80)
+    path = as_slide(tmp_path / "a.tif", tissue()[0], 0.5)
+
+    class Filling(ByColour):
+        def predict(self, images: torch.Tensor, specs: Sequence[TaskSpec]) -> dict:
+            disk.fill()
+            return super().predict(images, specs)
+
+    out = disk.place / "a"
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        predict_slide(Filling(path), {0.5: [SEGMENTS]}, path, out, Settings(readers=0))
+    assert raised.value.filename == str(out) and disk.files() == []
+    assert not out.exists()
+    with pytest.raises(DiskError, match="a: needs about 50"):
+        predict_slide(ByColour(path), {0.5: [SEGMENTS]}, path, out, Settings(readers=0))
+    disk.unmount()
 
 
 def test_an_exported_encoder_has_no_heads(tmp_path, capsys):
