@@ -6,12 +6,10 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -20,6 +18,13 @@ from datamodules.core.atomic import publish, write_json
 from datamodules.core.errors import ChecksumError, DiskError, DownloadError
 from datamodules.core.records import Archive
 from datamodules.download.archives import check
+from datamodules.download.http_response import (
+    ChangedError,
+    DroppedError,
+    is_page,
+    refuse_page,
+    response_to,
+)
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +32,7 @@ Report = Callable[[int, int], None]  # gets the bytes received so far and in tot
 
 _BLOCK = 1 << 16  # bytes lost at most when a connection drops
 _PROGRESS = 1 << 20  # a connection that brought this many bytes does not count as failed
-_CONNECT_S = 20.0
 _MAX_WAIT_S = 60.0
-_RETRIED = {408, 425, 429, 500, 502, 503, 504}
-_PAGE = (b"<!doctype html", b"<html")
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,6 @@ class RetryPolicy:
     attempts: int = 6  # consecutive connections that may bring no progress
     wait: float = 1.0  # seconds before the second attempt; doubled before each further one
     timeout: float = 60.0  # seconds without data after which a connection counts as dropped
-
-
-class _DroppedError(Exception):
-    """The connection ended early or the server is busy; another attempt may succeed."""
-
-    def __init__(self, reason: object, wait: float = 0.0) -> None:
-        super().__init__(str(reason))
-        self.wait = wait
-
-
-class _ChangedError(_DroppedError):
-    """The partial file belongs to another version of the file; start again from byte 0."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +99,8 @@ def _retry(transfer: _Transfer, policy: RetryPolicy) -> bool:
         try:
             transfer.connect(policy.timeout)
             return resumed
-        except _DroppedError as error:
-            if isinstance(error, _ChangedError):
+        except DroppedError as error:
+            if isinstance(error, ChangedError):
                 transfer.discard()
             received = transfer.received()
             resumed |= received > 0
@@ -158,19 +148,19 @@ class _Transfer:
             headers["Range"] = f"bytes={start}-"
             if origin.validator:
                 headers["If-Range"] = origin.validator
-        with _response(self.url, headers, timeout) as response:
+        with response_to(self.url, headers, timeout) as response:
             if response.status_code == HTTPStatus.PARTIAL_CONTENT:
                 total = origin.total if origin else 0
                 header = response.headers.get("Content-Range", "")
                 match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", header)
                 same = match and (not total or match[2] in (str(total), "*"))
                 if not match or not same or int(match[1]) != start:
-                    raise _ChangedError("the server continues with another part or another file")
+                    raise ChangedError("the server continues with another part or another file")
             else:
                 start, total = 0, self._begin(response)
             received = self._append(response, start, total)
         if total and received != total:
-            raise _DroppedError(f"received {received} of {total} bytes")
+            raise DroppedError(f"received {received} of {total} bytes")
 
     def _origin(self) -> _Origin | None:
         """Read the note; None where it is missing, damaged or of another address.
@@ -208,59 +198,14 @@ class _Transfer:
             with self.part.open("ab" if start else "wb") as file:
                 # Not decoded: a .gz file must stay compressed.
                 for block in response.raw.stream(_BLOCK, decode_content=False):
-                    page = not received and block.lstrip()[:15].lower().startswith(_PAGE)
-                    _refuse_page(self.url, page)
+                    refuse_page(self.url, not received and is_page(block))
                     received += file.write(block)
                     self.report(received, total)
         except urllib3.exceptions.HTTPError as error:
-            raise _DroppedError(f"the connection broke off ({type(error).__name__})") from error
+            raise DroppedError(f"the connection broke off ({type(error).__name__})") from error
         except OSError as error:
             raise DiskError(
                 f"{self.part}: cannot be written ({error}); make room and run the same command "
                 "again to resume"
             ) from error
         return received
-
-
-@contextmanager
-def _response(url: str, headers: dict[str, str], timeout: float) -> Iterator[requests.Response]:
-    """Send a request; yield the response if it carries the file."""
-    try:
-        response = requests.get(url, headers=headers, stream=True, timeout=(_CONNECT_S, timeout))
-    except requests.exceptions.SSLError as error:
-        raise DownloadError(f"{url}: the server's certificate is not trusted ({error})") from error
-    except (requests.ConnectionError, requests.Timeout) as error:
-        # The cause without the layers that libraries wrap around it.
-        cause = getattr(error.args[0], "reason", error) if error.args else error
-        raise _DroppedError(f"no connection ({str(cause).rsplit(': ', 1)[-1]})") from error
-    except requests.RequestException as error:
-        raise DownloadError(f"{url}: the request failed ({error})") from error
-    with response:
-        status = response.status_code
-        if status in _RETRIED:
-            wait = response.headers.get("Retry-After", "")
-            raise _DroppedError(f"the server answers {status}", int(wait) if wait.isdigit() else 0)
-        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise _ChangedError("the file on the server is shorter than the partial file")
-        if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-            raise DownloadError(f"{url}: the server answers {status}{_meaning(response)}")
-        _refuse_page(url, response.headers.get("Content-Type", "").startswith("text/html"))
-        yield response
-
-
-def _meaning(response: requests.Response) -> str:
-    """What a refusal means and what to do about it."""
-    if response.headers.get("X-Error-Code") == "GatedRepo":
-        page = response.url.partition("/resolve/")[0]
-        return f": accept the terms on {page}, then run `hf auth login`"
-    if response.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-        return f" {response.reason}; the file was moved or removed"
-    return f" {response.reason}; the data need a login, or the address is outdated"
-
-
-def _refuse_page(url: str, page: bool) -> None:
-    if page and not urlsplit(url).path.endswith((".html", ".htm")):
-        raise DownloadError(
-            f"{url}: the server sends a web page in the place of the file; open the address in a "
-            "browser: it is outdated, or asks for a login or a form"
-        )
