@@ -43,7 +43,7 @@ class Transfers:
         return self._pool.submit(self._fetch, archive, path)
 
     def stop(self) -> None:
-        """Let all threads end within a second or so; partial files are kept."""
+        """Let all threads end with the next bytes that they receive; partial files are kept."""
         self._stopped.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
