@@ -134,7 +134,8 @@ def _answer(handler: BaseHTTPRequestHandler, served: Served) -> None:
 def _send(write: Callable[[bytes], object], body: bytes, pause: float) -> None:
     try:
         for at in range(0, len(body), 1 << 16):
+            if at:
+                time.sleep(pause)
             write(body[at : at + (1 << 16)])
-            time.sleep(pause)
     except (BrokenPipeError, ConnectionResetError):
         pass  # the client was killed, which some tests do

@@ -143,7 +143,7 @@ def test_files_are_fetched_together_but_not_too_many(servers, tmp_path):
     archives = []
     for number in range(3 * AT_ONCE):
         body = zipped(**{f"slides/{number}.png": PIXELS[:300_000]})
-        archives.append(Archive(publisher.offer(f"{number}.zip", body, pause=0.03)))
+        archives.append(Archive(publisher.offer(f"{number}.zip", body, pause=0.1)))
     dataset = published(tmp_path, *archives)
     download(dataset, policy=QUICK)
     assert len(list((dataset.root / "slides").iterdir())) == 3 * AT_ONCE
