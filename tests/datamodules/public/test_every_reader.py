@@ -1,14 +1,18 @@
 """Properties of every reader, on its forged copy."""
 
 import hashlib
+import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from datamodules.core.errors import DatasetNotFoundError
+from datamodules.core.notes import collecting
 from datamodules.core.records import SPLITS, TaskKind
+from datamodules.prepare import load
 from datamodules.registry import CONVENTIONS, READERS, reader
 from datamodules.store.synthetic_mark import MARK
 from datamodules.store.tiling import View
@@ -62,6 +66,31 @@ def test_forging_again_with_the_same_seed_gives_the_same_bytes(name, forged, tmp
     module = dataset(name, tmp_path / "again", tmp_path / "stores")
     forge(module, seed=0, images=IMAGES)
     assert tree_digest(tmp_path / "again") == tree_digest(forged(name))
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_operating_systems_leave_in_every_folder_changes_nothing(name, forged, tmp_path):
+    shutil.copytree(forged(name), tmp_path / name, copy_function=os.link)
+    module = dataset(name, tmp_path / name, tmp_path / "stores")
+    plain = read_once(module)
+    for path in [module.root, *module.root.rglob("*")]:
+        if path.is_file():
+            path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+        else:
+            (path / "__MACOSX").mkdir()
+            for junk in ("__MACOSX/._1.png", ".DS_Store", "Thumbs.db", "desktop.ini"):
+                (path / junk).write_bytes(b"\0\5\x16\7")
+    with collecting() as notes:
+        assert read_once(module) == plain
+    assert notes.counts == {}
+
+
+def read_once(module):
+    """Every record; of the first one also its pixels and targets, which are read when asked for."""
+    records = list(module.read())
+    patches = load(records[0], module.tiler(module.tasks_in(module.root)), module.native_mpp())
+    facts = [(record.source, record.split, record.group, record.mpp) for record in records]
+    return facts, [(patch.x, patch.y, patch.image.tobytes()) for patch in patches]
 
 
 @pytest.mark.parametrize("name", READERS)
