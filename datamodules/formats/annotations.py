@@ -120,6 +120,26 @@ def instance_boxes(ids: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.i
     return np.concatenate([low, high], axis=1).astype(np.float32), numbers
 
 
+def typed_boxes(where: str, ids: NDArray[Any], kinds: NDArray[Any]) -> Boxes:
+    """The box around each nucleus, labelled with the class that most of its pixels have.
+
+    Args:
+        where: file and item, for notes.
+        ids: number of the nucleus of each pixel, 0 for background.
+        kinds: class of each pixel from 1, 0 for none; a nucleus without any is left out.
+    """
+    boxes, numbers = instance_boxes(ids)
+    inside = ids > 0
+    votes = np.zeros((len(numbers), int(kinds.max(initial=0)) + 1), np.int64)
+    np.add.at(votes, (np.searchsorted(numbers, ids[inside]), kinds[inside]), 1)
+    for _ in range(int(((votes > 0).sum(axis=1) > 1).sum())):
+        notes.warning(where, "nucleus with pixels of several classes")
+    known = votes[:, 1:].any(axis=1)
+    for _ in range(int((~known).sum())):
+        notes.skipped(where, "nucleus without class")
+    return Boxes(boxes[known], votes[known, 1:].argmax(axis=1) if known.any() else votes[known, 0])
+
+
 def boxes_around(
     image: Path, points: NDArray[np.float64], labels: NDArray[np.int64], side: float
 ) -> Boxes:

@@ -68,10 +68,10 @@ def mask_palette(path: Path) -> bytes:
     return b"" if plain else bytes(palette.tobytes())
 
 
-def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write an image or mask (height, width[, 3 or 4]) uint8; folders are made as needed.
+def write_image(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    """Write an image or mask (height, width[, 3 or 4]); folders are made as needed.
 
-    The suffix decides the format: PNG and TIFF are lossless, JPEG has quality 95.
+    The suffix decides the format: PNG and TIFF are lossless, JPEG has quality 95 and no 16 bits.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"compress_level": 1} if path.suffix.lower() == ".png" else {}

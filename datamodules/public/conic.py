@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.core import notes
 from datamodules.core.errors import LayoutError
 from datamodules.core.records import Boxes, Image, Mask, Record, Targets
-from datamodules.formats.annotations import instance_boxes, nucleus_tasks
+from datamodules.formats.annotations import nucleus_tasks, typed_boxes
 from datamodules.formats.arrays import npy_record, open_npy, whole_numbers
 from datamodules.formats.layout import check_rows, folder_with
 from datamodules.formats.tables import read_table
@@ -119,14 +118,8 @@ def type_mask(labels: Path, row: int) -> Mask:
 
 def type_boxes(labels: Path, row: int) -> Boxes:
     """The box around each nucleus, labelled with the class that most of its pixels have."""
-    ids, classes = np.moveaxis(_label(labels, row).astype(np.int64), 2, 0)
-    boxes, numbers = instance_boxes(ids)
-    inside = ids > 0
-    votes = np.zeros((len(numbers), len(NUCLEI) + 1), np.int64)
-    np.add.at(votes, (np.searchsorted(numbers, ids[inside]), classes[inside]), 1)
-    for _ in range(int(((votes > 0).sum(axis=1) > 1).sum())):
-        notes.warning(f"{labels.name}#{row}", "nucleus with pixels of several classes")
-    return Boxes(boxes, votes.argmax(axis=1) - 1)
+    label = _label(labels, row)
+    return typed_boxes(f"{labels.name}#{row}", label[:, :, 0], label[:, :, 1])
 
 
 def _label(labels: Path, row: int) -> NDArray[Any]:
