@@ -89,7 +89,7 @@ class _Errors(logging.Handler):
 @contextmanager
 def _page(path: Path) -> Iterator[TiffPage]:
     """The page of full resolution, within the open file."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
+    if path.suffix.lower() not in (".tif", ".tiff", ".svs"):
         warning(path, "is TIFF, though its name ends otherwise")
     errors = _Errors()
     log.addHandler(errors)

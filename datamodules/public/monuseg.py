@@ -4,16 +4,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from datamodules.core.records import Archive, Record, Targets, on_google_drive
 from datamodules.formats.annotations import nucleus_tasks
-from datamodules.formats.aperio import filled, resolution, surrounded
+from datamodules.formats.aperio import filled, outlines_xml, resolution, surrounded
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import image_record, list_files, paired, relative
 from datamodules.reader import DatasetReader
-from datamodules.synthetic.scene import Scene, append_rows, slides
+from datamodules.synthetic.scene import append_rows, slides
 
 _TRAIN = "MoNuSeg 2018 Training Data"
 _TEST = "MoNuSegTestData"
@@ -86,7 +85,10 @@ class MoNuSeg(DatasetReader):
             folders = (f"{_TRAIN}/Tissue Images", f"{_TRAIN}/Annotations")
             pictures, outlines = (_TEST, _TEST) if index % 4 == 3 else folders
             write_image(root / pictures / f"{name}.tif", drawn.image)
-            append_rows(root / outlines / f"{name}.xml", [_aperio(drawn, slide.mpp)])
+            ids = range(1, len(drawn.nucleus_types) + 1)
+            append_rows(
+                root / outlines / f"{name}.xml", [outlines_xml(drawn.nuclei, slide.mpp, {"": ids})]
+            )
 
     def records(self, root: Path) -> Iterator[Record]:
         """Training images, then test images, sorted by id."""
@@ -103,21 +105,3 @@ class MoNuSeg(DatasetReader):
                 }
                 mpp = resolution(root, xml, self.mpp)
                 yield image_record(root, path, targets, split, path.stem[:12], mpp)
-
-
-def _aperio(drawn: Scene, mpp: float) -> str:
-    """Aperio XML of nuclei; like the real ones, those at the border reach out of the image."""
-    regions = []
-    for number, (x1, y1, x2, y2) in enumerate(drawn.boxes().astype(int).tolist(), start=1):
-        mask = (drawn.nuclei[y1:y2, x1:x2] == number).astype(np.uint8)
-        # Of four subpixels each, so that the outline runs around the pixels' centres.
-        fine = mask.repeat(2, axis=0).repeat(2, axis=1)
-        pieces, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        outline = max(pieces, key=len).reshape(-1, 2) / 2 + np.array([x1, y1])
-        vertices = np.where(outline == 0, -2.0, outline + 0.25).tolist()
-        text = "".join(f'<Vertex X="{x:.6f}" Y="{y:.6f}"/>' for x, y in vertices)
-        regions.append(f'<Region Id="{number}"><Vertices>{text}</Vertices></Region>')
-    return (
-        f'<Annotations MicronsPerPixel="{mpp:.6f}">\n<Annotation Id="1" Name="">\n'
-        f"<Regions>\n{chr(10).join(regions)}\n</Regions>\n</Annotation>\n</Annotations>"
-    )

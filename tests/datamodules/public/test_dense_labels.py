@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from datamodules.core.errors import DatasetNotFoundError, LayoutError
 from datamodules.core.notes import collecting
 from datamodules.formats.annotations import fill_polygon
-from datamodules.formats.aperio import read_outlines
+from datamodules.formats.aperio import outlines_xml, read_outlines
 from datamodules.formats.images import read_image, read_mask, write_image
 from datamodules.prepare import prepare
-from datamodules.public.monuseg import _aperio
 from datamodules.synthetic.scene import slides
 from tests.support.readers import assert_refused, darkness, dataset, prepared
 
@@ -98,7 +97,8 @@ def test_a_pixel_belongs_to_an_outline_if_its_centre_lies_within(seed):
 def test_the_synthetic_outlines_of_monuseg_give_back_the_nuclei_that_were_drawn():
     slide = next(slides(np.random.default_rng(0), 1, ["breast"], 0.25, each=1))[2]
     drawn = slide.field(300, malignancy=0.5)
-    xml = ElementTree.fromstring(_aperio(drawn, 0.25))
+    ids = range(1, drawn.nuclei.max() + 1)
+    xml = ElementTree.fromstring(outlines_xml(drawn.nuclei, 0.25, {"": ids}))
     mask = np.zeros((300, 300), np.uint8)
     for region in xml.iter("Region"):
         line = [(float(v.get("X")), float(v.get("Y"))) for v in region.iter("Vertex")]
