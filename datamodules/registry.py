@@ -30,13 +30,15 @@ READERS = {
     "bach": "datamodules.public.bach:BACH",
     "idc": "datamodules.public.idc:IDC",
     "breastpathq": "datamodules.public.breastpathq:BreastPathQ",
+    # for training, of configs/pretrain16.yaml alone
+    "consep": "datamodules.public.consep:CoNSeP",
+    "ocelot": "datamodules.public.ocelot:OCELOT",
+    "sicapv2": "datamodules.public.sicapv2:SICAPv2",
     # used by no recipe
     "dsb2018": "datamodules.public.dsb2018:DSB2018",
     "breakhis": "datamodules.public.breakhis:BreaKHis",
     "conic": "datamodules.public.conic:CoNIC",
     "kather2016": "datamodules.public.kather2016:Kather2016",
-    "ocelot": "datamodules.public.ocelot:OCELOT",
-    "sicapv2": "datamodules.public.sicapv2:SICAPv2",
     "tnbc": "datamodules.public.tnbc:TNBC",
     # own data
     "class_folders": "datamodules.own_data.class_folders:ClassFolders",

@@ -1,0 +1,83 @@
+"""Readers of nuclei with types: CoNSeP, Lizard, CRCHistoPhenotypes, NuInsSeg and MoNuSAC."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from datamodules.core.errors import LayoutError
+from datamodules.core.notes import collecting
+from datamodules.formats.annotations import typed_boxes
+from datamodules.formats.images import read_image, read_mask, write_image
+from datamodules.formats.matlab import read_mat, write_mat
+from datamodules.public.consep import CODES, GROUPS
+from tests.support.readers import assert_refused, darkness, dataset
+
+# ---- CoNSeP -------------------------------------------------------------------------------
+
+
+def test_consep_real_fields_in_the_official_layout_have_their_nuclei_in_place(
+    real_samples, tmp_path
+):
+    crops = real_samples / "folders/consep"
+    if not crops.is_dir():
+        pytest.skip(f"no real sample {crops}")
+    codes = np.array([0, 2, 3, 4, 5])  # of the classes in which the sample keeps its masks
+    for number, path in enumerate(sorted((crops / "images").glob("train_1_0*.jpg"))[:3]):
+        mask = read_mask(crops / "masks" / f"{path.stem}.png")
+        write_image(tmp_path / f"raw/Train/Images/train_{number}.png", read_image(path))
+        maps = {"inst_map": ndimage.label(mask)[0], "type_map": codes[mask]}
+        write_mat(tmp_path / f"raw/Train/Labels/train_{number}.mat", maps)
+    module = dataset("consep", tmp_path / "raw", tmp_path / "stores")
+    for record in module.records(module.root):
+        density = darkness(read_image(record.image))
+        inside = record.targets["nuclei"]() > 0
+        assert density[inside].mean() > 1.3 * density[~inside].mean(), record.source
+        assert density[inside].mean() > 1.2 * density[inside.T].mean(), record.source
+        boxes = record.targets["nuclei_detection"]()
+        x, y = ((boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2).astype(int).T
+        agree = record.targets["nuclei"]()[y, x] == boxes.labels + 1
+        assert len(boxes) > 10 and agree.mean() > 0.8
+
+
+def test_consep_groups_seven_codes_into_the_four_classes_of_its_authors(forged, tmp_path):
+    few = dataset("consep", forged("consep"), tmp_path)
+    many = dataset("consep", forged("consep"), tmp_path, classes="codes")
+    assert few.tasks_in(few.root)[1].classes == GROUPS
+    assert many.tasks_in(many.root)[1].classes == CODES
+    groups, seen = np.array([0, 1, 2, 3, 3, 4, 4, 4]), set()
+    for one, other in zip(few.records(few.root), many.records(many.root), strict=True):
+        codes = other.targets["nuclei"]()
+        seen |= set(np.unique(codes).tolist())
+        np.testing.assert_array_equal(one.targets["nuclei"](), groups[codes])
+        kinds = other.targets["nuclei_detection"]().labels + 1
+        np.testing.assert_array_equal(one.targets["nuclei_detection"]().labels + 1, groups[kinds])
+    assert seen >= {0, 2, 3, 5, 6, 7}
+    assert Counter(record.split for record in few.records(few.root)) == {"train": 3, "test": 1}
+
+
+def test_consep_refuses_maps_that_do_not_fit_and_missing_labels(forged_copy):
+    module = forged_copy("consep")
+    mat = module.root / "Train/Labels/train_1.mat"
+    ids, kinds = read_mat(mat, "inst_map", "type_map")
+    write_mat(mat, {"inst_map": ids, "type_map": np.where(kinds > 0, 8, 0)})
+    assert_refused(module, LayoutError, "train_1.mat", "class 8")
+    write_mat(mat, {"inst_map": ids, "type_map": kinds[:-1]})
+    assert_refused(module, LayoutError, "train_1.mat", "type_map (511, 512)")
+    mat.unlink()
+    assert_refused(module, LayoutError, "train_1.png", "Train/Labels/train_1.mat")
+
+
+def test_a_nucleus_without_any_class_is_left_out_and_counted():
+    ids = np.array([[1, 1, 0, 2], [1, 1, 0, 2], [3, 3, 0, 0]])
+    kinds = np.array([[2, 2, 0, 0], [2, 1, 0, 0], [5, 5, 0, 0]])
+    with collecting() as notes:
+        boxes = typed_boxes("a.mat", ids, kinds)
+    assert boxes.xyxy.tolist() == [[0, 0, 2, 2], [0, 2, 2, 3]]
+    assert boxes.labels.tolist() == [1, 4]
+    assert notes.counts == {
+        ("warning", "nucleus with pixels of several classes"): 1,
+        ("skipped", "nucleus without class"): 1,
+    }
+    assert len(typed_boxes("a.mat", np.zeros((3, 3), int), np.zeros((3, 3), int))) == 0
