@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from datamodules.core.errors import LayoutError
+from datamodules.core.errors import DatasetNotFoundError, LayoutError
 from datamodules.core.notes import collecting
 from datamodules.formats.annotations import typed_boxes
 from datamodules.formats.images import read_image, read_mask, write_image
@@ -81,3 +81,42 @@ def test_a_nucleus_without_any_class_is_left_out_and_counted():
         ("skipped", "nucleus without class"): 1,
     }
     assert len(typed_boxes("a.mat", np.zeros((3, 3), int), np.zeros((3, 3), int))) == 0
+
+
+# ---- Lizard -------------------------------------------------------------------------------
+
+
+def test_lizard_takes_the_class_of_each_nucleus_by_its_id(forged, tmp_path):
+    module = dataset("lizard", forged("lizard"), tmp_path)
+    for record in module.records(module.root):
+        name = record.source.rpartition("/")[2].replace(".png", ".mat")
+        mat = next(module.root.rglob(name))
+        ids, numbers, classes = read_mat(mat, "inst_map", "id", "class")
+        assert numbers.max() > numbers.size  # ids have gaps
+        mask, boxes = record.targets["nuclei"](), record.targets["nuclei_detection"]()
+        for number, kind in zip(numbers.ravel(), classes.ravel(), strict=True):
+            assert (mask[ids == number] == kind).all()
+        assert sorted(boxes.labels + 1) == sorted(classes.ravel())
+
+
+@pytest.mark.parametrize("part", [1, 2, 3])
+def test_lizard_tests_on_the_part_that_is_asked_for(forged, tmp_path, part):
+    module = dataset("lizard", forged("lizard"), tmp_path, test_part=part)
+    lines = next(module.root.rglob("info.csv")).read_text().splitlines()[1:]
+    listed = {
+        name for name, _, number in (line.split(",") for line in lines) if number == str(part)
+    }
+    tested = {r.source for r in module.records(module.root) if r.split == "test"}
+    assert {source.rpartition("/")[2][:-4] for source in tested} == listed
+
+
+def test_lizard_is_read_however_deep_its_archives_lie_and_refuses_a_missing_one(forged_copy):
+    module = forged_copy("lizard")
+    before = [record.group.rpartition("/")[2] for record in module.records(module.root)]
+    for folder in ("lizard_images1", "lizard_images2", "lizard_labels"):
+        for inner in (module.root / folder).iterdir():
+            inner.rename(module.root / inner.name)
+        (module.root / folder).rmdir()
+    assert [r.group.rpartition("/")[2] for r in module.records(module.root)] == before
+    (module.root / "Lizard_Images2").rename(module.root / "other")
+    assert_refused(module, DatasetNotFoundError, "Lizard_Images2")
