@@ -35,6 +35,7 @@ READERS = {
     "ocelot": "datamodules.public.ocelot:OCELOT",
     "sicapv2": "datamodules.public.sicapv2:SICAPv2",
     # used by no recipe
+    "crchisto": "datamodules.public.crchisto:CRCHisto",
     "lizard": "datamodules.public.lizard:Lizard",
     "dsb2018": "datamodules.public.dsb2018:DSB2018",
     "breakhis": "datamodules.public.breakhis:BreaKHis",

@@ -12,7 +12,7 @@ from datamodules.formats.annotations import typed_boxes
 from datamodules.formats.images import read_image, read_mask, write_image
 from datamodules.formats.matlab import read_mat, write_mat
 from datamodules.public.consep import CODES, GROUPS
-from tests.support.readers import assert_refused, darkness, dataset
+from tests.support.readers import assert_refused, darkness, dataset, prepared
 
 # ---- CoNSeP -------------------------------------------------------------------------------
 
@@ -120,3 +120,36 @@ def test_lizard_is_read_however_deep_its_archives_lie_and_refuses_a_missing_one(
     assert [r.group.rpartition("/")[2] for r in module.records(module.root)] == before
     (module.root / "Lizard_Images2").rename(module.root / "other")
     assert_refused(module, DatasetNotFoundError, "Lizard_Images2")
+
+
+# ---- CRCHistoPhenotypes -------------------------------------------------------------------
+
+
+def test_crchisto_points_lie_on_nuclei_and_count_from_one(forged, tmp_path):
+    module = dataset("crchisto", forged("crchisto"), tmp_path)
+    for record in module.records(module.root):
+        boxes = record.targets["nuclei_detection"]()
+        density = darkness(read_image(record.image))
+        x, y = ((boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2).astype(int).T
+        assert density[y, x].mean() > 1.5 * density.mean()
+    mat = module.root / "CRCHistoPhenotypes_2016_04_28/Classification/img1/img1_epithelial.mat"
+    points = read_mat(mat, "detection")[0]
+    inner = ((points > 20) & (points < 480)).all(axis=1)  # the boxes of others are clipped
+    boxes = next(module.records(module.root)).targets["nuclei_detection"]().xyxy[: len(points)]
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    np.testing.assert_allclose(middles[inner], points[inner] - 0.5, atol=1e-3)
+
+
+def test_crchisto_counts_points_without_place_and_refuses_another_shape(forged_copy):
+    module = forged_copy("crchisto")
+    mat = next(module.root.rglob("img2_epithelial.mat"))
+    write_mat(mat, {"detection": np.array([[np.nan, 3.0], [40.0, 50.0]])})
+    with collecting():
+        store = prepared(module)
+    assert len(store.source_names) == 4
+    from datamodules.store.attributes import notes_of
+
+    assert "point without place: 1" in notes_of(store.attributes).line()
+    write_mat(mat, {"detection": np.ones((4, 3))})
+    with pytest.raises(LayoutError, match=r"img2_epithelial.mat: detection has shape \(4, 3\)"):
+        [record.targets["nuclei_detection"]() for record in module.records(module.root)]
