@@ -9,7 +9,7 @@ from scipy import ndimage
 from datamodules.core.errors import DatasetNotFoundError, LayoutError
 from datamodules.core.notes import collecting
 from datamodules.formats.annotations import typed_boxes
-from datamodules.formats.images import read_image, read_mask, write_image
+from datamodules.formats.images import read_ids, read_image, read_mask, write_image
 from datamodules.formats.matlab import read_mat, write_mat
 from datamodules.public.consep import CODES, GROUPS
 from tests.support.readers import assert_refused, darkness, dataset, prepared
@@ -153,3 +153,24 @@ def test_crchisto_counts_points_without_place_and_refuses_another_shape(forged_c
     write_mat(mat, {"detection": np.ones((4, 3))})
     with pytest.raises(LayoutError, match=r"img2_epithelial.mat: detection has shape \(4, 3\)"):
         [record.targets["nuclei_detection"]() for record in module.records(module.root)]
+
+
+# ---- NuInsSeg -----------------------------------------------------------------------------
+
+
+def test_nuinsseg_ignores_vague_areas_under_either_name_of_their_folder(forged_copy):
+    module = forged_copy("nuinsseg")
+    records = list(module.records(module.root))
+    assert len({record.group for record in records}) == 6
+    for record in records:
+        mask = record.targets["nuclei"]()
+        name = record.source.replace("tissue images", "label masks modify").replace("png", "tif")
+        ids = read_ids(module.root / name)
+        np.testing.assert_array_equal(mask[mask != 255], ids[mask != 255] > 0)
+        assert len(record.targets["nuclei_detection"]()) == len(np.unique(ids)) - 1
+    masks = [record.targets["nuclei"]() for record in records]
+    assert sum((mask[:80, :120] == 255).all() for mask in masks) == 3
+    for folder in list(module.root.glob("*/vague areas/mask binary")):
+        folder.rename(folder.with_name("mask binary_vague"))
+    for record, mask in zip(module.records(module.root), masks, strict=True):
+        np.testing.assert_array_equal(record.targets["nuclei"](), mask)
