@@ -32,6 +32,7 @@ READERS = {
     "breastpathq": "datamodules.public.breastpathq:BreastPathQ",
     # for training, of configs/pretrain16.yaml alone
     "consep": "datamodules.public.consep:CoNSeP",
+    "monusac": "datamodules.public.monusac:MoNuSAC",
     "nuinsseg": "datamodules.public.nuinsseg:NuInsSeg",
     "ocelot": "datamodules.public.ocelot:OCELOT",
     "sicapv2": "datamodules.public.sicapv2:SICAPv2",

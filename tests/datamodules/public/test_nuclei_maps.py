@@ -1,5 +1,7 @@
 """Readers of nuclei with types: CoNSeP, Lizard, CRCHistoPhenotypes, NuInsSeg and MoNuSAC."""
 
+import re
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -12,6 +14,7 @@ from datamodules.formats.annotations import typed_boxes
 from datamodules.formats.images import read_ids, read_image, read_mask, write_image
 from datamodules.formats.matlab import read_mat, write_mat
 from datamodules.public.consep import CODES, GROUPS
+from datamodules.public.monusac import CLASSES
 from tests.support.readers import assert_refused, darkness, dataset, prepared
 
 # ---- CoNSeP -------------------------------------------------------------------------------
@@ -174,3 +177,52 @@ def test_nuinsseg_ignores_vague_areas_under_either_name_of_their_folder(forged_c
         folder.rename(folder.with_name("mask binary_vague"))
     for record, mask in zip(module.records(module.root), masks, strict=True):
         np.testing.assert_array_equal(record.targets["nuclei"](), mask)
+
+
+# ---- MoNuSAC ------------------------------------------------------------------------------
+
+
+def test_monusac_reads_layers_as_classes_and_gives_unsure_nuclei_no_label(forged, tmp_path):
+    module = dataset("monusac", forged("monusac"), tmp_path)
+    records = list(module.records(module.root))
+    assert Counter(record.split for record in records) == {"train": 4, "test": 2}
+    assert {"TCGA-A2-A0ES"} == {r.group for r in records if r.split == "train"} & {
+        r.group for r in records if r.split == "test"
+    }
+    assert [record.source[-4:] for record in records].count(".svs") == 1
+    unsure = 0
+    for record in records:
+        mask, boxes = record.targets["nuclei"](), record.targets["nuclei_detection"]()
+        text = (module.root / record.source).with_suffix(".xml").read_text()
+        layers = re.split(r'<Attribute Name="(\w+)"/>', text)[1:]
+        pairs = zip(layers[::2], layers[1::2], strict=True)
+        counts = {name: part.count("<Region ") for name, part in pairs}
+        unsure += counts.pop("Ambiguous", 0)
+        assert (mask == 255).any() == ("Ambiguous" in text and record.split == "test")
+        named = {CLASSES[label]: n for label, n in Counter(boxes.labels.tolist()).items()}
+        assert named == {name: count for name, count in counts.items() if count}
+    assert unsure > 0
+
+
+def test_monusac_counts_nuclei_of_a_class_that_is_none(forged_copy):
+    module = forged_copy("monusac")
+    of_class = CLASSES.index("Lymphocyte")
+    record = next(
+        record
+        for record in module.records(module.root)
+        if of_class in record.targets["nuclei_detection"]().labels
+    )
+    path = (module.root / record.source).with_suffix(".xml")
+    path.write_text(path.read_text().replace('Name="Lymphocyte"', 'Name="1"'))
+    with collecting() as notes:
+        mask = record.targets["nuclei"]()
+    assert notes.total("warning") > 0
+    assert {reason for _, reason in notes.counts} == {"nucleus of the unknown class '1'"}
+    assert (mask == 255).any() and not (mask == 1 + of_class).any()
+
+
+def test_monusac_needs_an_annotation_of_every_image(forged_copy):
+    module = forged_copy("monusac")
+    path = (module.root / next(module.records(module.root)).source).with_suffix(".xml")
+    shutil.move(path, path.with_suffix(".bak"))
+    assert_refused(module, LayoutError, path.stem, "has no annotation")
