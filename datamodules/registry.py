@@ -39,6 +39,7 @@ READERS = {
     # used by no recipe
     "crchisto": "datamodules.public.crchisto:CRCHisto",
     "lizard": "datamodules.public.lizard:Lizard",
+    "mhist": "datamodules.public.mhist:MHIST",
     "dsb2018": "datamodules.public.dsb2018:DSB2018",
     "breakhis": "datamodules.public.breakhis:BreaKHis",
     "conic": "datamodules.public.conic:CoNIC",
