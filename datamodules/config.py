@@ -42,7 +42,8 @@ class DatasetConfig:
         dense: probes: a segmentation or detection task, then predicted from the features of single
             places of an image.
         centre: probes: a regular expression that finds the centre or scanner in the path of a
-            source (its group, if it has one); the report then has the robustness index.
+            source or the name of its patient, in its first "(...)" if there is one; the report then
+            has the robustness index.
         follow_links: read what links in its folder point to outside of it.
         options: the reader's own options (see `datasets show NAME`).
     """

@@ -31,6 +31,7 @@ READERS = {
     "idc": "datamodules.public.idc:IDC",
     "breastpathq": "datamodules.public.breastpathq:BreastPathQ",
     # for training, of configs/pretrain16.yaml alone
+    "camelyon17": "datamodules.public.camelyon17:Camelyon17",
     "consep": "datamodules.public.consep:CoNSeP",
     "monusac": "datamodules.public.monusac:MoNuSAC",
     "nuinsseg": "datamodules.public.nuinsseg:NuInsSeg",

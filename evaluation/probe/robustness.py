@@ -32,8 +32,10 @@ IMAGES = 5000  # at most, chosen by class and patient in turn, the same for ever
 def centres_of(data: DatasetReader | PathologyDataModule) -> NDArray[np.int64]:
     """Return the number of each row's centre, (n,), from `data.unseen.<dataset>.centre`.
 
+    The pattern is looked for in the path of each source, then in the name of its group.
+
     Raises:
-        ProbeError: the pattern is none, a source does not match, or there is only one centre.
+        ProbeError: the pattern is none, nothing matches, or there is only one centre.
     """
     key, pattern = f"data.unseen.{data.name}.centre", data.config.centre
     try:
@@ -41,12 +43,16 @@ def centres_of(data: DatasetReader | PathologyDataModule) -> NDArray[np.int64]:
     except re.error as error:
         raise ProbeError(f"{key}={pattern}: no regular expression ({error})") from error
     names = []
-    for source in data.store.source_names:
-        match = search(source)
+    sources, groups = data.store.source_names, data.store.group_names
+    rows = np.column_stack([data.store.source_numbers, data.store.group])
+    pairs, row_of = np.unique(rows, axis=0, return_inverse=True)
+    for source, group in ((sources[one], groups[other]) for one, other in pairs):
+        match = search(source) or search(group)
         if match is None:
-            raise ProbeError(f"{key}={pattern}: does not match the source {source}")
+            problem = f"does not match the source {source} nor its group {group}"
+            raise ProbeError(f"{key}={pattern}: {problem}")
         names.append(match[1] if match.re.groups else match[0])
-    numbers = np.unique(names, return_inverse=True)[1][data.store.source_numbers]
+    numbers = np.unique(names, return_inverse=True)[1][row_of]
     if len(np.unique(numbers)) < 2:
         raise ProbeError(f"{key}={pattern}: finds only the centre {names[0]}; it takes two")
     return np.asarray(numbers, np.int64)

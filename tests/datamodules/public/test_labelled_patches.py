@@ -4,9 +4,11 @@ from collections import Counter
 
 import pytest
 
-from datamodules.core.errors import LayoutError
+from datamodules.config import DatasetConfig
+from datamodules.core.errors import DatasetNotFoundError, LayoutError
 from datamodules.core.notes import collecting
-from tests.support.readers import assert_refused
+from evaluation.probe.robustness import centres_of
+from tests.support.readers import assert_refused, dataset, prepared
 
 # ---- MHIST --------------------------------------------------------------------------------
 
@@ -34,3 +36,33 @@ def test_mhist_refuses_an_unknown_label_or_part(forged_copy, value, other, words
     table = module.root / "annotations.csv"
     table.write_text(table.read_text().replace(f",{value}", f",{other}", 1))
     assert_refused(module, LayoutError, "annotations.csv", *words)
+
+
+# ---- CAMELYON17-WILDS ---------------------------------------------------------------------
+
+
+def test_camelyon17_holds_out_two_hospitals_which_its_groups_name(forged, tmp_path):
+    module = dataset("camelyon17", forged("camelyon17"), tmp_path)
+    records = list(module.records(module.root))
+    centres = {split: set() for split in ("train", "val", "test")}
+    for record in records:
+        centres[record.split].add(record.group[7])
+    assert centres == {"train": {"0", "3", "4"}, "val": {"1"}, "test": {"2"}}
+    module.config = DatasetConfig(folder=str(module.root), centre="center (.)")
+    store = prepared(module)
+    expected = [int(store.group_name(row)[7]) for row in range(len(store))]
+    assert centres_of(module).tolist() == expected
+    labels = Counter(zip(expected, store.target("tumor").tolist(), strict=True))
+    assert len(labels) == 10  # both classes in each hospital
+
+
+def test_camelyon17_names_the_file_of_a_row_that_is_missing(forged_copy):
+    module = forged_copy("camelyon17")
+    path = sorted(module.root.rglob("*.png"))[3]
+    path.unlink()
+    assert_refused(module, DatasetNotFoundError, path.name, "allow_missing=true")
+    partial = forged_copy("camelyon17", allow_missing=True)
+    path.unlink()
+    with collecting() as notes:
+        assert len(list(partial.read())) == 19
+    assert notes.counts == {("skipped", "listed image does not exist"): 1}

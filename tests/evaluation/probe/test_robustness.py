@@ -76,15 +76,18 @@ def test_regression_targets_and_centres_of_one_class_are_refused():
         robustness_rows([one], target, 50, 0)
 
 
-def test_centres_come_from_the_paths_of_sources():
+def test_centres_come_from_the_paths_of_sources_or_their_groups():
     def data(pattern):
         store = SimpleNamespace(
             source_names=["a/hospital1_x.png", "a/hospital2_y.png"],
             source_numbers=np.array([0, 1, 1]),
+            group_names=["center 2 patient 4", "center 3 patient 5"],
+            group=np.array([0, 1, 1]),
         )
         return SimpleNamespace(name="d", config=SimpleNamespace(centre=pattern), store=store)
 
     assert centres_of(data(r"hospital(\d)")).tolist() == [0, 1, 1]
+    assert centres_of(data("center (.)")).tolist() == [0, 1, 1]
     for pattern, problem in (
         ("(", "no regular expression"),
         ("clinic", r"does not match the source a/hospital1_x\.png"),
