@@ -38,6 +38,7 @@ READERS = {
     "ocelot": "datamodules.public.ocelot:OCELOT",
     "sicapv2": "datamodules.public.sicapv2:SICAPv2",
     # used by no recipe
+    "bracs": "datamodules.public.bracs:BRACS",
     "crchisto": "datamodules.public.crchisto:CRCHisto",
     "lizard": "datamodules.public.lizard:Lizard",
     "mhist": "datamodules.public.mhist:MHIST",

@@ -1,5 +1,6 @@
 """Readers of MHIST, CAMELYON17-WILDS, BRACS, Chaoyang, UniToPatho and CRAG."""
 
+import shutil
 from collections import Counter
 
 import pytest
@@ -66,3 +67,23 @@ def test_camelyon17_names_the_file_of_a_row_that_is_missing(forged_copy):
     with collecting() as notes:
         assert len(list(partial.read())) == 19
     assert notes.counts == {("skipped", "listed image does not exist"): 1}
+
+
+# ---- BRACS --------------------------------------------------------------------------------
+
+
+def test_bracs_groups_slides_by_patient_with_its_table_and_by_slide_without(forged_copy):
+    module = forged_copy("bracs")
+    slides = {record.source.split("/")[-1].rsplit("_", 2)[0] for record in module.read()}
+    assert (len(slides), len({record.group for record in module.read()})) == (4, 3)
+    (module.root / "BRACS.xlsx").unlink()
+    with collecting() as notes:
+        assert {record.group for record in module.read()} == slides
+    assert notes.total("warning") == 1
+
+
+def test_bracs_refuses_a_region_in_the_folder_of_another_class(forged_copy):
+    module = forged_copy("bracs")
+    path = next(module.root.rglob("*_FEA_*.png"))
+    shutil.copy(path, path.parents[1] / "4_ADH" / path.name)
+    assert_refused(module, LayoutError, path.name, "named class FEA", "4_ADH")
