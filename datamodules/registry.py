@@ -32,6 +32,7 @@ READERS = {
     "breastpathq": "datamodules.public.breastpathq:BreastPathQ",
     # for training, of configs/pretrain16.yaml alone
     "camelyon17": "datamodules.public.camelyon17:Camelyon17",
+    "chaoyang": "datamodules.public.chaoyang:Chaoyang",
     "consep": "datamodules.public.consep:CoNSeP",
     "monusac": "datamodules.public.monusac:MoNuSAC",
     "nuinsseg": "datamodules.public.nuinsseg:NuInsSeg",

@@ -1,5 +1,6 @@
 """Readers of MHIST, CAMELYON17-WILDS, BRACS, Chaoyang, UniToPatho and CRAG."""
 
+import json
 import shutil
 from collections import Counter
 
@@ -87,3 +88,22 @@ def test_bracs_refuses_a_region_in_the_folder_of_another_class(forged_copy):
     path = next(module.root.rglob("*_FEA_*.png"))
     shutil.copy(path, path.parents[1] / "4_ADH" / path.name)
     assert_refused(module, LayoutError, path.name, "named class FEA", "4_ADH")
+
+
+# ---- Chaoyang -----------------------------------------------------------------------------
+
+
+def test_chaoyang_groups_patches_by_slide_and_refuses_an_unknown_class(forged_copy):
+    module = forged_copy("chaoyang")
+    records = list(module.records(module.root))
+    assert Counter(record.group for record in records) == dict.fromkeys(
+        ("535940", "535941", "535942"), 4
+    )
+    table = module.root / "train.json"
+    entries = json.loads(table.read_text())
+    entries[2]["label"] = 4
+    table.write_text(json.dumps(entries))
+    assert_refused(module, LayoutError, "train.json: [2].label", "expected 0 to 3")
+    entries[2]["name"] = "../test/x.JPG"
+    table.write_text(json.dumps(entries))
+    assert_refused(module, LayoutError, "train.json: [2].name", "leaves the dataset's folder")
