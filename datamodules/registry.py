@@ -38,6 +38,7 @@ READERS = {
     "nuinsseg": "datamodules.public.nuinsseg:NuInsSeg",
     "ocelot": "datamodules.public.ocelot:OCELOT",
     "sicapv2": "datamodules.public.sicapv2:SICAPv2",
+    "unitopatho": "datamodules.public.unitopatho:UniToPatho",
     # used by no recipe
     "bracs": "datamodules.public.bracs:BRACS",
     "crchisto": "datamodules.public.crchisto:CRCHisto",

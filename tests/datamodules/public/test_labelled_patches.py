@@ -107,3 +107,17 @@ def test_chaoyang_groups_patches_by_slide_and_refuses_an_unknown_class(forged_co
     entries[2]["name"] = "../test/x.JPG"
     table.write_text(json.dumps(entries))
     assert_refused(module, LayoutError, "train.json: [2].name", "leaves the dataset's folder")
+
+
+# ---- UniToPatho ---------------------------------------------------------------------------
+
+
+def test_unitopatho_reads_names_with_commas_and_refuses_a_label_of_another_name(forged_copy):
+    module = forged_copy("unitopatho")
+    records = list(module.records(module.root))
+    assert all("(" in record.source and "," in record.source for record in records)
+    assert Counter(record.split for record in records) == {"train": 6, "test": 6}
+    assert "TVA.HG CASO 5 - test" in {record.group for record in records}
+    table = module.root / "800/train.csv"
+    table.write_text(table.read_text().replace(",1,NORM", ",2,NORM", 1))
+    assert_refused(module, LayoutError, "train.csv, line 3", "'NORM', but 2 is TA.HG")
