@@ -34,6 +34,7 @@ READERS = {
     "camelyon17": "datamodules.public.camelyon17:Camelyon17",
     "chaoyang": "datamodules.public.chaoyang:Chaoyang",
     "consep": "datamodules.public.consep:CoNSeP",
+    "crag": "datamodules.public.crag:CRAG",
     "monusac": "datamodules.public.monusac:MoNuSAC",
     "nuinsseg": "datamodules.public.nuinsseg:NuInsSeg",
     "ocelot": "datamodules.public.ocelot:OCELOT",

@@ -64,6 +64,27 @@ def ungrouped(d: Difference) -> bool:
     return d.noted > 0 and d.size == sum(alone) and not d.tasks
 
 
+def regrouped(d: Difference) -> bool:
+    """Groups differ alone: all of them, which was told, or those of images of one group."""
+    alone = all(set(differ) == {"group"} for differ in d.changed.values())
+    former = {differ["group"][0] for differ in d.changed.values() if "group" in differ}
+    return alone and not (d.lost or d.added or d.tasks) and (d.noted > 0 or len(former) == 1)
+
+
+def one_split(d: Difference) -> bool:
+    """One image lies in another part, and nothing else differs."""
+    alone = [set(differ) == {"split"} for differ in d.changed.values()]
+    return alone == [True] and not (d.lost or d.added or d.tasks)
+
+
+def relabelled(d: Difference) -> bool:
+    """Two classes of one image have exchanged their boxes."""
+    if d.lost or d.added or d.tasks or len(d.changed) != 1:
+        return False
+    ((old, new),) = next(iter(d.changed.values())).values()
+    return sorted(old.xyxy.tolist()) == sorted(new.xyxy.tolist())
+
+
 def same_elsewhere(d: Difference) -> bool:
     """The image is read from its other copy, and nothing else differs."""
     if d.changed or d.tasks or d.lost != {d.file} or len(d.added) != 1:

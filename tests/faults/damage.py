@@ -123,7 +123,7 @@ def _halves(array: np.ndarray) -> np.ndarray:
 _CSV, _JSON, _XML = (".csv",), (".json",), (".xml",)
 
 FILES = (
-    Mutation("truncate", _content(cut), (*PIXELS, ".json", ".xml", ".npy", ".h5", ".xlsx")),
+    Mutation("truncate", _content(cut), (*PIXELS, ".json", ".xml", ".npy", ".h5", ".xlsx", ".mat")),
     Mutation("truncate table", _content(cut), _CSV),
     Mutation("empty", _content(lambda content, rng: b"")),
     Mutation("flip bits", _content(flip)),
@@ -189,9 +189,10 @@ FILES = (
 KEEPERS = {
     ".csv": (
         *("bach", "breastpathq", "conic", "csv_table", "glas", "lc25000", "midogpp", "ocelot"),
-        *("pcam", "tupac16"),
+        *("pcam", "tupac16", "camelyon17", "lizard", "mhist", "unitopatho"),
     ),
-    **{".json": ("coco_boxes", "midogpp", "ocelot"), ".xml": ("monuseg",), ".xlsx": ("sicapv2",)},
-    **{".npy": ("conic", "pannuke"), ".h5": ("pcam",)},
+    ".json": ("coco_boxes", "midogpp", "ocelot", "chaoyang"),
+    **{".xml": ("monuseg", "monusac"), ".xlsx": ("sicapv2", "bracs")},
+    **{".npy": ("conic", "pannuke"), ".h5": ("pcam",), ".mat": ("consep", "lizard", "crchisto")},
 }
 """Readers of datasets that keep such files."""

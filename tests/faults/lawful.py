@@ -16,8 +16,11 @@ from tests.faults.checks import (
     few,
     gone,
     one,
+    one_split,
     pixels,
     points,
+    regrouped,
+    relabelled,
     renamed,
     same_elsewhere,
     ungrouped,
@@ -47,10 +50,12 @@ class Lawful:
 
 _POINTS = ("tupac16", "ocelot")
 _TABLES = ("csv_table", "breastpathq", "conic", "glas", "lc25000", "pcam")
-_JSONS = ("coco_boxes", "midogpp", "ocelot")
+_TABLES += ("camelyon17", "lizard", "mhist", "unitopatho")
+_JSONS = ("coco_boxes", "midogpp", "ocelot", "chaoyang")
 _CUTS = ("truncate table", "drop line")
 _NUMBERS = ("other number", "fraction", "out of range", "negative")
 _NAMES = ("absolute path", "path upwards", "far negative", "no number", "huge number")
+_CELLS = tuple(f"xlsx cell {name}" for name in ("label", "negative", "fraction", "too large"))
 _PICTURE = r"\.(png|jpe?g|tiff?|bmp)$"
 
 LAWFUL: tuple[Lawful, ...] = (
@@ -90,10 +95,28 @@ LAWFUL: tuple[Lawful, ...] = (
         *(("delete", "rename ending"), ("lc25000", "pcam"), r"\.csv$", ungrouped),
         "the table of groups is optional",
     ),
-    Lawful(("XML number",), ("monuseg",), r"\.xml$", one, "another place is what the file says"),
+    Lawful(
+        ("XML number",),
+        ("monuseg", "monusac"),
+        r"\.xml$",
+        one,
+        "another place is what the file says",
+    ),
+    Lawful(
+        *(("other number", "fraction", "flip bits"), ("lizard",), r"\.csv$", one_split),
+        "another part is what the table says",
+    ),
+    Lawful(
+        *(("swap contents",), ("crchisto",), r"\.mat$", relabelled),
+        "no file says of which class its points are",
+    ),
+    Lawful(
+        *(("delete", "rename ending", *_CELLS), ("bracs",), r"\.xlsx$", regrouped),
+        "the table of patients is optional, and another patient is what it says",
+    ),
     Lawful(("xlsx cell label",), ("sicapv2",), "", one, "a patch may have several labels"),
     Lawful(
-        *(("flip bits",), (), r"\.(csv|json|xml|npy|h5)$", few),
+        *(("flip bits",), (), r"\.(csv|json|xml|npy|h5|mat)$", few),
         "text and arrays have no checksum: another valid value is what the file says",
     ),
     Lawful(

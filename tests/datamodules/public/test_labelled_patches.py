@@ -4,11 +4,14 @@ import json
 import shutil
 from collections import Counter
 
+import numpy as np
 import pytest
 
+from datamodules.checks.leakage import overlap
 from datamodules.config import DatasetConfig
 from datamodules.core.errors import DatasetNotFoundError, LayoutError
 from datamodules.core.notes import collecting
+from datamodules.formats.images import read_ids, write_image
 from evaluation.probe.robustness import centres_of
 from tests.support.readers import assert_refused, dataset, prepared
 
@@ -121,3 +124,47 @@ def test_unitopatho_reads_names_with_commas_and_refuses_a_label_of_another_name(
     table = module.root / "800/train.csv"
     table.write_text(table.read_text().replace(",1,NORM", ",2,NORM", 1))
     assert_refused(module, LayoutError, "train.csv, line 3", "'NORM', but 2 is TA.HG")
+
+
+# ---- CRAG ---------------------------------------------------------------------------------
+
+
+def test_crag_reads_both_spellings_of_its_folders_and_masks_of_colours(forged_copy):
+    module = forged_copy("crag")
+    before = [record.targets["glands"]() for record in module.records(module.root)]
+    assert Counter(r.split for r in module.records(module.root)) == {"train": 3, "test": 1}
+    (module.root / "CRAG/valid").rename(module.root / "CRAG/test")
+    for part in ("train", "test"):
+        folder = module.root / "CRAG" / part / "Annotation"
+        for path in folder.iterdir():
+            ids = read_ids(path).astype(np.uint8)
+            write_image(path, np.stack([0 * ids, ids, 0 * ids], axis=-1))
+        folder.rename(folder.with_name("Annotations"))
+    after = [record.targets["glands"]() for record in module.records(module.root)]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_crag_masks_without_image_are_left_out_where_that_is_allowed(forged_copy):
+    module = forged_copy("crag")
+    path = module.root / "CRAG/valid/Images/test_3.png"
+    shutil.copy(path, path.with_name("test_9.png"))
+    shutil.copy(path, path.parents[1] / "Annotation/test_41.png")
+    assert_refused(module, DatasetNotFoundError, "test_41.png", "allow_missing=true")
+
+
+# ---- shared sources -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("consep", "lizard", True), ("crag", "lizard", True), ("glas", "consep", True),
+        ("pannuke", "lizard", True), ("conic", "crag", True), ("crchisto", "glas", True),
+        ("monuseg", "monusac", True), ("pcam", "camelyon17", True), ("bracs", "bach", False),
+        ("nuinsseg", "lizard", False), ("mhist", "unitopatho", False),
+    ],
+)  # fmt: skip
+def test_datasets_of_the_same_slides_or_hospital_are_not_unseen(tmp_path, one, other, shared):
+    pair = [dataset(name, tmp_path / name, tmp_path) for name in (one, other)]
+    assert bool(overlap(pair[:1], pair[1:])) == shared
