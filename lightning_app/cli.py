@@ -23,6 +23,10 @@ PROGRAM = "python -m lightning_app"
 VERBS = {
     "doctor": ("check the machine: versions, conflicts, devices, disk, weights", ""),
     "datasets": ("list, show, get, prepare, verify and forge datasets", "list"),
+    "config": (
+        "explain every key of a configuration, or those that a file sets",
+        "configs/pretrain.yaml",
+    ),
     "pretrain": (
         "train the encoder, export it, probe it, write the report",
         "--config configs/real_small.yaml data.root=DATA trainer.epochs=2",
@@ -89,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_datasets(verbs["datasets"])
     shown = _add_verbs(verbs["encoders"], "action", PRESET_ACTIONS)["show"]
     shown.add_argument("name", metavar="NAME")
+    verbs["config"].add_argument("file", type=Path, nargs="?", metavar="FILE.yaml")
     for name in ("pretrain", "rehearse", "ablate"):
         verbs[name].add_argument(
             "--config", type=Path, help="YAML file; default: real recipe or demo"
@@ -266,6 +271,10 @@ def _run(options: argparse.Namespace) -> int:
         from lightning_app.commands.datasets import run_datasets
 
         return run_datasets(options)
+    if options.verb == "config":
+        from lightning_app.commands.configuration import run_config
+
+        return run_config(options.file)
     if options.verb == "encoders":
         from lightning_app.commands.presets import run_encoders
 

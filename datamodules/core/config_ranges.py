@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from datamodules.core.errors import ConfigError
@@ -68,6 +68,11 @@ def limited(
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def range_text(one: Field[Any]) -> str:
+    """Return what a field may hold, in words; empty if its type says all."""
+    return "a name" if _NAME in one.metadata else str(one.metadata.get(_KEY, ""))
 
 
 def check_limits(config: Any) -> None:
