@@ -12,6 +12,7 @@ MAKEFLAGS += --no-builtin-rules
 
 VENV := .venv
 EXTRAS ?= offline-weights dev
+CONSTRAINTS ?= constraints.txt
 RUN_PYTHON := $(VENV)/bin/python
 APP := $(RUN_PYTHON) -m lightning_app
 
@@ -51,7 +52,7 @@ help: ## list the targets
 .PHONY: install
 install: $(STAMP) ## make .venv with the tested versions (PYTHON=... names the interpreter)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	@rm -f $(VENV)/.installed-*
 	@if [ ! -x $(RUN_PYTHON) ]; then \
 	  for candidate in $(CANDIDATES) ''; do \
@@ -73,7 +74,7 @@ $(STAMP): pyproject.toml constraints.txt
 	fi
 	@$(RUN_PYTHON) -c "$$REQUIREMENTS" $(EXTRAS) > $(VENV)/requirements.txt
 	$(RUN_PYTHON) -m pip install --disable-pip-version-check \
-	  -c constraints.txt -r $(VENV)/requirements.txt
+	  -c $(CONSTRAINTS) -r $(VENV)/requirements.txt
 	@touch $@
 
 .PHONY: doctor
@@ -96,6 +97,10 @@ pretrain: $(STAMP) ## train one encoder on all datasets; without data, run the s
 .PHONY: rehearse
 rehearse: $(STAMP) ## will CONFIG run here? checks without data, then two steps on synthetic copies
 	$(APP) rehearse $(CONFIG_OPTION) $(DATA_SETTING) $(ARGS)
+
+.PHONY: demo
+demo: $(STAMP) ## the whole line on synthetic tissue: the pretrain of a machine without data
+	$(APP) pretrain --config '$(or $(CONFIG),configs/demo.yaml)' $(ARGS)
 
 .PHONY: probe
 probe: $(STAMP) ## compare frozen features by random forests on few labels
@@ -131,6 +136,17 @@ bench: $(STAMP) ## measure speed against peers and limits, and write docs/speed.
 	  touch $(BENCH)/.installed; \
 	fi
 	$(BENCH)/bin/python -m benchmarks.run $(ARGS)
+
+# Its packages are installed on first use, beside those of EXTRAS.
+.PHONY: docs
+docs: $(STAMP) ## build the documentation into build/site; a warning or a dead link is an error
+	@$(RUN_PYTHON) -c 'import material, mkdocs' 2>/dev/null || { \
+	  $(RUN_PYTHON) -c "$$REQUIREMENTS" docs > $(VENV)/requirements-docs.txt; \
+	  $(RUN_PYTHON) -m pip install --disable-pip-version-check \
+	    -c $(CONSTRAINTS) -r $(VENV)/requirements-docs.txt; \
+	}
+	NO_MKDOCS_2_WARNING=1 $(RUN_PYTHON) -m mkdocs build --strict --quiet
+	@echo 'open build/site/index.html'
 
 .PHONY: check
 check: $(STAMP) ## lint, formatting and types

@@ -72,7 +72,6 @@ ACTIONS = {
     "prepare": ("write the HDF5 stores", "glas monuseg --root DATA"),
     "verify": ("read everything and report each problem", "glas --root DATA --duplicates"),
     "forge": ("write synthetic copies in the official layout", "--all --root forged"),
-    "readme": ("write datamodules/README.md, and the table in README.md, from the cards", ""),
 }
 PRESET_ACTIONS = {
     "list": ("list all presets, and which are on this machine", ""),
@@ -179,8 +178,6 @@ def _number(low: float, high: float) -> Callable[[str], float]:
 
 def _add_datasets(parser: argparse.ArgumentParser) -> None:
     for name, action in _add_verbs(parser, "action", ACTIONS).items():
-        if name == "readme":
-            continue
         action.add_argument("--root", help="folder of the published datasets; default: data")
         action.add_argument("--stores", help="folder of the HDF5 stores; default: data/stores")
         if name == "list":

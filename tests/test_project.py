@@ -212,6 +212,7 @@ def test_every_declared_dependency_is_imported_or_has_a_reason() -> None:
         **dict.fromkeys(
             ("ruff", "mypy", "pytest", "pytest-xdist", "hypothesis", "pre-commit"), "a tool"
         ),
+        **dict.fromkeys(("mkdocs", "mkdocs-material", "nbclient", "ipykernel"), "for docs/"),
     }
     owners = packages_distributions()
     roots = {module.split(".")[0] for path in SOURCES for module in imported_modules(path)}

@@ -1,11 +1,9 @@
-"""Dataset cards: the facts of a reader as markdown, and the README that collects them."""
+"""Dataset cards: the facts of a reader as markdown, and tables of them."""
 
 import inspect
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from datamodules.core.atomic import write_text
 from datamodules.core.disk_space import size_text
 from datamodules.core.options import ReaderOptions
 from datamodules.core.records import Task, TaskKind
@@ -14,51 +12,12 @@ from datamodules.registry import CONVENTIONS, READERS, reader
 from datamodules.store.tiling import View
 from datamodules.store_size import store_bytes
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-MAIN_README = README.parent.parent / "README.md"
-_BLOCK = ("<!-- datasets: written by `datasets readme` -->\n", "<!-- datasets: end -->\n")
-
-_HEAD = """# Datasets
-
-Generated from the readers by `python -m lightning_app datasets readme`: change a reader's docstring
-or facts and run it again.
-
-Every public dataset is one file with one class: facts as attributes, a reader of the publisher's
-own layout, and a function that forges small synthetic copies in that layout. A dataset lies in its
-folder below `data.root`, exactly as its publisher packed it.
-
-What does not fit is an error that names file, line and column. What is passed over or odd, such as
-an outline without area, is counted: `prepare` and `verify` end with the counts, and the store keeps
-them. Every reader has the option `allow_missing`: go without listed images and folders that do not
-exist. A dataset's key `follow_links` lets links lead out of its folder.
-
-```
-python -m lightning_app datasets list              what exists and what is prepared
-python -m lightning_app datasets show NAME         card, class balance, contact sheet
-python -m lightning_app datasets download NAME     where no form or login is needed
-python -m lightning_app datasets unpack NAME FILE  check and unpack what you fetched by hand
-python -m lightning_app datasets prepare NAME      write the HDF5 store
-python -m lightning_app datasets verify NAME       read everything and list problems
-python -m lightning_app datasets forge NAME        a small synthetic copy in the same layout
-```
-
-Sizes are as published, or computed from the number and usual size of the images. "Disk" is of the
-unpacked files and the store; while an archive is unpacked, it needs its own size besides. Access is
-automatic (`datasets download`), by hand (links to follow), by a form, or by a login.
-
-| name | dataset | tasks | organs | images | µm/px | download | disk | access | licence | \
-commercial use |
+_LONG = """| name | dataset | tasks | organs | images | µm/px | download | disk | access | licence \
+| commercial use |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
 _SHORT = """| dataset | tasks | images | download | disk | access | commercial use |
 |---|---|---|---|---|---|---|
-"""
-
-_OWN = """
-## Own data
-
-These readers describe conventions, not datasets. Name them in the configuration:
-`data.train.my_data={reader: class_folders, folder: my_folder}`.
 """
 
 
@@ -85,33 +44,14 @@ def _options(kind: type[Any]) -> str:
     return inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2].rstrip()
 
 
-def readme() -> str:
-    """Return the text of `datamodules/README.md`: a table of all datasets and their cards."""
-    public = {name: reader(name) for name in READERS if name not in CONVENTIONS}
-    own = {name: reader(name) for name in CONVENTIONS}
-    rows = [_row(name, dataset) for name, dataset in public.items()]
-    return "".join([_HEAD, *rows, *_sections(public), _OWN, *_sections(own)])
+def summary_table() -> str:
+    """Return a markdown table of all public datasets, whose names link to pages of their cards."""
+    return _LONG + "".join(_row(name) for name in READERS if name not in CONVENTIONS)
 
 
-def write_readme(path: Path = README, main: Path = MAIN_README) -> Path:
-    """Write the README of the datasets, and the short table in the main one; return its path."""
-    write_text(path, readme())
-    text = main.read_text(encoding="utf-8")
-    if (changed := with_short_table(text)) != text:
-        write_text(main, changed)
-    return path
-
-
-def with_short_table(text: str) -> str:
-    """Return a text with the current short table of all public datasets between its marks."""
-    begin, end = _BLOCK
-    before, _, rest = text.partition(begin)
-    table = "".join(
-        _line(f"[{name}](datamodules/README.md#{name})", *_cells(reader(name)))
-        for name in READERS
-        if name not in CONVENTIONS
-    )
-    return f"{before}{begin}{_SHORT}{table}{end}{rest.partition(end)[2]}"
+def short_table(names: Iterable[str]) -> str:
+    """Return a markdown table of what somebody needs to know before using these datasets."""
+    return _SHORT + "".join(_line(name, *_cells(reader(name))) for name in names)
 
 
 def tasks_line(tasks: Iterable[Task]) -> str:
@@ -122,19 +62,12 @@ def tasks_line(tasks: Iterable[Task]) -> str:
     )
 
 
-def _sections(datasets: dict[str, type[DatasetReader]]) -> list[str]:
-    """Cards one level deeper, below the names used in a configuration."""
-    return [
-        "\n" + card(dataset, f"## {name}\n\n**{dataset.title}**")
-        for name, dataset in datasets.items()
-    ]
-
-
-def _row(name: str, dataset: type[DatasetReader]) -> str:
+def _row(name: str) -> str:
+    dataset = reader(name)
     organs = ", ".join(dataset.organs)
     _, images, download, disk, access, commercial = _cells(dataset)
     return _line(
-        f"[{name}](#{name})",
+        f"[{name}]({name}.md)",
         dataset.title,
         tasks_line(dataset.tasks),
         organs if len(dataset.organs) < 5 else f"{len(dataset.organs)} organs",
@@ -190,7 +123,8 @@ def _facts(dataset: type[DatasetReader]) -> str:
         "Publisher": dataset.homepage,
         "Cite": dataset.citation,
     }
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value)
+    lines = [f"- {name}: {value}" for name, value in facts.items() if value]
+    return "\n".join(["Facts:", "", *lines])  # without words between, two lists become one
 
 
 def _how_to_get(dataset: type[DatasetReader]) -> str:

@@ -66,8 +66,8 @@ def explain(path: Path) -> Iterator[tuple[str, str, Key]]:
         ConfigError: the file is not a valid configuration.
     """
     load_config(path)
-    loaded = OmegaConf.to_container(read_yaml(path), resolve=True)
-    yield from _explained(Config, dict(loaded) if isinstance(loaded, dict) else {}, "")
+    loaded: Any = OmegaConf.to_container(read_yaml(path), resolve=True)
+    yield from _explained(Config, loaded, "")
 
 
 def run_config(path: Path | None) -> int:
@@ -165,5 +165,5 @@ def _kind(hint: Any) -> str:
 def _shown(value: Any) -> str:
     """Return a value as YAML writes it, on one line."""
     plain = value.value if isinstance(value, Enum) else value
-    text = yaml.safe_dump(plain, default_flow_style=True, width=10**6, sort_keys=False)
+    text: str = yaml.safe_dump(plain, default_flow_style=True, width=10**6, sort_keys=False)
     return text.removesuffix("...\n").strip()

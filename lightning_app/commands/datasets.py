@@ -16,7 +16,7 @@ from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.disk_space import line_about
 from datamodules.core.errors import ConfigError, UserError, one_line
 from datamodules.core.progress import progress_display
-from datamodules.display.cards import card, write_readme
+from datamodules.display.cards import card
 from datamodules.prepare import is_prepared, prepare
 from datamodules.reader import DatasetReader
 from datamodules.registry import build, public_names
@@ -29,9 +29,6 @@ console = Console(soft_wrap=True, highlight=False, markup=False)
 
 def run_datasets(options: argparse.Namespace) -> int:
     """Run an action on the named datasets; return the exit code."""
-    if options.action == "readme":
-        console.print(f"wrote {write_readme()}")
-        return 0
     if options.action == "list":
         data = _placed(DataConfig(), options)
         print_list(console, [build(name, DatasetConfig(), data) for name in public_names()])

@@ -2,63 +2,32 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from datamodules.config import DataConfig, DatasetConfig
-from datamodules.display.cards import (
-    MAIN_README,
-    README,
-    card,
-    readme,
-    with_short_table,
-    write_readme,
-)
+from datamodules.display.cards import card, summary_table
 from datamodules.prepare import prepare
 from datamodules.registry import CONVENTIONS, READERS, build, public_names, reader
 from datamodules.synthetic.forge import forge
 from lightning_app.commands.dataset_tables import print_list
 
-# Other packages may add readers; the README only describes those of this repository.
+# Other packages may add readers; the table only lists those of this repository.
 PUBLIC = [name for name in READERS if name not in CONVENTIONS]
 
 
-def test_the_readme_is_up_to_date():
-    assert README.read_text(encoding="utf-8") == readme(), (
-        "datamodules/README.md is outdated: run `python -m lightning_app datasets readme`"
-    )
-
-
-def test_the_table_in_the_main_readme_is_up_to_date():
-    text = MAIN_README.read_text(encoding="utf-8")
-    assert with_short_table(text) == text, "run `python -m lightning_app datasets readme`"
-    for name in PUBLIC:
-        assert text.count(f"| [{name}](datamodules/README.md#{name}) |") == 1
-
-
-def test_the_readmes_can_be_written_to_any_path(tmp_path):
-    main = tmp_path / "main.md"
-    text = MAIN_README.read_text(encoding="utf-8")
-    main.write_text(text.replace("| [glas](datamodules", "| [changed](datamodules"))
-    assert write_readme(tmp_path / "README.md", main).read_text(encoding="utf-8") == readme()
-    assert main.read_text(encoding="utf-8") == text
+def test_the_table_has_a_row_for_each_public_dataset():
+    names = [line.split("]")[0].removeprefix("| [") for line in summary_table().splitlines()[2:]]
+    assert names == PUBLIC
 
 
 def test_sizes_and_access_stand_in_the_table_of_datasets():
-    row = next(line for line in readme().splitlines() if line.startswith("| [nct_crc]"))
+    row = next(line for line in summary_table().splitlines() if line.startswith("| [nct_crc]"))
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert cells[6] == "12.5 GB"  # 11,690,284,003 and 800,276,929 bytes
     assert cells[7] == "32.2 GB"  # 107,180 images of 224 x 224 x 3 bytes, twice
     assert cells[8:] == ["automatic", "CC BY 4.0", "yes"]
-
-
-@pytest.mark.parametrize("name", READERS)
-def test_the_readme_has_a_section_for_each_reader_and_a_row_for_public_ones(name):
-    text = readme()
-    assert text.count(f"\n## {name}\n") == 1
-    assert text.count(f"| [{name}](#{name}) |") == (name in PUBLIC)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -113,4 +82,3 @@ def test_the_list_shows_what_exists_and_what_is_prepared(tmp_path):
 def test_public_readers_are_all_but_the_conventions():
     assert [name for name in public_names() if name in READERS] == PUBLIC
     assert all(importlib.util.find_spec(READERS[name].split(":")[0]) for name in READERS)
-    assert Path(README).name == "README.md"
