@@ -37,7 +37,10 @@ def follow(page: str, repository: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("page", "test"),
-    [("adding_a_dataset.md", "tests/datamodules/public/test_mhist.py")],
+    [
+        ("adding_a_dataset.md", "tests/datamodules/public/test_mhist.py"),
+        ("adding_a_head.md", "tests/models/network/test_ordinal_head.py"),
+    ],
 )
 def test_the_steps_of_a_page_pass_its_own_test(
     page: str, test: str, repository: Path, tmp_path: Path
