@@ -77,6 +77,12 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	  -c $(CONSTRAINTS) -r $(VENV)/requirements.txt
 	@touch $@
 
+# For `make install CONSTRAINTS=oldest.txt`: the oldest versions that pyproject.toml allows.
+oldest.txt: pyproject.toml
+	@$(firstword $(CANDIDATES)) -c "$$REQUIREMENTS" $(EXTRAS) > $@.in
+	$(firstword $(CANDIDATES)) -m uv pip compile --quiet --resolution lowest-direct -o $@ $@.in
+	@rm $@.in
+
 .PHONY: doctor
 doctor: $(STAMP) ## check this machine and report problems
 	$(APP) doctor

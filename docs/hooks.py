@@ -13,20 +13,21 @@ import json
 import os
 import re
 import sys
+import tempfile
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # the project is used from its checkout
 
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files  # noqa: E402
 
-from datamodules.config import DataConfig, DatasetConfig
-from datamodules.display.cards import card, summary_table
-from datamodules.registry import CONVENTIONS, READERS, build, reader
-from lightning_app.commands.configuration import Section, sections
+from datamodules.config import DataConfig, DatasetConfig  # noqa: E402
+from datamodules.display.cards import card, summary_table  # noqa: E402
+from datamodules.registry import READERS, build, reader  # noqa: E402
+from lightning_app.commands.configuration import Section, sections  # noqa: E402
 
 TAKEN = {
     "README.md": "index.md",
@@ -38,7 +39,13 @@ TAKEN = {
 
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)\s#]+)")
 TWINS = ROOT / "build" / "twins"
-IMAGES = 24
+IMAGES = 18
+
+_SHEET = """## Contact sheet
+
+**SYNTHETIC.** These images are not from the dataset: the reader's `forge()` drew them in the
+publisher's layout, and they were prepared as published files are.
+"""
 
 
 def on_config(config: Any) -> Any:
@@ -90,7 +97,7 @@ def _folder(uri: str) -> str:
 
 def _on_site(folder: str, link: str) -> str:
     """Where on the site the target of a link lies, which is written as in the repository."""
-    path = os.path.normpath(os.path.join(folder, link))
+    path = os.path.normpath(Path(folder) / link)
     path = TAKEN.get(path) or path.removeprefix("docs/")
     return "tutorial.md" if path == "tutorial.ipynb" else path
 
@@ -99,7 +106,7 @@ def _linked(files: Files) -> Iterator[str]:
     """Files of the repository outside of docs/ that pages link to."""
     for file in files.documentation_pages():
         for match in LINK.finditer(file.content_string):
-            path = os.path.normpath(os.path.join(_folder(file.src_uri), match[2]))
+            path = os.path.normpath(Path(_folder(file.src_uri)) / match[2])
             if not path.startswith("docs/") and path not in TAKEN and (ROOT / path).is_file():
                 yield path
 
@@ -111,7 +118,7 @@ def _keys(section: Section) -> str:
     rows += ["| key | type | default | range | meaning |", "|---|---|---|---|---|"]
     for key in section.keys:
         cells = f"`{key.name}`", key.kind, f"`{key.default}`", key.allowed, key.meaning
-        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
 
@@ -119,14 +126,14 @@ def _dataset_page(name: str, pictured: bool) -> str:
     text = card(reader(name), f"# {name}\n\n**{reader(name).title}**")
     if not pictured:
         return text
-    label = f"SYNTHETIC: {name}, forged and prepared; no real tissue"
-    return f"{text}\n## Contact sheet\n\n**SYNTHETIC.** These images are not from the dataset: the reader's `forge()` drew them in the publisher's layout, and they were prepared like published files.\n\n![{label}]({name}.webp)\n"
+    return f"{text}\n{_SHEET}\n![SYNTHETIC tissue in the layout of {name}]({name}.webp)\n"
 
 
 def _twin(name: str) -> Path:
     """The contact sheet of a forged copy; made again when the code of the datasets changed."""
     from PIL import Image
 
+    from datamodules.core.atomic import atomic_path
     from datamodules.display.contact_sheet import contact_sheet
     from datamodules.prepare import prepare
     from datamodules.synthetic.forge import forge
@@ -135,15 +142,15 @@ def _twin(name: str) -> Path:
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     picture = TWINS / digest / f"{name}.webp"
     if not picture.is_file():
-        folder = picture.parent
-        data = DataConfig(root=str(folder / "published"), stores=str(folder / "stores"))
-        dataset = build(name, DatasetConfig(), data)
-        forge(dataset, 0, IMAGES)
-        prepare(dataset, 1)
-        sheet = contact_sheet(dataset, folder / f"{name}.png", IMAGES)
-        Image.open(sheet).save(folder / f"{name}.partial", "WEBP", quality=80)
-        sheet.unlink()
-        (folder / f"{name}.partial").rename(picture)
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            data = DataConfig(root=f"{folder}/published", stores=f"{folder}/stores")
+            dataset = build(name, DatasetConfig(), data)
+            forge(dataset, 0, IMAGES)
+            prepare(dataset, 1)
+            sheet = contact_sheet(dataset, Path(folder) / "sheet.png", IMAGES)
+            with atomic_path(picture) as partial:
+                Image.open(sheet).save(partial, "WEBP", quality=80)
     return picture
 
 

@@ -43,20 +43,21 @@ class Section:
     keys: tuple[Key, ...]
 
 
-def sections(kind: type[Any] = Config, prefix: str = "") -> Iterator[Section]:
+def sections(kind: type[Any] = Config, prefix: str = "", also: str = "") -> Iterator[Section]:
     """Return the keys of a dataclass and of the dataclasses in it, in their order."""
     parts = [(one, *_held(one, kind)) for one in fields(kind)]
     own = tuple(_key(one, kind, prefix) for one, held, _ in parts if held is None)
     summary = (inspect.getdoc(kind) or "").splitlines()[0]
-    yield Section(prefix.rstrip("."), summary, own)
+    yield Section(prefix.rstrip("."), f"{summary} {also}".rstrip(), own)
     entries: dict[type[Any], list[str]] = {}  # `train` and `unseen` hold the same keys
     for one, held, by_name in parts:
         if held and by_name:
-            entries.setdefault(held, []).append(one.name)
+            entries.setdefault(held, []).append(f"{prefix}{one.name}.NAME")
         elif held:
             yield from sections(held, f"{prefix}{one.name}.")
-    for held, names in entries.items():
-        yield from sections(held, f"{prefix}{'|'.join(names)}.NAME.")
+    for held, (first, *others) in entries.items():
+        same = f"The same keys stand below {', '.join(others)}." if others else ""
+        yield from sections(held, f"{first}.", same)
 
 
 def explain(path: Path) -> Iterator[tuple[str, str, Key]]:
