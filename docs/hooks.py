@@ -162,10 +162,11 @@ def _tutorial(path: Path) -> Iterator[tuple[str, str | bytes]]:
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
         for result in cell.get("outputs", []):
             data = result.get("data", {})
-            if "image/png" in data:
-                uri = f"tutorial_{number}.png"
-                yield uri, b64decode("".join(data["image/png"]))
-                parts.append(f"![What cell {number} draws]({uri})")
+            kind = next((kind for kind in ("png", "jpeg") if f"image/{kind}" in data), "")
+            if kind:
+                uri = f"tutorial_{number}.{kind}"
+                yield uri, b64decode("".join(data[f"image/{kind}"]))
+                parts.append(f"![SYNTHETIC tissue: what cell {number} draws]({uri})")
             else:
                 text = "".join(result.get("text", data.get("text/plain", "")))
                 parts.append(f"```text\n{text.rstrip()}\n```")
