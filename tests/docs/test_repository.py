@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from datamodules.display.cards import short_table
+from datamodules.registry import CONVENTIONS, READERS
 from lightning_app.config import load_config
 
 MARKDOWN = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/**/*.md")
@@ -43,6 +44,11 @@ def test_the_table_of_the_real_recipe_states_the_readers_facts(repository: Path)
     table = short_table(dict.fromkeys(names))
     assert len(data.unseen) == 3  # the text below the table says so
     assert table in (repository / "README.md").read_text("utf-8"), f"README.md needs\n{table}"
+
+
+def test_the_number_of_public_readers_is_stated(repository: Path) -> None:
+    number = len(READERS) - len(CONVENTIONS)
+    assert f"{number} public readers" in (repository / "README.md").read_text("utf-8")
 
 
 def test_the_citation_fits_the_project_and_its_format(repository: Path) -> None:

@@ -26,7 +26,7 @@ def follow(page: str, repository: Path, folder: Path) -> None:
         (folder / name).write_text(content)
     for change in re.findall(r"```diff\n(.*?)```", text, flags=re.DOTALL):
         run = subprocess.run(
-            ["git", "apply", "-C1", "--recount", "-"],
+            ["git", "apply", "-C1", "-"],
             cwd=folder,
             input=change,
             text=True,
@@ -38,7 +38,7 @@ def follow(page: str, repository: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("page", "test"),
     [
-        ("adding_a_dataset.md", "tests/datamodules/public/test_mhist.py"),
+        ("adding_a_dataset.md", "tests/datamodules/public/test_example_polyps.py"),
         ("adding_a_head.md", "tests/models/network/test_ordinal_head.py"),
     ],
 )
