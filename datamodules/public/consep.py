@@ -71,6 +71,7 @@ class CoNSeP(DatasetReader):
     )
     homepage = "https://warwick.ac.uk/fac/cross_fac/tia/data/hovernet"
     sources = ("Warwick UHCW colon",)
+    access = "login"
     obtain = f"get consep.zip from {homepage} and unpack it there"
     images = 41
     extent = (1_000, 1_000)

@@ -47,6 +47,7 @@ class CRAG(DatasetReader):
     )
     homepage = "https://warwick.ac.uk/fac/cross_fac/tia/data/mildnet"
     sources = ("Warwick UHCW colon",)
+    access = "login"
     obtain = f"get CRAG_v2.zip from {homepage} and unpack it there"
     images = 213
     extent = (1_512, 1_516)

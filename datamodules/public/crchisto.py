@@ -53,6 +53,7 @@ class CRCHisto(DatasetReader):
     )
     homepage = "https://warwick.ac.uk/fac/cross_fac/tia/data/crchistolabelednucleihe"
     sources = ("Warwick UHCW colon",)
+    access = "login"
     obtain = f"get CRCHistoPhenotypes_2016_04_28.zip from {homepage} and unpack it there"
     images = 100
     extent = (500, 500)

@@ -73,6 +73,7 @@ class Lizard(DatasetReader):
     )
     homepage = "https://warwick.ac.uk/fac/cross_fac/tia/data/lizard"
     sources = ("Warwick UHCW colon", "DigestPath", "PanNuke", "TCGA")
+    access = "login"
     obtain = (
         f"get lizard_images1.zip, lizard_images2.zip and lizard_labels.zip from {homepage} and "
         "unpack all three there"

@@ -49,6 +49,8 @@ class MHIST(DatasetReader):
     )
     homepage = "https://bmirds.github.io/MHIST"
     sources = ("Dartmouth-Hitchcock colorectal polyps",)
+    access = "form"
+    download_gb = 0.35
     obtain = (
         f"fill in the form at {homepage}; links to images.zip and annotations.csv come by e-mail; "
         "put annotations.csv there and unpack images.zip there"

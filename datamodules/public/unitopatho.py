@@ -67,6 +67,7 @@ class UniToPatho(DatasetReader):
     )
     homepage = "https://ieee-dataport.org/open-access/unitopatho"
     sources = ("University of Turin colorectal polyps",)
+    access = "login"
     obtain = f"get the archives from {homepage} (login needed) and unpack them there"
     images = 8_669
     extent = (1_812, 1_812)
