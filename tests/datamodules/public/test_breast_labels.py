@@ -133,6 +133,13 @@ def test_breakhis_slides_without_the_magnification_are_counted_where_that_is_all
     assert notes.line() == "1 skipped (slide without this magnification: 1)"
 
 
+def test_breakhis_real_slides_of_one_magnification_are_counted_for_another(official):
+    module = official("breakhis", magnification="40X", allow_missing=True)
+    with collecting() as notes:
+        assert list(module.records(module.root)) == []
+    assert notes.line() == "25 skipped (slide without this magnification: 25)"
+
+
 # ---- BreastPathQ --------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from datamodules.core.errors import DatasetNotFoundError, LayoutError
 from datamodules.core.notes import collecting
 from datamodules.formats.annotations import fill_polygon
 from datamodules.formats.aperio import outlines_xml, read_outlines
-from datamodules.formats.images import read_image, read_mask, write_image
+from datamodules.formats.images import read_ids, read_image, read_mask, write_image
 from datamodules.prepare import prepare
 from datamodules.synthetic.scene import slides
 from tests.support.readers import assert_refused, darkness, dataset, prepared
@@ -263,6 +263,18 @@ def test_glas_reads_the_real_pair_and_its_patient(official):
     store = prepared(module)
     np.testing.assert_array_equal(store.images([0])[0], read_image(record.image)[:256, :256])
     np.testing.assert_array_equal(store.masks("glands", [0])[0], glands[:256, :256] > 0)
+
+
+def test_glas_masks_of_0_and_255_mean_the_same_as_ids(official, tmp_path):
+    module = official("glas")
+    shutil.copytree(module.root, tmp_path / "raw")
+    (path,) = (tmp_path / "raw").rglob("*_anno.bmp")
+    ids = read_ids(path)
+    assert ids.max() not in (1, 255)
+    write_image(path, np.where(ids > 0, 255, 0).astype(np.uint8))
+    copy = dataset("glas", tmp_path / "raw", tmp_path / "stores")
+    masks = [next(m.records(m.root)).targets["glands"]() for m in (module, copy)]
+    np.testing.assert_array_equal(*masks)
 
 
 def test_glas_patients_span_the_official_split(forged, tmp_path):
