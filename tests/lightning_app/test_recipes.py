@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.registry import reader
+from datamodules.checks.leakage import overlap
+from datamodules.registry import build, reader
 from lightning_app.cli import main
 from lightning_app.config import load_config
 
@@ -47,6 +48,17 @@ def test_a_shipped_recipe_is_rehearsed_from_data_to_report(
     assert f"{path} runs on this machine" in capsys.readouterr().out
     (report,) = folder.glob(f"runs/{path.stem}-*/report.html")
     assert report.stat().st_size > 10_000
+
+
+def test_the_wide_recipe_has_the_tasks_it_states_and_its_probes_are_unseen() -> None:
+    data = load_config(Path("configs/pretrain16.yaml")).data
+    train, unseen = (
+        [build(name, entry, data) for name, entry in entries.items()]
+        for entries in (data.train, data.unseen)
+    )
+    tasks = {(one.key, task.name) for one in train for task in one.tasks_in(Path())}
+    assert (len({one.key for one in train}), len(tasks)) == (19, 27)
+    assert overlap(train, unseen) == []
 
 
 @pytest.mark.parametrize(
