@@ -55,6 +55,7 @@ class BRACS(DatasetReader):
     )
     homepage = "https://www.bracs.icar.cnr.it"
     sources = ("BRACS",)
+    access = "form"
     obtain = (
         f"register at {homepage}, then fetch the folder {_TOP} (56 GB) and {_TABLE} from its "
         "server into this folder"
@@ -62,6 +63,7 @@ class BRACS(DatasetReader):
     images = 4_539
     extent = (1_900, 1_900)
     disk_gb = 56
+    download_gb = 56
     mpp = 0.25
     patch_size = 512
     view = View.WHOLE

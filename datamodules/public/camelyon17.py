@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.core.records import SPLITS, Record, Task, TaskKind
+from datamodules.core.records import SPLITS, Archive, Record, Task, TaskKind
 from datamodules.formats.images import write_image
 from datamodules.formats.layout import folder_with, image_record, note_unlisted, subfolders
 from datamodules.formats.tables import read_table
@@ -18,6 +18,9 @@ from datamodules.synthetic.tissues import Tissue
 _COLUMNS = ("patient", "node", "x_coord", "y_coord", "tumor", "center", "split")
 _HELD_OUT = {1: "val", 2: "test"}  # by hospital; the others are training
 _CENTERS = 5
+_URL = (
+    "https://worksheets.codalab.org/rest/bundles/0xe45e15f39fb54e9d9e919556af67aabe/contents/blob/"
+)
 
 
 class Camelyon17(DatasetReader):
@@ -40,7 +43,8 @@ class Camelyon17(DatasetReader):
     """
 
     # [V] Columns, paths, hospitals of the splits, 96 px, CC0: p-lambda/wilds,
-    # camelyon17_dataset.py; number of patches: a copy on a hub. [K] 10x, that is about 1 µm/px.
+    # camelyon17_dataset.py, with address and size of the archive; number of patches: a copy on a
+    # hub. [K] 10x, that is about 1 µm/px.
     title = "CAMELYON17-WILDS lymph node patches"
     organs = ("lymph node",)
     licence = "CC0 1.0"
@@ -53,13 +57,11 @@ class Camelyon17(DatasetReader):
     )
     homepage = "https://wilds.stanford.edu/datasets"
     sources = ("CAMELYON17", "CAMELYON16")
-    obtain = (
-        "fetch https://worksheets.codalab.org/rest/bundles/0xe45e15f39fb54e9d9e919556af67aabe/"
-        "contents/blob/ (10 GB, no login), a .tar.gz archive, and unpack it there"
-    )
+    archives = (Archive(_URL, name="camelyon17_v1.0.tar.gz"),)
     images = 455_954
     extent = (96, 96)
     disk_gb = 10
+    download_gb = 10.7
     mpp = 1.0
     patch_size = 96
     view = View.WHOLE

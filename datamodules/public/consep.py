@@ -72,7 +72,7 @@ class CoNSeP(DatasetReader):
     homepage = "https://warwick.ac.uk/fac/cross_fac/tia/data/hovernet"
     sources = ("Warwick UHCW colon",)
     access = "login"
-    obtain = f"get consep.zip from {homepage} and unpack it there"
+    obtain = f"sign in at {homepage} and get consep.zip"
     images = 41
     extent = (1_000, 1_000)
     disk_gb = 0.8

@@ -48,7 +48,7 @@ class CRAG(DatasetReader):
     homepage = "https://warwick.ac.uk/fac/cross_fac/tia/data/mildnet"
     sources = ("Warwick UHCW colon",)
     access = "login"
-    obtain = f"get CRAG_v2.zip from {homepage} and unpack it there"
+    obtain = f"sign in at {homepage} and get CRAG_v2.zip"
     images = 213
     extent = (1_512, 1_516)
     disk_gb = 1.2

@@ -54,7 +54,7 @@ class CRCHisto(DatasetReader):
     homepage = "https://warwick.ac.uk/fac/cross_fac/tia/data/crchistolabelednucleihe"
     sources = ("Warwick UHCW colon",)
     access = "login"
-    obtain = f"get CRCHistoPhenotypes_2016_04_28.zip from {homepage} and unpack it there"
+    obtain = f"sign in at {homepage} and get CRCHistoPhenotypes_2016_04_28.zip"
     images = 100
     extent = (500, 500)
     disk_gb = 0.1

@@ -75,8 +75,8 @@ class Lizard(DatasetReader):
     sources = ("Warwick UHCW colon", "DigestPath", "PanNuke", "TCGA")
     access = "login"
     obtain = (
-        f"get lizard_images1.zip, lizard_images2.zip and lizard_labels.zip from {homepage} and "
-        "unpack all three there"
+        f"sign in at {homepage} and get lizard_images1.zip, lizard_images2.zip and "
+        "lizard_labels.zip"
     )
     images = 238
     extent = (1_000, 900)

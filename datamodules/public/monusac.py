@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.core import notes
-from datamodules.core.records import Boxes, Mask, Record, Targets
+from datamodules.core.records import Archive, Boxes, Mask, Record, Targets, on_google_drive
 from datamodules.formats.annotations import fill_polygon, nucleus_tasks
 from datamodules.formats.aperio import Outline, boxes_of, outlines_xml, read_layers, resolution
 from datamodules.formats.cells import shown
@@ -24,6 +24,16 @@ _TEST = "MoNuSAC Testing Data and Annotations"
 _CLASS_OF_TYPE = np.array([0, 1, 4, 2, 0])  # of synthetic nuclei; 4 is left out
 _PARTS = ("train", "test")
 _IGNORED = 255
+_ARCHIVES = (  # not published: the checksums that torch_em uses for these files
+    (
+        *("MoNuSAC_images_and_annotations", "1lxMZaAPSpEHLSxGA9KKMt_r-4S8dwLhq"),
+        "5b7cbeb34817a8f880d3fddc28391e48d3329a91bf3adcbd131ea149a725cd92",
+    ),
+    (
+        *("MoNuSAC Testing Data and Annotations", "1G54vsOdxWY1hG7dzmkeK3r0xz9s-heyQ"),
+        "bcbc38f6bf8b149230c90c29f3428cc7b2b76f8acd7766ce9fc908fc896c2674",
+    ),
+)
 _WHOLE = 1.0  # share of the field that one outline may take: some hold little more than it
 
 
@@ -58,7 +68,14 @@ class MoNuSAC(DatasetReader):
     )
     homepage = "https://monusac-2020.grand-challenge.org"
     sources = ("TCGA",)
-    obtain = f"get training and test data from {homepage}/Data and unpack both archives there"
+    archives = tuple(
+        Archive(on_google_drive(file), f"sha256:{sha256}", name=f"{name}.zip")
+        for name, file, sha256 in _ARCHIVES
+    )
+    obtain = (
+        f"get training and test data from {homepage}/Data/ (links to Google Drive, which refuses "
+        "programs when a file is in demand)"
+    )
     images = 294
     extent = (600, 600)
     disk_gb = 1

@@ -58,6 +58,7 @@ class NuInsSeg(DatasetReader):
     images = 665
     extent = (512, 512)
     disk_gb = 3
+    download_gb = 1.6
     mpp = 0.25
     grouping = "slide"
     tasks = nucleus_tasks(("nucleus",))
