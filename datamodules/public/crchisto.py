@@ -99,9 +99,14 @@ class CRCHisto(DatasetReader):
 
 def boxes_of(image: Path, mats: list[Path], side: float) -> Boxes:
     """Boxes around the points of the four files, clipped to the image."""
-    points = [_points(mat) for mat in mats]
-    labels = np.repeat(np.arange(len(points)), [len(part) for part in points])
-    return boxes_around(image, np.concatenate(points), labels, side)
+    parts = [_points(mat) for mat in mats]
+    labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    points = np.concatenate(parts)
+    _, first = np.unique(points, axis=0, return_index=True)
+    for _ in range(len(points) - len(first)):
+        notes.skipped(image.name, "the same point twice; its first class counts")
+    kept = np.sort(first)
+    return boxes_around(image, points[kept], labels[kept], side)
 
 
 def _points(mat: Path) -> NDArray[Any]:

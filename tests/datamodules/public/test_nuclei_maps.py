@@ -15,6 +15,7 @@ from datamodules.formats.images import read_ids, read_image, read_mask, write_im
 from datamodules.formats.matlab import read_mat, write_mat
 from datamodules.public.consep import CODES, GROUPS
 from datamodules.public.monusac import CLASSES
+from datamodules.store.attributes import notes_of
 from tests.support.readers import assert_refused, darkness, dataset, prepared
 
 # ---- CoNSeP -------------------------------------------------------------------------------
@@ -147,12 +148,13 @@ def test_crchisto_counts_points_without_place_and_refuses_another_shape(forged_c
     module = forged_copy("crchisto")
     mat = next(module.root.rglob("img2_epithelial.mat"))
     write_mat(mat, {"detection": np.array([[np.nan, 3.0], [40.0, 50.0]])})
+    write_mat(mat.with_name("img2_others.mat"), {"detection": np.array([[40.0, 50.0]])})
     with collecting():
         store = prepared(module)
     assert len(store.source_names) == 4
-    from datamodules.store.attributes import notes_of
-
-    assert "point without place: 1" in notes_of(store.attributes).line()
+    line = notes_of(store.attributes).line()
+    assert "point without place: 1" in line
+    assert "the same point twice; its first class counts: 1" in line
     write_mat(mat, {"detection": np.ones((4, 3))})
     with pytest.raises(LayoutError, match=r"img2_epithelial.mat: detection has shape \(4, 3\)"):
         [record.targets["nuclei_detection"]() for record in module.records(module.root)]
