@@ -5,6 +5,7 @@ darkened where a label in that colour would not be legible on white; each has a 
 dark pages and a marker, so that nothing depends on colour alone.
 """
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -109,11 +110,12 @@ def write_below(axes: Axes, lines: Sequence[str], width: int, right: bool | None
 
 @dataclass(frozen=True)
 class Look:
-    """How one encoder is drawn: its name for readers, its colour on white and its marker."""
+    """How one encoder is drawn: its name for readers, its colour on white, its marker and line."""
 
     name: str
     colour: str
     marker: str
+    line: str
 
 
 def looks(encoders: Sequence[str], baseline: str | None) -> dict[str, Look]:
@@ -121,16 +123,19 @@ def looks(encoders: Sequence[str], baseline: str | None) -> dict[str, Look]:
     fixed = {encoder: 2 for encoder in encoders if encoder.startswith("random:")}
     if baseline in encoders:
         fixed[str(baseline)] = 1
-    free = iter([slot for slot in (0, 3, 4, 5) if slot not in fixed.values()])
+    free = [slot for slot in (0, 3, 4, 5) if slot not in fixed.values()]
+    places = [(slot, line) for line in ("-", "--", ":", "-.") for slot in free]
+    others = iter(places)
     chosen = {}
     for encoder, name in display_names(encoders).items():
-        _, colour, _, marker = SLOTS[fixed[encoder] if encoder in fixed else next(free, 5)]
-        chosen[encoder] = Look(name, colour, marker)
+        slot, line = (fixed[encoder], "-") if encoder in fixed else next(others, places[-1])
+        _, colour, _, marker = SLOTS[slot]
+        chosen[encoder] = Look(name, colour, marker, line)
     return chosen
 
 
 def display_names(encoders: Sequence[str]) -> dict[str, str]:
-    """Return short names; the architecture is named only where several share their source.
+    """Return short names; an architecture or the time of a run only where others share the rest.
 
     Example:
         >>> list(display_names(["runs/demo-1", "imagenet:resnet18", "random:resnet18"]).values())
@@ -147,7 +152,9 @@ def display_names(encoders: Sequence[str]) -> dict[str, str]:
     own = [encoder for encoder in encoders if encoder.partition(":")[0] not in _SOURCES]
     if len(own) == 1:
         short[own[0]] = "this encoder"
-    return short
+    timeless = {e: re.sub(r"-\d{8}-\d{6}(?=$|@)", "", name) for e, name in short.items()}
+    taken = list(timeless.values())
+    return {e: timeless[e] if taken.count(timeless[e]) == 1 else name for e, name in short.items()}
 
 
 def number(value: float, percent: bool, signed: bool = False) -> str:

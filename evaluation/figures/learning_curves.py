@@ -82,13 +82,15 @@ def _draw(axes: Axes, study: DatasetStatistics) -> None:
     scale = 100 if study.metric.percent else 1
     drawn = looks(study.encoders, study.baseline)
     ends = []
+    shade = 0.13 if len(drawn) < 4 else 0.06  # many bands on each other would be one grey
     for curve in study.curves:
         look = drawn[curve.encoder]
         values, low, high = scale * np.array([(i.value, i.low, i.high) for i in curve.scores]).T
-        axes.fill_between(study.labels, low, high, color=look.colour, alpha=0.13, lw=0)
+        axes.fill_between(study.labels, low, high, color=look.colour, alpha=shade, lw=0)
         if len(values) == 1:  # a band of one size has no width
             axes.vlines(study.labels, low, high, color=look.colour, lw=2)
-        axes.plot(study.labels, values, color=look.colour, marker=look.marker, markersize=5)
+        drawn_as = {"color": look.colour, "marker": look.marker, "ls": look.line}
+        axes.plot(study.labels, values, markersize=5, **drawn_as)
         ends.append((float(values[-1]), look.name, look.colour))
     axes.axhline(scale * study.constant, color=MUTED, ls=(0, (4, 3)), lw=1.2)
     ends.append((scale * study.constant, "constant", MUTED))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.figures.canvas import number
+from evaluation.figures.canvas import display_names, number
 from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.summary import Comparison, DatasetStatistics
 
@@ -47,14 +47,15 @@ def headline(studies: Sequence[DatasetStatistics]) -> str:
     if not compared:
         return f"Frozen features, probed on {count(len(studies), 'unseen dataset')}."
     beaten = baseline_title(compared[0].baseline)
+    own = display_names(studies[0].encoders)[compared[0].encoder]
     verdicts = [comparison.verdict for comparison in compared]
     better, unclear, worse = (verdicts.count(verdict) for verdict in (1, 0, -1))
     unseen = count(len(compared), "unseen dataset")
     if not better and not worse:
-        return f"No clear difference between this encoder and {beaten} on {unseen}."
+        return f"No clear difference between {own} and {beaten} on {unseen}."
     rest = [f"there is no clear difference on {unclear}"] if unclear else []
     rest += [f"they are worse on {worse}"] if worse else []
-    text = f"Frozen features of this encoder beat {beaten} on {better or 'none'} of {unseen}"
+    text = f"Frozen features of {own} beat {beaten} on {better or 'none'} of {unseen}"
     return text + (f"; {' and '.join(rest)}." if rest else ".")
 
 

@@ -371,6 +371,11 @@ def test_encoders_keep_their_colours_and_have_readable_names() -> None:
     assert colours == [colour for _, colour, *_ in SLOTS[:3]]
     many = looks([f"run-{i}" for i in range(4)] + ["imagenet:x"], "imagenet:x")
     assert len({look.colour for look in many.values()}) == 5
+    crowd = looks([f"run-{i}" for i in range(12)] + ["imagenet:x", "random:x"], "imagenet:x")
+    assert len({(look.colour, look.line) for look in crowd.values()}) == 14
+    runs = ["runs/dense-20261127-110546", "runs/dense-20261127-120546", "small-20261127-083251@cls"]
+    short = [*(run.removeprefix("runs/") for run in runs[:2]), "small@cls"]
+    assert list(display_names(runs).values()) == short
     assert [number(0.7522, True), number(-0.006, False, True)] == ["75.2", "\u22120.0060"]
     assert number(-0.00001, True, True) == "0.0"
 
