@@ -16,8 +16,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from datamodules.core.records import Boxes, Target, Task, TaskKind
 from datamodules.store.reader import Store
 from datamodules.stream.batch import BatchTarget, DetectionTarget, MultiTaskBatch, Part
-from datamodules.stream.sampling import Draw, TrainSampler
+from datamodules.stream.sampling import Draw, SweepSampler, TrainSampler
+from datamodules.stream.shared_buffers import SharedBuffers
 from datamodules.stream.transforms import Transform
+
+_PREFETCHED = 4  # micro-batches per process
+_IN_USE = 2  # micro-batches that training holds meanwhile
+_OTHER_BYTES = 2**16  # of the targets of an image, besides masks; memory that is not used is free
 
 
 @dataclass(frozen=True)
@@ -42,17 +47,18 @@ class StoreView:
         return {t.name: collate(t, [of[t.name] for of in targets]) for t in self.store.tasks}
 
 
-@dataclass(frozen=True)
+@dataclass
 class StreamDataset(Dataset[MultiTaskBatch]):
     """Turns a list of draws into one micro-batch of images of `size` pixels."""
 
     views: Sequence[StoreView]
     size: int
+    buffers: SharedBuffers | None = None  # to hand batches to another process
 
     def __getitems__(self, draws: list[Draw]) -> MultiTaskBatch:
         """Return one micro-batch; torch's loader passes a batch sampler's item as it is."""
-        total = sum(len(draw.rows) for draw in draws)
-        images = np.empty((total, self.size, self.size, 3), np.uint8)
+        shape = (sum(len(draw.rows) for draw in draws), self.size, self.size, 3)
+        images = self.buffers.empty(shape) if self.buffers else np.empty(shape, np.uint8)
         parts, start = [], 0
         for draw in draws:
             view, stop = self.views[draw.dataset], start + len(draw.rows)
@@ -60,11 +66,29 @@ class StreamDataset(Dataset[MultiTaskBatch]):
             index = torch.from_numpy(view.rows[draw.rows])
             parts.append(Part(view.name, start, stop, targets, index, draw.valid))
             start = stop
-        return MultiTaskBatch(torch.from_numpy(images), parts, draws[0].step)
+        batch = MultiTaskBatch(torch.from_numpy(images), parts, draws[0].step)
+        return self.buffers.packed(batch) if self.buffers else batch
+
+    def share(self, images: int, workers: int) -> None:
+        """Make buffers for micro-batches of at most `images` images from some processes."""
+        masks = max(
+            sum(task.kind is TaskKind.SEGMENTATION for task in view.store.tasks)
+            for view in self.views
+        )
+        each = self.size**2 * (3 + masks) + _OTHER_BYTES
+        self.buffers = SharedBuffers(workers, _PREFETCHED + _IN_USE, images * each)
 
 
 class StreamLoader(DataLoader[MultiTaskBatch]):
     """A loader that Lightning recognises as resumable: its state is one number."""
+
+    def _get_iterator(self) -> Any:
+        dataset, sampler = self.dataset, self.batch_sampler
+        if self.num_workers and _forks() and isinstance(dataset, StreamDataset):
+            # New processes get new buffers: of the old ones, some may never be freed.
+            largest = sampler.largest if isinstance(sampler, TrainSampler | SweepSampler) else 0
+            dataset.share(largest, self.num_workers)
+        return super()._get_iterator()
 
     def state_dict(self) -> dict[str, Any]:
         """Micro-batches trained so far, for the checkpoint."""
@@ -90,7 +114,7 @@ def make_loader(
         worker_init_fn=init_worker,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=_PREFETCHED if workers else None,
         # The workers' own random state is never used; a fixed generator keeps the trainer's.
         generator=torch.Generator().manual_seed(0),
     )
@@ -109,9 +133,12 @@ def init_worker(worker: int) -> None:
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    forked = multiprocessing.get_start_method() == "fork"
-    if forked and parent is not None and os.getppid() != parent.pid:
+    if _forks() and parent is not None and os.getppid() != parent.pid:
         os._exit(1)
+
+
+def _forks() -> bool:
+    return multiprocessing.get_start_method() == "fork"
 
 
 def micro_batches_trained(trainer: pl.Trainer | None) -> int:

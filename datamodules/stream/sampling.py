@@ -65,6 +65,11 @@ class Stream:
         """Images of the smallest micro-batch that can occur."""
         return sum(sorted(self.batch_sizes)[: (len(self.sizes) - 1) % self.per_batch + 1])
 
+    @property
+    def largest(self) -> int:
+        """Images of the largest micro-batch that can occur."""
+        return sum(sorted(self.batch_sizes)[-self.per_batch :])
+
     def micro_batch(self, step: int) -> list[Draw]:
         """Return the draws of micro-batch number `step`, counted from 0 over the whole run."""
         number, place = divmod(step, self.micro_batches_per_round)
@@ -152,6 +157,11 @@ class TrainSampler(Sampler[list[Draw]]):
     length: int  # micro-batches per epoch
     position: Callable[[], int]  # micro-batches trained so far; called at each epoch start
 
+    @property
+    def largest(self) -> int:
+        """Images of the largest micro-batch."""
+        return self.stream.largest
+
     def __len__(self) -> int:
         return self.length
 
@@ -173,6 +183,11 @@ class SweepSampler(Sampler[list[Draw]]):
     batch_size: int
     rank: int = 0
     world: int = 1  # number of ranks
+
+    @property
+    def largest(self) -> int:
+        """Images of the largest micro-batch."""
+        return self.batch_size
 
     def __len__(self) -> int:
         return sum(-(-size // (self.batch_size * self.world)) for size in self.sizes)
