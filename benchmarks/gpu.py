@@ -24,7 +24,6 @@ import torch
 
 from benchmarks.gpu_parts import (
     TINY,
-    Bench,
     Sizes,
     compiled,
     loading,
@@ -32,38 +31,10 @@ from benchmarks.gpu_parts import (
     use,
     variants,
 )
+from benchmarks.gpu_training import resume, two_processes
 from benchmarks.timing import facts
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def resume(sizes: Sizes, encoder: str) -> dict[str, Any]:
-    """Largest difference of weights between a training and one that is taken up half-way."""
-
-    def trained(stops: bool) -> dict[str, torch.Tensor]:
-        bench = Bench(sizes, encoder)
-        optimizer = bench.optimizer(True)
-        for number in range(4):
-            for batch in bench.resident:
-                batch.step = number
-            if stops and number == 2:
-                saved = bench.module.state_dict(), optimizer.state_dict()
-                bench = Bench(sizes, encoder)
-                bench.module.load_state_dict(saved[0])
-                optimizer = bench.optimizer(True)
-                optimizer.load_state_dict(saved[1])
-                for batch in bench.resident:
-                    batch.step = number
-            bench.step(optimizer, bench.resident)
-        return bench.module.state_dict()
-
-    whole, again, broken = trained(False), trained(False), trained(True)
-    return {
-        f"largest_difference_{name}": max(
-            float((whole[key].float() - other[key].float()).abs().max()) for key in whole
-        )
-        for name, other in (("repeated", again), ("resumed", broken))
-    }
 
 
 def demo(sizes: Sizes, encoder: str) -> dict[str, Any]:
@@ -94,9 +65,9 @@ def last_line(command: list[str], limit_s: int) -> str:
 
 PARTS: dict[str, Callable[[Sizes, str], dict[str, Any]]] = {
     part.__name__: part
-    for part in (loading, use, synchronisations, variants, compiled, resume, demo)
+    for part in (loading, use, synchronisations, variants, compiled, resume, two_processes, demo)
 }
-ONCE = ("resume", "demo")  # for one encoder
+ONCE = ("resume", "two_processes", "demo")  # for one encoder
 
 
 def measure(sizes: Sizes, parts: tuple[str, ...] = tuple(PARTS)) -> dict[str, Any]:

@@ -42,14 +42,18 @@ def tissue(folder: Path, count: int) -> list[np.ndarray]:
     return found
 
 
-def targets(number: int) -> dict[str, Any]:
-    """A class, or a mask of blocks and 40 boxes."""
+def targets(number: int) -> dict[TaskKind, Any]:
+    """A class, a mask of blocks, and 40 boxes."""
     rng = np.random.default_rng(number)
     corner = rng.uniform(0, SIDE - 24, (BOXES, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(8, 24, (BOXES, 2))], 1)
     mask = np.kron(rng.integers(0, 4, (16, 16)), np.ones((16, 16))).astype(np.uint8)
     objects = Boxes(boxes.astype(np.float32), rng.integers(0, 2, BOXES))
-    return {"kind": number % 2, "mask": mask, "cells": objects}
+    return {
+        TaskKind.CLASSIFICATION: number % 2,
+        TaskKind.SEGMENTATION: mask,
+        TaskKind.DETECTION: objects,
+    }
 
 
 def view(folder: Path, name: str, tasks: tuple[Task, ...], images: list[np.ndarray]) -> StoreView:
@@ -58,7 +62,7 @@ def view(folder: Path, name: str, tasks: tuple[Task, ...], images: list[np.ndarr
     attributes = {"name": name, "synthetic": True, "settings": "{}", "fingerprint": ""}
     with write_store(path, tasks, SIDE, attributes) as writer:
         for number, image in enumerate(images):
-            mine = {task.name: targets(number)[task.name] for task in tasks}
+            mine = {task.name: targets(number)[task.kind] for task in tasks}
             record = Record(f"{number}.png", path, {}, "train", f"patient {number}")
             writer.add(record, [Patch(image, mine, 0, 0, mpp=0.5)])
     transform = Transform(SIZE, tasks, AugmentationConfig())

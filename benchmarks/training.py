@@ -26,7 +26,8 @@ OBJECTS = 10  # per image of a detection task
 
 def specs(datasets: int) -> list[TaskSpec]:
     """One task for each dataset: classification, segmentation and detection in turn."""
-    return [TaskSpec(f"d{i}", Task("t", KINDS[i % 3], ("a", "b")), 0.5) for i in range(datasets)]
+    classes = ("a", "b", "c", "d")
+    return [TaskSpec(f"d{i}", Task("t", KINDS[i % 3], classes), 0.5) for i in range(datasets)]
 
 
 def batch(group: list[TaskSpec], images: int, side: int, step: int = 0) -> MultiTaskBatch:
