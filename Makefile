@@ -131,7 +131,7 @@ faults: $(STAMP) ## prepare 2,000 damaged inputs; each must be refused, counted 
 
 # Peers stay out of the product's environment, whose packages theirs borrows.
 BENCH := .venv-bench
-PEERS := litdata==0.2.76 webdataset==1.0.2
+PEERS := litdata==0.2.76 webdataset==1.0.2 segmentation-models-pytorch==0.6.0
 .PHONY: bench
 bench: $(STAMP) ## measure speed against peers and limits, and write docs/speed.md
 	@if [ ! -e $(BENCH)/.installed ]; then \

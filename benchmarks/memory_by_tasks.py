@@ -1,7 +1,7 @@
-"""Memory of training against the number of tasks, at two tasks per micro-batch (goal i).
+"""Memory of training against the number of tasks, two or all in a micro-batch (goal i).
 
 Each number is a process of its own that makes three optimizer steps, each of them a whole round
-over all tasks; results/memory_by_tasks.json has more of them. Peak memory is the process's largest
+over all tasks. Peak memory is the process's largest
 resident set, less what the model with gradients and optimizer states held without any step.
 """
 
@@ -15,11 +15,10 @@ from pathlib import Path
 
 from benchmarks.timing import Rows, row
 
-TASKS = (2, 20)
 IMAGES, SIDE = 8, 128
 
 
-def steps_mib(tasks: int) -> float:
+def steps_mib(tasks: int, k: int) -> float:
     """Train in this process; the memory of its steps in MiB."""
     import torch
 
@@ -28,7 +27,7 @@ def steps_mib(tasks: int) -> float:
     from models.training.optimizer import parameter_groups
 
     torch.set_num_threads(1)
-    loop = Loop(ModelConfig("resnet18", "random", neck_channels=64), tasks, 2, IMAGES, SIDE)
+    loop = Loop(ModelConfig("resnet18", "random", neck_channels=64), tasks, k, IMAGES, SIDE)
     optimizer = torch.optim.AdamW(parameter_groups(loop.module.model, OptimConfig()))
     for parameter in loop.module.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -41,15 +40,16 @@ def steps_mib(tasks: int) -> float:
 
 def measure(folder: Path) -> Rows:
     """Growth of the memory of a step from two tasks to twenty."""
-    found = []
-    for tasks in TASKS:
-        code = f"from benchmarks.memory_by_tasks import steps_mib; print(steps_mib({tasks}))"
+    found = {}
+    for tasks, k in ((2, 2), (20, 2), (20, 20)):
+        code = f"from benchmarks.memory_by_tasks import steps_mib; print(steps_mib({tasks}, {k}))"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
         command = [sys.executable, "-c", code]
         root = Path(__file__).resolve().parent.parent
         done = subprocess.run(
             command, cwd=root, env=environment, check=True, capture_output=True, text=True
         )
-        found.append(float(done.stdout))
+        found[f"{tasks} tasks, {k} in a micro-batch"] = round(float(done.stdout))
     what = "memory of a step with 20 tasks, of that with 2"
-    return [row("i", what, found[1] / found[0], 1.3, most=True, mib=found)]
+    few, many, _ = found.values()
+    return [row("i", what, many / few, 1.3, most=True, mib=found)]

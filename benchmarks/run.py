@@ -20,12 +20,12 @@ from typing import Any
 
 from benchmarks.timing import facts
 
-NAMES = ("reading", "loading", "training", "probing", "probe_sweep", "preparing", "starting",
-         "memory_by_tasks")  # fmt: skip
+NAMES = ("reading", "loading", "training", "heads", "probing", "probe_sweep", "preparing",
+         "starting", "memory_by_tasks")  # fmt: skip
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "speed.json"
 PAGE = ROOT / "docs" / "speed.md"
-LIMIT_S, TOTAL_S = 170, 690  # of one benchmark, and of all
+LIMIT_S, TOTAL_S = 200, 900  # of one benchmark, and of all
 
 
 def main() -> None:
@@ -87,8 +87,9 @@ def page(result: dict[str, Any]) -> str:
         "`make bench` measures this table and writes this page. Ways that are compared take turns, "
         "and a number without a unit is the median over rounds of the ratio of their speeds, so "
         "it hardly depends on the machine. Peers are installed in an environment of their own. The "
-        "ratio to LitData is of single items at random through `StreamingDataset`, whose chunks "
-        "are made for reading in order; its size has not been explained.\n\n"
+        "ratio to LitData is of batches of items at random through `StreamingDataset` with "
+        "`batch_decode=0`; by default it decodes some 66 raw images for each one that is read at "
+        "random, and an earlier ratio of 189 compared with that.\n\n"
         f"{table(result)}\n"
         f"Measured on {result['date']} with {result['machine']}, at a load average of "
         f"{result['load_average'][0]} at the start. {versions}.\n\n"

@@ -13,7 +13,7 @@ from typing import Any
 
 Rows = list[dict[str, Any]]
 PACKAGES = ("torch", "albumentations", "timm", "pytorch-lightning", "scikit-learn", "numpy")
-PEERS = ("litdata", "webdataset")
+PEERS = ("litdata", "webdataset", "segmentation-models-pytorch", "torchvision")
 
 
 def seconds(ways: Mapping[str, Callable[[], Any]], rounds: int = 5) -> dict[str, list[float]]:

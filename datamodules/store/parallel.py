@@ -22,7 +22,7 @@ R = TypeVar("R")
 # parent has used OpenCV threads hangs when it changes their number.
 cv2.setNumThreads(1)
 
-ALONE_S = 0.5  # seconds of work that this process does alone; starting others costs more
+ALONE_S = 0.2  # seconds of work that this process does alone; starting others costs more
 _JOB_S = 0.1  # seconds of work per job: enough to hide the cost of passing patches on
 _MAX_RECORDS = 32  # per job
 
