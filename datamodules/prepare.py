@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from datamodules.core.errors import DatasetNotFoundError, ImageError, StoreError
 from datamodules.core.notes import Notes, collecting
-from datamodules.core.progress import OnProgress
+from datamodules.core.progress import Work
 from datamodules.core.records import DOWNLOADS, Record
 from datamodules.formats.images import read_image
 from datamodules.formats.tree import leads_to_itself
@@ -49,9 +49,7 @@ class Prepared:
     written: bool  # False if it existed and was up to date
 
 
-def prepare(
-    dataset: DatasetReader, workers: int = 0, progress: OnProgress | None = None
-) -> Prepared:
+def prepare(dataset: DatasetReader, workers: int = 0) -> Prepared:
     """Write a dataset's store, unless it exists and its input has not changed.
 
     Processes that prepare the same store wait for one another, so every rank may call this.
@@ -74,7 +72,7 @@ def prepare(
         with collecting() as notes:
             dataset.check_layout()
             require_room([dataset])
-            _write(dataset, path, workers or os.cpu_count() or 1, progress, notes)
+            _write(dataset, path, workers or os.cpu_count() or 1, notes)
         dataset.__dict__.pop("store", None)
         return _prepared(path, read_attributes(path), written=True)
 
@@ -147,9 +145,7 @@ def _entries(folder: str, inside: str) -> Iterator[str]:
             yield f"{inside}{entry.name}|{status.st_size}|{status.st_mtime_ns}\n"
 
 
-def _write(
-    dataset: DatasetReader, path: Path, workers: int, progress: OnProgress | None, notes: Notes
-) -> None:
+def _write(dataset: DatasetReader, path: Path, workers: int, notes: Notes) -> None:
     tasks = dataset.tasks_in(dataset.root)
     attributes: dict[str, Any] = {
         "records": 0,
@@ -164,14 +160,14 @@ def _write(
     results = in_order(work, dataset.read(), workers)
     store = write_store(path, tasks, dataset.side, attributes, dataset.compressed)
     occurring = Occurring(tasks)
-    with store as writer, closing(results):
+    name = f"preparing {dataset.name}"
+    with store as writer, closing(results), Work(name, "patches") as progress:
         for record, (patches, noted) in results:
             writer.add(record, patches)
             notes.merge(noted)
             occurring.add(patches)
             attributes["records"] = int(attributes["records"]) + 1
-            if progress:
-                progress("writing", 1, len(patches))
+            progress.advance(len(patches))
         occurring.note_absent(dataset.name)
         attributes["notes"] = notes.to_json()
     log.info("%s: %d patches of %d px in %s", dataset.name, len(writer), dataset.side, path)

@@ -14,6 +14,7 @@ from datamodules.core.config_ranges import COUNT_MAX, SEED_MAX
 from datamodules.core.disk_space import line_about
 from datamodules.core.errors import StoppedError, UserError, one_line
 from datamodules.core.options import MPP_MAX, MPP_MIN
+from lightning_app.loggers.log_filters import install_log_filters, write_alike
 
 log = logging.getLogger(__name__)
 
@@ -228,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 on success, 2 for invalid input, 130 if interrupted, 128 + the signal's number if a
         signal ended training after a checkpoint (143 SIGTERM, 138 SIGUSR1).
     """
+    write_alike()
     options = _parse(build_parser(), arguments)
     _set_up_logging(options.verbose)
     try:
@@ -277,8 +279,6 @@ def _run(options: argparse.Namespace) -> int:
 
         return run_encoders(options)
     if not options.verbose:
-        from lightning_app.loggers.log_filters import install_log_filters  # imports Lightning
-
         install_log_filters()
     if options.verb == "pretrain":
         from lightning_app.commands.pretrain import run_pretrain

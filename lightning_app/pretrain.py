@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Callback
 from datamodules.checks.leakage import check_overlap
 from datamodules.core.atomic import write_json
 from datamodules.core.errors import ConfigError, ProbeError, StoppedError, UserError
+from datamodules.core.progress import show_nothing
 from datamodules.multitask import MultiTaskDataModule
 from datamodules.prepare import prepare
 from datamodules.reader import DatasetReader
@@ -29,7 +30,7 @@ from lightning_app.callbacks.epoch_probes import ProbeEpochs
 from lightning_app.callbacks.final_scores import FinalScores
 from lightning_app.callbacks.finish import AveragedWeights, ExportEncoder, ModelCard, ProbeAtEnd
 from lightning_app.callbacks.gradient_conflicts import GradientConflicts
-from lightning_app.callbacks.monitors import EpochLine, LastEpoch, LearningRates, Throughput
+from lightning_app.callbacks.monitors import LastEpoch, LearningRates, ShowProgress, Throughput
 from lightning_app.callbacks.non_finite import NonFiniteGuard
 from lightning_app.callbacks.sample_predictions import ShowPanels
 from lightning_app.config import Config
@@ -138,7 +139,9 @@ def assemble(config: Config, folder: Path | None = None, watching: Sequence[Call
     is_new = folder is None
     folder, checkpoint, steps = open_run(config, folder)
     origin = provenance(config, stream.datasets, unseen)
-    if is_first_process():
+    if not is_first_process():
+        show_nothing()
+    else:
         write_json(folder / "provenance.json", origin)
         for name, dataset in origin["datasets"].items():
             for caution in dataset.get("cautions", ()):
@@ -173,10 +176,10 @@ def build_callbacks(stream: MultiTaskDataModule, probe: ProbeAtEnd) -> list[Call
         NonFiniteGuard(stream.datasets, settings.non_finite),
         Throughput(settings.log_every),
         LastEpoch(),
-        EpochLine(settings.epochs),
         LearningRates("step"),
         *([GradientConflicts(settings.gradients_every)] if settings.gradients_every else []),
         *([ProbeEpochs(run)] if run.unseen and config.probe.every else []),
+        ShowProgress(settings.epochs),
         *([AveragedWeights(decay=config.optim.ema_decay)] if config.optim.ema_decay else []),
         ExportEncoder(run),  # before all that may fail
         final,

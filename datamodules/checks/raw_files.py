@@ -10,7 +10,7 @@ import numpy as np
 from datamodules.checks.findings import Level, Report
 from datamodules.core.errors import UserError
 from datamodules.core.notes import Notes, collecting
-from datamodules.core.progress import OnProgress
+from datamodules.core.progress import Work
 from datamodules.core.records import Record, Task
 from datamodules.prepare import fingerprint, load
 from datamodules.reader import DatasetReader
@@ -25,11 +25,7 @@ _Prints = dict[str, bytes]  # digests of the parts of a patch (pixels, split, a 
 
 
 def check_raw_files(
-    dataset: DatasetReader,
-    store: Store | None,
-    report: Report,
-    workers: int,
-    progress: OnProgress | None,
+    dataset: DatasetReader, store: Store | None, report: Report, workers: int
 ) -> None:
     """Read all raw images; compare pixels, targets, split, group and place of every patch."""
     root = dataset.root
@@ -42,11 +38,11 @@ def check_raw_files(
         return
     comparison = Comparison(dataset, store, tasks, report) if store else None
     work = partial(_try_all, tiler=dataset.tiler(tasks), mpp=dataset.native_mpp())
-    complete = False
+    complete, name = False, f"reading the images of {dataset.name}"
     with collecting() as notes:
         results = in_order(work, dataset.read(), workers)
         try:
-            with closing(results):
+            with closing(results), Work(name, "patches", len(store) if store else None) as progress:
                 for record, (prints, problem, noted) in results:
                     report.records += 1
                     notes.merge(noted)
@@ -54,8 +50,7 @@ def check_raw_files(
                         report.add(Level.ERROR, "raw image does not fit", record.source, problem)
                     if comparison:
                         comparison.add(record.source, None if problem else prints)
-                    if progress:
-                        progress("reading the images", 1, len(prints))
+                    progress.advance(len(prints))
             complete = True
         except UserError as error:
             report.add(Level.ERROR, "reader", root, f"reading stops here: {error}")

@@ -10,7 +10,7 @@ from datamodules.checks.findings import Level, Report, write_stamp
 from datamodules.checks.raw_files import REWRITE, add_notes, check_raw_files
 from datamodules.checks.split_facts import leaks, validation_cautions
 from datamodules.core.errors import LayoutError, StoreError
-from datamodules.core.progress import OnProgress
+from datamodules.core.progress import Work
 from datamodules.reader import DatasetReader
 from datamodules.store.attributes import SEAL, attributes_match, notes_of
 from datamodules.store.class_balance import class_balance
@@ -23,7 +23,7 @@ _BLOCK = 64  # patches read at a time
 _FLAT = 2  # grey levels; a patch that differs no more holds no tissue
 
 
-def verify(dataset: DatasetReader, workers: int = 0, progress: OnProgress | None = None) -> Report:
+def verify(dataset: DatasetReader, workers: int = 0) -> Report:
     """Read a dataset's raw files and its store from end to end.
 
     Raw files: the layout, every image and every target. Store: seals and content digest, range of
@@ -36,12 +36,12 @@ def verify(dataset: DatasetReader, workers: int = 0, progress: OnProgress | None
     path = dataset.store_path
     prepared = path.exists()
     store = _open(path, report) if prepared else None
-    check_raw_files(dataset, store, report, workers or os.cpu_count() or 1, progress)
+    check_raw_files(dataset, store, report, workers or os.cpu_count() or 1)
     if store:
         if not report.records:
             add_notes(notes_of(store.attributes), report, " (when it was prepared)")
         try:
-            _verify_store(dataset, store, report, progress)
+            _verify_store(dataset, store, report)
         except StoreError as error:
             report.add(Level.ERROR, "store", path, str(error))
     if prepared:
@@ -80,18 +80,16 @@ def _open(path: Path, report: Report) -> Store | None:
     return store
 
 
-def _verify_store(
-    dataset: DatasetReader, store: Store, report: Report, progress: OnProgress | None
-) -> None:
+def _verify_store(dataset: DatasetReader, store: Store, report: Report) -> None:
     where = store.path
     if store.synthetic:
         report.add(Level.INFO, "synthetic", where, "the tissue is synthetic")
     digest, sound = ContentDigest(store.tasks), True
-    for start in range(0, len(store), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(store)))
-        sound &= _check_block(store, rows, digest, report)
-        if progress:
-            progress("reading the store", 0, len(rows))
+    with Work(f"reading the store of {dataset.name}", "patches", len(store)) as progress:
+        for start in range(0, len(store), _BLOCK):
+            rows = np.arange(start, min(start + _BLOCK, len(store)))
+            sound &= _check_block(store, rows, digest, report)
+            progress.advance(len(rows))
     if digest.hexdigest() != store.digest:
         what = f"its content is not what was written (digest differs); {REWRITE}"
         report.add(Level.ERROR, "digest", where, what)

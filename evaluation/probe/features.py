@@ -24,6 +24,7 @@ from datamodules.core.atomic import atomic_path
 from datamodules.core.disk_space import require_space
 from datamodules.core.errors import ProbeError
 from datamodules.core.hdf5 import NewFile
+from datamodules.core.progress import Work
 from datamodules.core.records import Task, TaskKind
 from evaluation.config import Role
 from evaluation.probe.dense import CELL, SAMPLE, DenseTruth, cell_features, dense_truth
@@ -160,9 +161,13 @@ def extract(
     path = cache / f"{file_name(data.name)}-{file_name(encoder.name)}-{key[:16]}.h5"
     features = _read(path)
     if features is None:
-        log.info("features of %s with %s", data.name, encoder.name)
+        name = f"features of {data.name} with {encoder.name}"
+        log.info("%s", name)
         batches = data.evaluation_loader(size, batch_size)
-        _write(path, _embed_all(encoder, batches, data, precision, deadline, cache, dense))
+        with Work(name, "images", len(data.store)) as work:
+            seen = work.over(batches, lambda batch: batch.parts[0].valid)
+            found = _embed_all(encoder, seen, data, precision, deadline, cache, dense)
+        _write(path, found)
         features = _read(path)
         if features is None:
             raise ProbeError(f"{path}: the disk does not return what was written to it")

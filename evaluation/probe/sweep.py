@@ -16,6 +16,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from datamodules.core.errors import ProbeError
+from datamodules.core.progress import Work
 from evaluation.config import ProbeConfig
 from evaluation.probe.collect import collect
 from evaluation.probe.dense_jobs import run_dense_job
@@ -69,8 +70,10 @@ def sweep(
     done = Journal(journal)
     missing = [job for job in jobs if keys[job.place] not in done]
     log.info("%d probes, %d of them already done", len(jobs), len(jobs) - len(missing))
-    for place, predicted in _run(missing, by_name, settings):
-        done.add(keys[place], predicted)
+    with Work("probing", "probes", len(missing)) as work:
+        for place, predicted in _run(missing, by_name, settings):
+            done.add(keys[place], predicted)
+            work.advance()
     finished = {place: done[key] for place, key in keys.items() if key in done}
     baseline = baseline or find_baseline([table.encoder for table in tables])
     results: list[Predictions] = []

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from datamodules.core.atomic import write_json
+from datamodules.core.progress import Work
 from datamodules.core.records import TaskKind
 from evaluation.run_files import FINAL
 from lightning_app.callbacks.later_step import later_step
@@ -52,9 +53,11 @@ class FinalScores(Callback):
         module.eval()
         with torch.no_grad():
             self._choose_thresholds(trainer, module, stream)
-            for number, batch in enumerate(stream.test_dataloader()):
-                moved = trainer.strategy.batch_to_device(batch, module.device)
-                trainer.strategy.test_step(moved, number)
+            loader = stream.test_dataloader()
+            with Work("final scores", "batches", len(loader)) as work:
+                for number, batch in enumerate(work.over(loader, lambda _: 1)):
+                    moved = trainer.strategy.batch_to_device(batch, module.device)
+                    trainer.strategy.test_step(moved, number)
         module.train(training)
         self.scores, summary = module.scores["test"].collect()
         self.splits = stream.final_splits()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from rich.console import Console
+
+from datamodules.core.progress import Work
 
 
 class Throughput(Callback):
@@ -55,31 +58,75 @@ class Throughput(Callback):
                 pl_module.log("speed/gpu_memory_gib", used)
 
 
-class EpochLine(Callback):
-    """Prints one line per epoch, readable in a terminal and in a batch system's log."""
+class ShowProgress(Callback):
+    """Shows the steps of training and the batches of a validation, and prints a line per epoch.
+
+    Losses and speeds are those of the last row of the log, so the device is not waited for.
+    Place it after callbacks that work for long between two epochs.
+    """
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
         self._started = time.monotonic()
+        self._training = self._validation = Work("", "steps")
+        self._shown = ExitStack()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._started = time.monotonic()
+        steps = int(trainer.estimated_stepping_batches)
+        self._training = Work("", "steps", steps, lambda: facts(trainer, "train/loss"))
+        self.on_train_epoch_start(trainer, pl_module)  # a run resumed within an epoch starts none
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the epoch."""
+        self._shown.close()
+        self._training.name = f"epoch {trainer.current_epoch + 1}/{self.epochs}"
+        self._shown.enter_context(self._training)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Show the step."""
+        self._training.reach(trainer.global_step)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the validation in place of the steps."""
+        self._shown.close()
+        batches = sum(int(number) for number in trainer.num_val_batches)
+        self._validation = self._shown.enter_context(Work("validation", "batches", batches))
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Show the batch."""
+        self._validation.advance()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Erase its line."""
+        self._shown.close()
+
+    def on_exception(self, *args: Any) -> None:
+        """Erase the line before the error is printed."""
+        self._shown.close()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print epoch, step, losses, speed and time."""
-        if not trainer.is_global_zero:
-            return
-        metrics = trainer.callback_metrics
-        parts = [f"epoch {trainer.current_epoch + 1}/{self.epochs}", f"step {trainer.global_step}"]
-        for label, key in (("loss", "train/loss"), ("validation", "val/summary")):
-            if key in metrics:
-                parts.append(f"{label} {float(metrics[key]):.3f}")
-        if "speed/images_per_second" in metrics:
-            parts.append(f"{float(metrics['speed/images_per_second']):.0f} images/s")
-            parts.append(f"{100 * float(metrics['speed/waiting_for_data']):.0f} % waiting for data")
-        parts.append(f"{time.monotonic() - self._started:.0f} s")
-        Console(soft_wrap=True, highlight=False).print(" · ".join(parts))
+        self._shown.close()
+        if trainer.is_global_zero:
+            parts = [self._training.name, f"step {trainer.global_step}"]
+            parts += facts(trainer, "train/loss", "val/summary")
+            parts.append(f"{time.monotonic() - self._started:.0f} s")
+            Console(soft_wrap=True, highlight=False).print(" · ".join(parts))
+
+
+def facts(trainer: pl.Trainer, *losses: str) -> list[str]:
+    """Return losses and speeds that were logged last, as text."""
+    metrics, parts = trainer.callback_metrics, []
+    for key in losses:
+        if key in metrics:
+            label = "validation" if key.startswith("val") else "loss"
+            parts.append(f"{label} {float(metrics[key]):.3f}")
+    if "speed/images_per_second" in metrics:
+        parts.append(f"{float(metrics['speed/images_per_second']):.0f} images/s")
+        parts.append(f"{100 * float(metrics['speed/waiting_for_data']):.0f} % waiting for data")
+    return parts
 
 
 class LastEpoch(Callback):

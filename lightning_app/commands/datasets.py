@@ -15,7 +15,6 @@ from rich.console import Console
 from datamodules.config import DataConfig, DatasetConfig
 from datamodules.core.disk_space import line_about
 from datamodules.core.errors import ConfigError, UserError, one_line
-from datamodules.core.progress import progress_display
 from datamodules.display.cards import card
 from datamodules.prepare import is_prepared, prepare
 from datamodules.reader import DatasetReader
@@ -97,8 +96,7 @@ def _chosen(options: argparse.Namespace) -> list[DatasetReader]:
 
 def _prepare(dataset: DatasetReader, options: argparse.Namespace) -> int:
     started = time.perf_counter()
-    with progress_display(dataset.name) as progress:
-        done = prepare(dataset, options.workers, progress)
+    done = prepare(dataset, options.workers)
     seconds = time.perf_counter() - started
     state = f"written in {seconds:.1f} s" if done.written else "up to date"
     counts = done.notes.summary(done.records, done.count)
@@ -154,8 +152,7 @@ def _named(options: argparse.Namespace) -> DatasetReader:
 def _verify(dataset: DatasetReader, options: argparse.Namespace) -> int:
     from datamodules.checks.verify import verify
 
-    with progress_display(dataset.name) as progress:
-        report = verify(dataset, options.workers, progress)
+    report = verify(dataset, options.workers)
     for finding in report.findings:
         line = f"{dataset.name}: {finding.level}: {finding.where}: {finding.what}"
         console.print(one_line(line))

@@ -1,11 +1,14 @@
-"""Filters for library messages at every start that a user can do nothing about.
+"""What reaches the terminal: filters for library messages, and signs that it cannot show.
 
-Everything else is shown.
+Messages at every start that a user can do nothing about are filtered; everything else is shown.
 """
 
 from __future__ import annotations
 
+import codecs
+import io
 import logging
+import sys
 import warnings
 
 _LOGGERS = (
@@ -31,6 +34,24 @@ _WARNINGS = (
     # Without a GPU there is no need for pinned memory.
     r"'pin_memory' argument is set as true but no accelerator is found",
 )
+
+
+_ALIKE = str.maketrans("·µ×−–…→“”", '-ux--.>""')  # noqa: RUF001
+
+
+def write_alike() -> None:
+    """Let both output streams replace what their encoding lacks by a similar ASCII sign."""
+    codecs.register_error("alike", _alike)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="alike")
+
+
+def _alike(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end].translate(_ALIKE)
+    return lacking.encode("ascii", "backslashreplace").decode(), error.end
 
 
 def install_log_filters() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from datamodules.core.atomic import atomic_folder, write_json
 from datamodules.core.disk_space import naming, require_space
 from datamodules.core.errors import ConfigError
-from datamodules.core.progress import progress_bar
+from datamodules.core.progress import Work
 from datamodules.core.records import Image, TaskKind
 from datamodules.formats.images import read_image, write_image
 from datamodules.slides.plain_image import PlainImage
@@ -110,9 +110,9 @@ def predict_slide(
         for mpp, specs in groups.items():
             tiles = SlideTiles(path, settings.tiling(tasks.size, mpp, specs))
             writers = {spec.key: _writer(spec, tiles, folder, settings) for spec in specs}
-            with progress_bar(path.name, len(tiles), "tiles") as advance:
+            with Work(path.name, "tiles", len(tiles)) as work:
                 for rows in _collect(tasks, specs, tiles, writers, settings, settings.readers):
-                    advance(len(rows))
+                    work.advance(len(rows))
             for spec in specs:
                 lines.append(_write(writers[spec.key], spec, tiles, folder))
             write_image(folder / f"tiles-{mpp:g}.png", tiles.drawn)
@@ -158,12 +158,12 @@ def predict_images(
     dense = [spec for spec in specs if spec.task.kind in DENSE]
     groups = at_resolutions(dense, asked or not whole, settings) if dense else {}
     total = len(source) * (bool(whole) + bool(groups))
-    bar = progress_bar(out.name, total, "images")
-    with naming(out), atomic_folder(out, unique=False) as folder, bar as advance:
+    work = Work(out.name, "images", total)
+    with naming(out), atomic_folder(out, unique=False) as folder, work:
         if whole:
             tables = {spec.key: ClassTable(spec) for spec in whole}
             for rows in _collect(tasks, whole, source, tables, settings, 0):
-                advance(len(rows))
+                work.advance(len(rows))
             for spec in whole:
                 tables[spec.key].write(folder / f"{_name(spec)}.csv", _columns(source))
         for name, path, pixels in _pictures(source) if groups else ():
@@ -176,7 +176,7 @@ def predict_images(
                     pass
                 for spec in group:
                     _write_picture(writers[spec.key], folder / _name(spec) / name)
-            advance(1)
+            work.advance()
     return f"{len(source)} images: {out}: {', '.join(_name(spec) for spec in specs)}"
 
 

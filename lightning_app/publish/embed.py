@@ -15,7 +15,7 @@ from datamodules.core.atomic import atomic_path, partial_path, write_json
 from datamodules.core.disk_space import naming, require_space
 from datamodules.core.errors import EncoderError
 from datamodules.core.hdf5 import NewFile
-from datamodules.core.progress import progress_bar
+from datamodules.core.progress import Work
 from lightning_app.publish.image_sources import Source, in_batches
 from models.inference.frozen_encoder import FrozenEncoder
 
@@ -52,9 +52,9 @@ def embed(
     require_space(out, 2 * 4 * width * len(source) - kept)
     with naming(out, partial):
         done = _resume(encoder, source, partial, batch_size, width)
-    bar = progress_bar(out.name, len(source), "images")
-    with naming(out), partial.open("ab") as file, bar as advance:
-        advance(done)
+    work = Work(out.name, "images", len(source))
+    with naming(out), partial.open("ab") as file, work:
+        work.reach(done)
         for rows, images in in_batches(source, batch_size, readers, done):
             values = encoder.embed(images)
             if not values.isfinite().all():
@@ -64,7 +64,7 @@ def embed(
                 )
             file.write(values.numpy().tobytes())
             file.flush()
-            advance(len(rows))
+            work.advance(len(rows))
     _publish(encoder, source, partial, out, width)
     return len(source)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,9 @@ def demo(repository: Path, place: Path) -> tuple[Path, str]:
         command, cwd=place, env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert not re.search(
+        r"[0-9]/[0-9]+ (steps|batches|images|probes)|\x1b", done.stderr
+    )  # no minute
     (folder,) = (place / "runs").iterdir()
     return folder, done.stdout
 
