@@ -114,7 +114,8 @@ class Config:
         trainer: see `TrainerConfig`.
         probe: see `ProbeConfig`.
         wandb: see `WandbConfig`.
-        tensorboard: also log to TensorBoard; needs the extra `tensorboard`.
+        loggers: where numbers go; "tensorboard" and "mlflow" need the extra of that name. The
+            report draws its training curves from the CSV file.
         ablation: see `AblationConfig`.
     """
 
@@ -127,7 +128,9 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
-    tensorboard: bool = False
+    loggers: list[Literal["csv", "wandb", "tensorboard", "mlflow"]] = field(
+        default_factory=lambda: ["csv", "wandb"]
+    )
     ablation: AblationConfig = field(default_factory=AblationConfig)
 
 
@@ -144,14 +147,14 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> Config
     """
     schema = OmegaConf.structured(Config)
     try:
-        merged = OmegaConf.merge(schema, read_yaml(path)) if path else schema
+        merged = OmegaConf.merge(schema, _renamed(read_yaml(path))) if path else schema
         # The config.yaml of a run has both seeds; a change of `seed` takes the other one along.
         follows = merged.data.seed in (schema.data.seed, merged.seed)
     except (OmegaConfBaseException, TypeError) as error:
         raise ConfigError(f"{path}: {reason_of(error)}") from error
     for override in overrides or []:
         follows &= not override.startswith("data.seed=")
-        read = read_override(override)
+        read = _renamed(read_override(override))
         try:
             merged = OmegaConf.merge(merged, read)
         except (OmegaConfBaseException, TypeError) as error:
@@ -171,6 +174,13 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> Config
     # The same seed determines order and augmentation.
     config.data.seed = config.seed
     return config
+
+
+def _renamed(read: Any) -> Any:
+    """Read the switch `tensorboard`, which configurations had before `loggers`."""
+    if read.pop("tensorboard", False) is True:
+        read.setdefault("loggers", ["csv", "wandb", "tensorboard"])
+    return read
 
 
 def save_config(config: Config, path: Path) -> None:

@@ -1,1 +1,1 @@
-"""CSV, W&B and TensorBoard loggers, and log filters."""
+"""CSV, W&B, TensorBoard and MLflow loggers, and log filters."""

@@ -1,4 +1,4 @@
-"""The loggers of a run: always a CSV file, W&B unless disabled, TensorBoard on request."""
+"""The loggers of a run, by choice: a CSV file, W&B, TensorBoard, MLflow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.util
 import netrc
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,11 @@ from datamodules.core.errors import ConfigError
 from evaluation.statistics.training_log import LOWER_IS_BETTER
 from lightning_app.config import Config, to_dict
 from lightning_app.loggers.csv_logger import CsvLog
+from lightning_app.loggers.mlflow_logger import MLflowLog
 from lightning_app.run.processes import is_first_process
+
+EXTRAS = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
+"""Packages of the loggers that come with an extra of their name."""
 
 
 class SummarisingLogger(WandbLogger):
@@ -54,21 +58,30 @@ def check_loggers(config: Config) -> None:
     """Check before anything else that the loggers are installed.
 
     Raises:
-        ConfigError: TensorBoard is requested and not installed.
+        ConfigError: the extra of one is not installed.
     """
-    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise ConfigError(
-            "tensorboard=true: TensorBoard is not installed; "
-            "run `make install EXTRAS='offline-weights dev tensorboard'`"
-        )
+    for name in config.loggers:
+        for module in EXTRAS.get(name, ()):
+            if importlib.util.find_spec(module) is None:
+                raise ConfigError(
+                    f"loggers: {name} needs the package {module}, which is not installed; run "
+                    f"`make install EXTRAS='offline-weights dev {name}'`, or leave {name} out"
+                )
 
 
 def build_loggers(config: Config, folder: Path, origin: Mapping[str, Any]) -> list[Logger]:
-    """Return the loggers of a training run, which write into its folder."""
-    loggers: list[Logger] = [CsvLog(folder / "metrics.csv")]
-    if config.tensorboard:
-        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
-    return [*loggers, *wandb_logger(config, folder, origin, "pretrain", _wandb_id(folder))]
+    """Return the loggers of a training run in their configured order.
+
+    Raises:
+        ConfigError: the server of one does not answer.
+    """
+    build: dict[str, Callable[[], Sequence[Logger]]] = {
+        "csv": lambda: [CsvLog(folder / "metrics.csv")],
+        "tensorboard": lambda: [TensorBoardLogger(folder, name="tensorboard", version="")],
+        "mlflow": lambda: [MLflowLog(config, folder, _tags(origin))] if is_first_process() else [],
+        "wandb": lambda: wandb_logger(config, folder, origin, "pretrain", _wandb_id(folder)),
+    }
+    return [logger for name in dict.fromkeys(config.loggers) for logger in build[name]()]
 
 
 def wandb_logger(
@@ -78,7 +91,7 @@ def wandb_logger(
     verb: str,
     run_id: str | None = None,
 ) -> list[WandbLogger]:
-    """Return W&B's logger, which logs configuration and provenance; empty if it is disabled.
+    """Return W&B's logger, which logs configuration and provenance; empty if it is not wanted.
 
     Args:
         config: the run's configuration.
@@ -88,12 +101,12 @@ def wandb_logger(
         run_id: id of the W&B run to continue; None starts a new one.
     """
     mode = wandb_mode(config.wandb.mode)
-    if mode == "disabled":
+    if mode == "disabled" or "wandb" not in config.loggers:
         return []
     # The program prints one line of its own instead of W&B's messages at start and end.
     wandb.setup(settings=wandb.Settings(silent=True))
-    tags = ["synthetic tissue" if origin["synthetic"] else "real tissue", str(origin["encoder"])]
-    tags += [f"git {origin['commit']}"] if origin["commit"] else []
+    tissue, encoder, commit = _tags(origin).values()
+    tags = [f"{tissue} tissue", encoder, *([f"git {commit}"] if commit else [])]
     logger = SummarisingLogger(
         name=folder.resolve().name,
         id=run_id,
@@ -109,12 +122,17 @@ def wandb_logger(
     return [logger]
 
 
+def _tags(origin: Mapping[str, Any]) -> dict[str, str]:
+    tissue = "synthetic" if origin["synthetic"] else "real"
+    return {"tissue": tissue, "encoder": str(origin["encoder"]), "commit": str(origin["commit"])}
+
+
 def _wandb_id(folder: Path) -> str:
     """Return the W&B id stored in a run's folder: a resumed run is the same run."""
     path = folder / "wandb_id.txt"
     if path.is_file():
         return path.read_text().strip()
-    run_id = secrets.token_hex(4)
+    run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # a sweep's agent chooses it
     if is_first_process():  # the only one whose logger connects to W&B
         write_text(path, run_id)
     return run_id

@@ -7,6 +7,7 @@ weights, optimizer and counters is all that a run needs to continue exactly.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from lightning_app.run.processes import decide_once
 
 KEY = "resume="
 CHECKPOINTS = "checkpoints"
-MAY_CHANGE = ("trainer", "wandb")
+MAY_CHANGE = ("trainer", "wandb", "loggers")
 
 
 def resumed_config(folder: Path, overrides: list[str]) -> Config:
-    """Return the configuration of an interrupted run; overrides may change trainer and wandb.
+    """Return the configuration of an interrupted run; overrides may change `MAY_CHANGE`.
 
     Raises:
         ConfigError: not a run's folder, the run is finished, or another setting would change.
@@ -33,10 +34,10 @@ def resumed_config(folder: Path, overrides: list[str]) -> Config:
     if _is_finished(folder):
         raise ConfigError(f"resume={folder}: the run is finished; to train longer, start a new run")
     for override in overrides:
-        if override.partition(".")[0] not in MAY_CHANGE:
+        if re.split("[.=]", override)[0] not in MAY_CHANGE:
             raise ConfigError(
-                f"'{override}': a resumed run keeps its settings; only trainer.* and wandb.* may "
-                "change"
+                f"'{override}': a resumed run keeps its settings; only trainer.*, wandb.* and "
+                "loggers may change"
             )
     return load_config(folder / "config.yaml", overrides)
 

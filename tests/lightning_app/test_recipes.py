@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
+from omegaconf import OmegaConf
+from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from datamodules.checks.leakage import overlap
 from datamodules.registry import build, reader
 from lightning_app.cli import main
 from lightning_app.config import load_config
 
-RECIPES = sorted(Path("configs").glob("*.yaml"))
+SWEEP = Path("configs/sweep.yaml")
+RECIPES = [path for path in sorted(Path("configs").glob("*.yaml")) if path != SWEEP]
 SHORT = (
     "data.image_size=64",
     "data.batch_size=1",
@@ -30,6 +34,26 @@ SHORT = (
 
 def places(folder: Path) -> list[str]:
     return [f"data.root={folder}/data", f"data.stores={folder}/stores", f"out={folder}/runs"]
+
+
+def sweep_command(values: dict[str, object]) -> list[str]:
+    """The command of the sweep, expanded with these parameters as W&B's agent expands it."""
+    sweep = yaml.safe_load(SWEEP.read_text())
+    expanded = create_sweep_command_args({"args": {k: {"value": v} for k, v in values.items()}})
+    expanded |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [sweep["program"]]}
+    words = create_sweep_command(sweep["command"])
+    return [part for w in words for part in (expanded[w[2:-1]] if w.startswith("${") else [w])]
+
+
+def forged_groups(path: Path) -> list[str]:
+    """Overrides by which the groups of own data are those in the names of forged files."""
+    data = load_config(path).data
+    return [
+        f"data.{part}.{name}.options.group='^(patient\\d+)'"
+        for part, entries in (("train", data.train), ("unseen", data.unseen))
+        for name, entry in entries.items()
+        if "group" in entry.options
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +83,23 @@ def test_the_wide_recipe_has_the_tasks_it_states_and_its_probes_are_unseen() -> 
     tasks = {(one.key, task.name) for one in train for task in one.tasks_in(Path())}
     assert (len({one.key for one in train}), len(tasks)) == (19, 27)
     assert overlap(train, unseen) == []
+
+
+@pytest.mark.slow
+def test_an_agent_of_the_wandb_sweep_trains_with_the_values_it_was_given(folder: Path) -> None:
+    ranges = yaml.safe_load(SWEEP.read_text())["parameters"]
+    values = {key: r["values"][-1] if "values" in r else r["max"] for key, r in ranges.items()}
+    start, program = sweep_command(values)[:4], sweep_command(values)[4:]
+    assert start == ["/usr/bin/env", "python", "-m", "lightning_app"]
+    recipe = Path(program[program.index("--config") + 1])
+    short = [*SHORT, "data.forge=12", *places(folder / "sweep"), *forged_groups(recipe)]
+    assert main([*program, *short]) == 0
+    (run,) = folder.glob("sweep/runs/sweep-*")
+    config = load_config(run / "config.yaml")
+    for key, value in values.items():
+        assert OmegaConf.select(OmegaConf.structured(config), key) == value, key
+    assert (run / "report.html").is_file()
+    assert load_config(recipe, program[3:]).probe.role == "develop"
 
 
 @pytest.mark.parametrize(
