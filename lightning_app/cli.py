@@ -57,6 +57,10 @@ VERBS = {
         "write the encoder of a checkpoint, or of a run for the Hugging Face hub or for benchmarks",
         "runs/demo-20260101-120000/checkpoints/last.ckpt --out encoder",
     ),
+    "dashboard": (
+        "save a W&B workspace with panels for the tasks and probes of a run; needs a login",
+        "runs/demo-20260101-120000",
+    ),
     "report": (
         "write report.html again; several runs give a leaderboard",
         "runs/demo-20260101-120000",
@@ -136,6 +140,9 @@ def build_parser() -> argparse.ArgumentParser:
     predict("--score", type=_number(0, 1), default=0.5, help="least score of objects, 0.5")
     predict("--batch-size", type=batch, default=64, help="images per forward pass")
     _add_slide_options(verbs["predict"])
+
+    verbs["dashboard"].add_argument("run", type=Path, help="folder of a run")
+    verbs["dashboard"].add_argument("--entity", help="account; default: the run's, or the login's")
 
     parser_of_export = verbs["export"]
     export = parser_of_export.add_argument
@@ -292,6 +299,10 @@ def _run(options: argparse.Namespace) -> int:
         from lightning_app.commands.ablate import run_ablate
 
         return run_ablate(options.config, options.overrides, options.out)
+    if options.verb == "dashboard":
+        from lightning_app.commands.dashboard import run_dashboard
+
+        return run_dashboard(options.run, options.entity)
     if options.verb == "predict":
         from lightning_app.commands.slides import run_predict
 

@@ -208,7 +208,9 @@ def test_every_declared_dependency_is_imported_or_has_a_reason() -> None:
         "torchjd": "optional, and looked for by its name",
         **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "optional, for `export --onnx`"),
         "transformers": "optional, and looked for by its name",
-        **dict.fromkeys(("tensorboard", "mlflow-skinny"), "optional, looked for by name"),
+        **dict.fromkeys(
+            ("tensorboard", "mlflow-skinny", "wandb-workspaces"), "optional, looked for by name"
+        ),
         **dict.fromkeys(("sqlalchemy", "alembic"), "MLflow's local database needs them"),
         **dict.fromkeys(
             ("ruff", "mypy", "pytest", "pytest-xdist", "hypothesis", "pre-commit"), "a tool"
