@@ -89,8 +89,9 @@ def _draw(axes: Axes, study: DatasetStatistics) -> None:
         axes.fill_between(study.labels, low, high, color=look.colour, alpha=shade, lw=0)
         if len(values) == 1:  # a band of one size has no width
             axes.vlines(study.labels, low, high, color=look.colour, lw=2)
-        drawn_as = {"color": look.colour, "marker": look.marker, "ls": look.line}
-        axes.plot(study.labels, values, markersize=5, **drawn_as)
+        axes.plot(
+            study.labels, values, color=look.colour, marker=look.marker, ls=look.line, markersize=5
+        )
         ends.append((float(values[-1]), look.name, look.colour))
     axes.axhline(scale * study.constant, color=MUTED, ls=(0, (4, 3)), lw=1.2)
     ends.append((scale * study.constant, "constant", MUTED))

@@ -157,7 +157,7 @@ def shortened(config: Config, folder: Path) -> Config:
     probe.bootstrap, probe.jobs, probe.backend = 20, 1, "loky"
     probe.map_points, probe.neighbours = min(probe.map_points, 20), min(probe.neighbours, 1)
     probe.every = min(probe.every, 1)
-    short.wandb.mode, short.tensorboard = "disabled", False
+    short.loggers = ["csv"]
     return short
 
 
