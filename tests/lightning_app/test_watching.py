@@ -45,7 +45,7 @@ def test_a_narrow_ascii_terminal_shows_each_long_step_of_a_run(tmp_path: Path) -
         "epoch 2/2 - 6/6 steps.*",
         "validation - [0-9]+/[0-9]+ batches.*",
         "final scores - [0-9]+/[0-9]+ batches.*",
-        r"features of breastpat\w* - [0-9]+/[0-9]+ images.*",
+        r"features of breastpat.* - [0-9]+/[0-9]+ images.*",
         "probing - [0-9]+/[0-9]+ probes.*",
     ):
         matching = [line for line in shown if re.fullmatch(step, line)]
@@ -53,7 +53,7 @@ def test_a_narrow_ascii_terminal_shows_each_long_step_of_a_run(tmp_path: Path) -
     assert sum(line.startswith("epoch 1/2 - step 3 - loss") for line in shown) == 1
     assert re.search("\x1b\\[2K[^\n]*epoch 1/2 - step 3", written)  # not beside the steps
     (kept,) = tmp_path.glob("runs/*/wandb/offline-run-*/files/output.log")
-    assert "/6 steps" not in kept.read_text()
+    assert kept.read_text().count("/6 steps") <= 3  # what stood last of each line, not each step
 
 
 def test_a_log_gets_steps_losses_and_speeds_of_a_training_when_a_line_is_due(
