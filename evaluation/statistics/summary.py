@@ -222,4 +222,11 @@ def _cautions(groups: int, result: Predictions) -> tuple[str, ...]:
         cautions.append(
             f"Only {result.repeats} draws of the labelled images: the intervals may be too narrow."
         )
+    if result.metric.name in ("f1", "macro_f1") and len(result.fold_numbers) > 1:
+        for label in np.unique(result.truth):
+            if len(np.unique(result.fold[result.truth == label])) == 1:
+                cautions.append(
+                    f"All images of class {label:g} are tested in one fold, which then trains "
+                    "without any: they cannot be found, and the scores do not compare encoders."
+                )
     return (*cautions, *(text[0].upper() + text[1:] + "." for text in result.left_out))

@@ -178,6 +178,17 @@ def test_one_patient_is_never_enough_for_a_verdict() -> None:
     assert comparison.verdict == 0
 
 
+def test_a_class_whose_images_lie_in_one_fold_adds_a_caution() -> None:
+    whole = predictions(groups=12)
+    two = {"fold_numbers": np.array([1, 2]), "n_train": np.array([[10, 10], [30, 30], [60, 60]])}
+    two["seeds"] = np.zeros((3, 5, 2), np.int64)
+    spread = replace(whole, **two, fold=1 + whole.rows % 2)
+    apart = replace(whole, **two, fold=1 + whole.truth)
+    assert summarise(spread, 50).cautions == ()
+    (first, second) = summarise(apart, 50).cautions
+    assert "All images of class 0 are tested in one fold" in first and "class 1" in second
+
+
 def test_few_patients_and_few_repeats_add_a_caution() -> None:
     assert summarise(predictions(groups=12), 50).cautions == ()
     assert "Only 3 test groups" in summarise(predictions(groups=3), 50).cautions[0]
