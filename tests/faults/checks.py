@@ -81,7 +81,10 @@ def relabelled(d: Difference) -> bool:
     """Two classes of one image have exchanged their boxes."""
     if d.lost or d.added or d.tasks or len(d.changed) != 1:
         return False
-    ((old, new),) = next(iter(d.changed.values())).values()
+    differ = list(next(iter(d.changed.values())).values())
+    if len(differ) != 1 or not all(hasattr(boxes, "xyxy") for boxes in differ[0]):
+        return False
+    old, new = differ[0]
     return sorted(old.xyxy.tolist()) == sorted(new.xyxy.tolist())
 
 

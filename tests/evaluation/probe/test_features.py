@@ -54,6 +54,9 @@ class Memory:
 
     synthetic = False
 
+    def __len__(self) -> int:
+        return len(self.split)
+
     def images(self, indices: Sequence[int]) -> np.ndarray[Any, Any]:
         return np.broadcast_to(self.colours[list(indices)], (len(indices), 8, 8, 3))
 

@@ -23,18 +23,18 @@ def lines_of(text: str, word: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_all_twenty_are_forged_prepared_verified_listed_and_shown(forged, tmp_path, capsys):
-    assert len(PUBLIC) == 20
+def test_all_readers_are_forged_prepared_verified_listed_and_shown(forged, tmp_path, capsys):
+    assert len(PUBLIC) == 31
     root = forged(PUBLIC[0]).parent  # keeps what other tests forged there
     where = ["--root", str(root), "--stores", str(tmp_path / "stores")]
 
     assert main(["datasets", "forge", "--all", "--images", str(IMAGES), *where]) == 0
-    assert len(lines_of(capsys.readouterr().out, "forged")) == 20
+    assert len(lines_of(capsys.readouterr().out, "forged")) == len(PUBLIC)
     for state in ("written in", "up to date"):
         assert main(["datasets", "prepare", "--all", "--workers", "2", *where]) == 0
-        assert len(lines_of(capsys.readouterr().out, state)) == 20
+        assert len(lines_of(capsys.readouterr().out, state)) == len(PUBLIC)
     assert main(["datasets", "verify", "--all", "--workers", "2", *where]) == 0
-    assert len(lines_of(capsys.readouterr().out, ": sound; ")) == 20
+    assert len(lines_of(capsys.readouterr().out, ": sound; ")) == len(PUBLIC)
     assert main(["datasets", "list", *where]) == 0
     output = capsys.readouterr().out
     for heading in ("tasks", "organs", "images", "licence", "present?", "prepared?", "verified?"):
