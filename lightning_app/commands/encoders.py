@@ -63,7 +63,7 @@ def probe_encoders(config: Config, specs: list[str], out: Path | None = None) ->
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "config.yaml").is_file():
         save_config(config, folder / "config.yaml")
-    origin = _origin(folder, config, unseen, trained)
+    origin = _origin(folder, config, unseen, trained, encoders[0])
     probe_run(RunContext(config, folder, unseen, origin, started), encoders, baseline)
     loggers = wandb_logger(config, folder, origin, "probe")
     log_probes(loggers, folder)
@@ -88,9 +88,12 @@ def _origin(
     config: Config,
     unseen: Mapping[str, DatasetReader],
     trained: Sequence[Card],
+    first: FrozenEncoder,
 ) -> dict[str, Any]:
     """Return the provenance of a study, merged into that of a training run in the same folder."""
-    fresh, path = provenance(config, {}, unseen, trained), folder / "provenance.json"
+    own = {"encoder": first.facts.get("timm_name") or first.name, "weights": first.name}
+    fresh = provenance(config, {}, unseen, trained) | own  # the configuration may name another
+    path = folder / "provenance.json"
     if not path.is_file():
         return fresh
     earlier = json.loads(path.read_text(encoding="utf-8"))

@@ -272,6 +272,8 @@ def test_a_finished_run_can_be_probed_embedded_exported_and_reported_again(
     assert set(new) == {*copies, "random:test_convnext"}
     for name, rows in new.items():
         pd.testing.assert_frame_equal(rows, old[folder.name if name in copies else name])
+    origin = json.loads((place / "again/provenance.json").read_text())
+    assert (origin["encoder"], origin["weights"]) == ("test_convnext", folder.name)
 
     records = read_records(place / "again")
     (started,) = of_type(records, "run")
