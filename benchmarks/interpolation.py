@@ -128,8 +128,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.show:
         rows = [row for name in AREAS for row in probe(name, arguments.data, arguments.out)]
-        if rows:
-            write_table(TABLE, pd.DataFrame(rows))
+        if not rows:
+            raise SystemExit(f"{arguments.out}: none of the three trainings is finished")
+        write_table(TABLE, pd.DataFrame(rows))
     show(pd.read_csv(TABLE))
 
 

@@ -5,7 +5,7 @@ Pixels and dense targets are *lazy* (a path or a picklable call), so an index of
 records stays small and can be spread over processes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -111,3 +111,11 @@ class Archive:
 def on_google_drive(file: str) -> str:
     """The address of a public file on Google Drive, by the id in its link."""
     return f"https://drive.google.com/uc?export=download&id={file}&confirm=t"
+
+
+def google_drive_zips(rows: Iterable[tuple[str, str, str]]) -> tuple[Archive, ...]:
+    """The ZIP archives of some rows of name, id in the link, and SHA-256."""
+    return tuple(
+        Archive(on_google_drive(file), f"sha256:{sha256}", name=f"{name}.zip")
+        for name, file, sha256 in rows
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.core import notes
-from datamodules.core.records import Archive, Boxes, Mask, Record, Targets, on_google_drive
+from datamodules.core.records import Boxes, Mask, Record, Targets, google_drive_zips
 from datamodules.formats.annotations import fill_polygon, nucleus_tasks
 from datamodules.formats.aperio import Outline, boxes_of, outlines_xml, read_layers, resolution
 from datamodules.formats.cells import shown
@@ -68,10 +68,7 @@ class MoNuSAC(DatasetReader):
     )
     homepage = "https://monusac-2020.grand-challenge.org"
     sources = ("TCGA",)
-    archives = tuple(
-        Archive(on_google_drive(file), f"sha256:{sha256}", name=f"{name}.zip")
-        for name, file, sha256 in _ARCHIVES
-    )
+    archives = google_drive_zips(_ARCHIVES)
     obtain = (
         f"get training and test data from {homepage}/Data/ (links to Google Drive, which refuses "
         "programs when a file is in demand)"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.core.records import Archive, Record, Targets, on_google_drive
+from datamodules.core.records import Record, Targets, google_drive_zips
 from datamodules.formats.annotations import nucleus_tasks
 from datamodules.formats.aperio import filled, outlines_xml, resolution, surrounded
 from datamodules.formats.images import write_image
@@ -59,10 +59,7 @@ class MoNuSeg(DatasetReader):
     )
     homepage = "https://monuseg.grand-challenge.org"
     sources = ("TCGA",)
-    archives = tuple(
-        Archive(on_google_drive(file), f"sha256:{sha256}", name=f"{name}.zip")
-        for name, file, sha256 in _ARCHIVES
-    )
+    archives = google_drive_zips(_ARCHIVES)
     obtain = (
         f"get training and test data from {homepage}/Data/ (links to Google Drive, which refuses "
         "programs when a file is in demand)"
