@@ -71,8 +71,8 @@ class StoreWriter:
         self._file = file
         self._ends: dict[str, list[int]] = {}
         self._digest = ContentDigest(self.tasks)
-        self._sums: dict[str, int] = {}  # checksums of the pixels
-        self._pending: list[Patch] = []
+        self._sums: dict[str, list[int]] = {}  # checksums of the pixels of every block
+        self._pending = 0  # rows of the blocks that are not yet in the file
         # Typed arrays and bytes: a million patches as Python objects would take half a gigabyte.
         self._rows: dict[str, array[Any]] = {name: array(code) for name, code in _ROWS.items()}
         self._scalars = {task.name: bytearray() for task in tasks if task.kind in SCALAR_TYPE}
@@ -85,12 +85,16 @@ class StoreWriter:
         for task in tasks:
             if task.kind is TaskKind.SEGMENTATION:
                 self._dense[task.name] = self._create(f"targets/{task.name}", (side, side))
+        shapes = {
+            name: (side, side, 3) if name == "images" else (side, side) for name in self._dense
+        }
+        self._blocks = {n: np.empty((_BLOCK, *shape), np.uint8) for n, shape in shapes.items()}
 
     def __len__(self) -> int:
         return len(self._rows["split"])
 
     def add(self, record: Record, patches: Sequence[Patch]) -> None:
-        """Append all patches of one record.
+        """Append all patches of one record; nothing of them is kept but copies.
 
         Raises:
             LayoutError: an earlier record has the same source.
@@ -105,11 +109,13 @@ class StoreWriter:
             for task in self.tasks:
                 target = patch.targets[task.name]
                 if isinstance(target, Boxes):
-                    self._boxes[task.name].append(target)
+                    self._boxes[task.name].append(Boxes(target.xyxy.copy(), target.labels.copy()))
                 elif task.kind in SCALAR_TYPE:
                     self._scalars[task.name] += np.asarray(target, SCALAR_TYPE[task.kind]).tobytes()
-            self._pending.append(patch)
-            if len(self._pending) == _BLOCK:
+            for name, block in self._blocks.items():
+                block[self._pending] = patch.image if name == "images" else patch.targets[name]
+            self._pending += 1
+            if self._pending == _BLOCK:
                 self._flush()
         for name, text in (("group", record.group), ("source", record.source)):
             number = self._tables[name].setdefault(text, len(self._tables[name]))
@@ -126,20 +132,18 @@ class StoreWriter:
 
     def _flush(self) -> None:
         for name, data in self._dense.items():
-            rows = [p.image if name == "images" else p.targets[name] for p in self._pending]
+            rows = self._blocks[name][: self._pending]
             if self.compressed:
                 self._append_encoded(name, data, rows)
-            elif rows:
+            elif len(rows):
                 start = data.shape[0]
                 data.resize(start + len(rows), axis=0)
-                data[start:] = np.stack([np.asarray(row) for row in rows])
-            for row in rows:
-                pixels = np.ascontiguousarray(row, np.uint8)
-                self._sums[name] = zlib.crc32(pixels.data, self._sums.get(name, 0))
-        self._pending.clear()
+                data[start:] = rows
+            self._sums.setdefault(name, []).append(zlib.crc32(rows.data))
+        self._pending = 0
         self._file.check()
 
-    def _append_encoded(self, name: str, data: h5py.Dataset, rows: Sequence[Any]) -> None:
+    def _append_encoded(self, name: str, data: h5py.Dataset, rows: NDArray[np.uint8]) -> None:
         with ThreadPoolExecutor() as threads:  # encoding releases the interpreter's lock
             encoded = list(threads.map(encode, rows))
         start, ends = data.shape[0], self._ends.setdefault(name, [0])
@@ -175,13 +179,16 @@ class StoreWriter:
 
     def check(self, store: Store) -> None:
         """Compare all pixels of the finished store with those that were added."""
-        for name, expected in self._sums.items():
-            found = 0
-            for start in range(0, len(store), _BLOCK):
-                rows = range(start, min(start + _BLOCK, len(store)))
-                pixels = store.images(rows) if name == "images" else store.masks(name, rows)
-                found = zlib.crc32(pixels.data, found)
-            if found != expected:
+
+        def differs(block: tuple[str, int, int]) -> bool:
+            name, number, expected = block
+            rows = range(number * _BLOCK, min((number + 1) * _BLOCK, len(store)))
+            pixels = store.images(rows) if name == "images" else store.masks(name, rows)
+            return zlib.crc32(pixels.data) != expected
+
+        blocks = [(name, i, one) for name, sums in self._sums.items() for i, one in enumerate(sums)]
+        with ThreadPoolExecutor(2) as threads:
+            if any(threads.map(differs, blocks)):
                 raise StoreError(f"{store.path}: the disk does not return what was written to it")
 
     def _write_targets(self) -> None:

@@ -70,6 +70,21 @@ def at_once(monkeypatch):
     monkeypatch.setattr("datamodules.store.parallel.ALONE_S", 0.0)
 
 
+def counting(records: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(np.arange(size), np.full(3, size)) for size in records]
+
+
+@pytest.mark.parametrize("room", [2**27, 2**17])
+def test_results_arrive_whole_whether_or_not_they_fit_the_shared_memory(at_once, monkeypatch, room):
+    monkeypatch.setattr("datamodules.store.parallel._SLOT_BYTES", room)
+    sizes = [1, 40_000, 3, 700, 20_000, *range(1_000, 1_200)]
+    results = in_order(counting, iter(sizes), 2)
+    for size, (record, (numbers, small)) in zip(sizes, results, strict=True):
+        assert record == size
+        np.testing.assert_array_equal(numbers, np.arange(size))
+        np.testing.assert_array_equal(small, [size] * 3)
+
+
 def test_one_and_several_processes_write_the_same_store(data, at_once):
     stores = {}
     for workers in (1, 3):
