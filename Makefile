@@ -143,14 +143,8 @@ bench: $(STAMP) ## measure speed against peers and limits, and write docs/speed.
 	fi
 	$(BENCH)/bin/python -m benchmarks.run $(ARGS)
 
-# Its packages are installed on first use, beside those of EXTRAS.
 .PHONY: docs
 docs: $(STAMP) ## build the documentation into build/site; a warning or a dead link is an error
-	@$(RUN_PYTHON) -c 'import material, mkdocs' 2>/dev/null || { \
-	  $(RUN_PYTHON) -c "$$REQUIREMENTS" docs > $(VENV)/requirements-docs.txt; \
-	  $(RUN_PYTHON) -m pip install --disable-pip-version-check \
-	    -c $(CONSTRAINTS) -r $(VENV)/requirements-docs.txt; \
-	}
 	NO_MKDOCS_2_WARNING=1 $(RUN_PYTHON) -m mkdocs build --strict --quiet
 	@echo 'open build/site/index.html'
 

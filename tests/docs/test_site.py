@@ -12,8 +12,6 @@ import pytest
 from datamodules.registry import READERS
 from lightning_app.commands.configuration import sections
 
-pytest.importorskip("material", reason="needs the extra docs")
-
 TWIN = "kather2016"
 
 

