@@ -29,7 +29,7 @@ ALONE_S = 0.2  # seconds of work that this process does alone; starting others c
 _JOB_S = 0.1  # seconds of work per job: enough to hide the cost of passing patches on
 _MAX_RECORDS = 32  # per job
 
-_SLOT_BYTES = 2**27  # room for one job's arrays; the system gives only the pages that are used
+_SLOT_BYTES = 2**26  # room for one job's arrays; the system gives only the pages that are used
 _LARGE = 2**12  # bytes; smaller arrays are not worth a place in a slot
 
 

@@ -74,7 +74,7 @@ def counting(records: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(np.arange(size), np.full(3, size)) for size in records]
 
 
-@pytest.mark.parametrize("room", [2**27, 2**17])
+@pytest.mark.parametrize("room", [2**26, 2**17])
 def test_results_arrive_whole_whether_or_not_they_fit_the_shared_memory(at_once, monkeypatch, room):
     monkeypatch.setattr("datamodules.store.parallel._SLOT_BYTES", room)
     sizes = [1, 40_000, 3, 700, 20_000, *range(1_000, 1_200)]
