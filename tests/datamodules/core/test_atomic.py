@@ -154,4 +154,5 @@ def test_each_format_is_written_as_it_is_read(tmp_path):
     assert (tmp_path / "json").read_text(encoding="utf-8") == (
         '{\n  "size": "5 µm",\n  "rows": [\n    1,\n    2\n  ]\n}'
     )
-    assert pd.read_csv(tmp_path / "table").equals(table)
+    # pandas 3.0 reads numbers of 17 digits by a faster way, wrong in the last one.
+    assert pd.read_csv(tmp_path / "table", float_precision="round_trip").equals(table)
