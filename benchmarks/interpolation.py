@@ -97,14 +97,14 @@ def probe(variant: str, data: str, out: Path) -> list[dict[str, object]]:
         for one in study["comparisons"]:
             if not one["encoder"].startswith("share-"):
                 continue
-            area = {key: round(one["area"][key], 4) for key in ("value", "low", "high")}
+            area = {key: round(one["area"][key], 6) for key in ("value", "low", "high")}
             rows.append({
                 "left out": variant.removeprefix("without "),
                 "dataset": study["dataset"],
                 "metric": study["metric"]["name"],
                 "groups": study["groups"],
                 "share": float(one["encoder"].removeprefix("share-")),
-                "imagenet": round(base["area"]["value"], 4),
+                "imagenet": round(base["area"]["value"], 6),
                 "difference": area["value"], "low": area["low"], "high": area["high"],
             })  # fmt: skip
     return rows

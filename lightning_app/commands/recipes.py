@@ -40,7 +40,7 @@ def print_banner(config: Config) -> None:
     if config.data.forge:
         text = (
             "[bold]DEMO: the tissue is SYNTHETIC.[/bold] A program draws it, so the scores show "
-            "that the pipeline works,\nnot how good an encoder is. With real data: "
-            "[bold]make pretrain DATA=<folder of datasets>[/bold]"
+            "that the pipeline works, not how good an encoder is.\n"
+            "With real data: [bold]make pretrain DATA=<folder of datasets>[/bold]"
         )
         Console().print(Panel(text, border_style="yellow"))
