@@ -1,9 +1,9 @@
 """Preparing stores, by one process and by two, against the bare work (goal g).
 
 Regions: forged MoNuSeg fields of 1000x1000 px with their XML, cut into tiles at 0.5 um/px. JPEG
-patches: forged LC25000 images of 768x768 px, scaled to 256 px. One process needs about ten seconds
-for either, so that the start of others hardly counts. Two processes that share nothing, each with
-half of the bare work, show what the machine has to give.
+patches: forged LC25000 images of 768x768 px, scaled to 256 px. One process needs about seven
+seconds for either, so that the start of others hardly counts. Two processes that share nothing,
+each with half of the bare work, show what the machine has to give.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from datamodules.registry import build
 from datamodules.synthetic.forge import forge
 
 ROUNDS = 2
-COPIES = {"monuseg": 7, "lc25000": 45}  # of 24 forged images
+COPIES = {"monuseg": 5, "lc25000": 30}  # of 24 forged images
 
 
 def measure(folder: Path) -> Rows:
