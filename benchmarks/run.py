@@ -2,7 +2,8 @@
 
     python -m benchmarks.run [NAME ...]     writes results/speed.json and docs/speed.md
 
-Ratios hold within one run on one machine; rates and seconds depend on both.
+Ratios hold within one benchmark on one machine; rates and seconds depend on both. Where some are
+named, their rows replace the earlier ones of the same machine and versions.
 """
 
 from __future__ import annotations
@@ -35,16 +36,24 @@ def main() -> None:
             rows = import_module(f"benchmarks.{sys.argv[2]}").measure(Path(folder))
         print(json.dumps(rows))
         return
-    result: dict[str, Any] = {**facts(), "rows": [], "failed": []}
-    started = time.monotonic()
+    result: dict[str, Any] = {**facts(), "runs": {}}
+    if sys.argv[1:] and RESULT.is_file():
+        result["runs"] = comparable(json.loads(RESULT.read_text()), result)
+    started, load = time.monotonic(), round(os.getloadavg()[0], 1)
     for name in sys.argv[1:] or NAMES:
         print(f"{name} ...", file=sys.stderr, flush=True)
         left = TOTAL_S - (time.monotonic() - started)
         rows = one(name, max(1.0, min(LIMIT_S, left)))
-        result["rows" if rows else "failed"] += rows or [name]
+        result["runs"][name] = {"date": result["date"], "load_average": load, "rows": rows}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     PAGE.write_text(page(result))
     print(table(result))
+
+
+def comparable(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Earlier benchmarks, if they were of this machine and these versions."""
+    same = all(earlier[key] == now[key] for key in ("machine", "versions"))
+    return dict(earlier["runs"]) if same else {}
 
 
 def one(name: str, limit_s: float) -> list[dict[str, Any]]:
@@ -71,17 +80,22 @@ def one(name: str, limit_s: float) -> list[dict[str, Any]]:
 def table(result: dict[str, Any]) -> str:
     """The rows in Markdown."""
     lines = ["| | what | measured | goal | met |", "|---|---|---|---|---|"]
-    for found in sorted(result["rows"], key=lambda found: str(found["goal"])):
+    rows = [row for run in result["runs"].values() for row in run["rows"]]
+    for found in sorted(rows, key=lambda found: str(found["goal"])):
         met = "yes" if found["met"] else "no"
         value, wanted = f"{found['value']:.2f}", found["wanted"]
         lines.append(f"| {found['goal']} | {found['what']} | {value} | {wanted} | {met} |")
-    lines += [f"| | {name} | failed or took too long | | no |" for name in result["failed"]]
+    failed = [name for name, run in result["runs"].items() if not run["rows"]]
+    lines += [f"| | {name} | failed or took too long | | no |" for name in failed]
     return "\n".join(lines) + "\n"
 
 
 def page(result: dict[str, Any]) -> str:
     """The table with what it depends on."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    runs = ", ".join(
+        f"{name} {run['date']} {run['load_average']}" for name, run in result["runs"].items()
+    )
     return (
         "# Speed\n\n"
         "`make bench` measures this table and writes this page. Ways that are compared take turns, "
@@ -92,8 +106,8 @@ def page(result: dict[str, Any]) -> str:
         "random. The store copies pixels by `preadv` and maps no file: a page that cannot be "
         "read must become an error and not end the process. So `preadv` is its limit.\n\n"
         f"{table(result)}\n"
-        f"Measured on {result['date']} with {result['machine']}, at a load average of "
-        f"{result['load_average'][0]} at the start. {versions}.\n\n"
+        f"Measured with {result['machine']}. {versions}. Benchmarks, with the date and the "
+        f"load average when they were called: {runs}.\n\n"
         "Nothing here was measured on a GPU. `python -m benchmarks.gpu` measures one in less than "
         "nine minutes; its rehearsal on a CPU is one of the tests.\n"
     )

@@ -47,7 +47,7 @@ def row(goal: str, what: str, value: float, wanted: float, most: bool = False, *
 
 
 def facts() -> dict[str, Any]:
-    """Machine, versions, date and load."""
+    """Machine, versions and date."""
     versions = {"python": platform.python_version()}
     for name in (*PACKAGES, *PEERS):
         try:
@@ -57,6 +57,5 @@ def facts() -> dict[str, Any]:
     return {
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}; not measured on a GPU",
         "date": date.today().isoformat(),
-        "load_average": [round(load, 1) for load in os.getloadavg()],
         "versions": versions,
     }

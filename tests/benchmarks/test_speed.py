@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 
 import pytest
 
-from benchmarks.run import NAMES, page, table
+from benchmarks.run import NAMES, PAGE, RESULT, comparable, page, table
 from benchmarks.timing import facts, ratio, row, seconds
 
 
@@ -35,9 +36,20 @@ def test_ways_take_turns_and_the_first_round_does_not_count():
 
 def test_the_table_has_goal_and_met_and_names_what_failed():
     rows = [row("b", "slow", 0.5, 0.9), row("a", "light", 1.0, 2.0, most=True)]
-    result = {**facts(), "rows": rows, "failed": ["reading"]}
+    measured = {"date": "2026-01-01", "load_average": 0.1, "rows": rows}
+    result = {**facts(), "runs": {"loading": measured, "reading": {**measured, "rows": []}}}
     lines = table(result).splitlines()
     assert lines[2] == "| a | light | 1.00 | at most 2 | yes |"
     assert lines[3] == "| b | slow | 0.50 | at least 0.9 | no |"
     assert "reading" in lines[4] and lines[4].endswith("| no |")
     assert "measured on a GPU" in page(result)
+
+
+def test_the_page_shows_the_committed_results():
+    assert PAGE.read_text() == page(json.loads(RESULT.read_text()))
+
+
+def test_earlier_rows_stay_beside_new_ones_of_the_same_machine_and_versions_only():
+    earlier = json.loads(RESULT.read_text())
+    assert comparable(earlier, {**earlier, "date": "2030-01-01"}) == earlier["runs"]
+    assert comparable(earlier, {**earlier, "versions": {"python": "3.14"}}) == {}
