@@ -103,7 +103,7 @@ class DataConfig:
         val_fraction: share of the training images held out, by whole groups, if no validation
             split is published.
         val_limit: maximum number of validation images per dataset; 0 takes all.
-        workers: loader processes per rank.
+        workers: loader processes per rank; never more than there are cores.
         seed: of splits, order and augmentation.
         augmentation: see `AugmentationConfig`.
         forge: number of synthetic images, about, of each dataset that is missing below `root`;

@@ -26,7 +26,8 @@ class TrainerConfig:
         epochs: number of epochs, the unit of validation and of the progress display.
         steps_per_epoch: optimizer steps per epoch; 0 is one pass through the largest dataset.
         rounds_per_step: rounds over all datasets per optimizer step.
-        precision: "bf16-mixed", "16-mixed" or "32-true".
+        precision: "bf16-mixed", "16-mixed" or "32-true"; "auto" is bf16-mixed on a GPU and 32-true
+            on a CPU, few of which compute with bf16 quickly.
         accelerator: "auto", "gpu", "cpu".
         devices: a number, or "auto": all GPUs of the node (one process on a CPU), or the processes
             that torchrun or SLURM started.
@@ -50,7 +51,7 @@ class TrainerConfig:
     epochs: int = limited(10, 1)
     steps_per_epoch: int = limited(0, 0, 10**9)
     rounds_per_step: int = limited(1, 1, 10_000)
-    precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
+    precision: Literal["auto", "bf16-mixed", "16-mixed", "32-true"] = "auto"
     accelerator: Literal["auto", "gpu", "cpu"] = "auto"
     devices: str = "auto"
     nodes: int = limited(1, 1, 10_000)

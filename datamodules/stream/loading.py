@@ -104,8 +104,10 @@ def make_loader(
 ) -> StreamLoader:
     """Make a loader of micro-batches of `size` pixels.
 
-    Draws number the views in their order; 0 workers load in the calling process.
+    Draws number the views in their order; 0 workers load in the calling process, and more than
+    the machine has cores would only wait for one another.
     """
+    workers = min(workers, _cores())
     return StreamLoader(
         StreamDataset(views, size),
         batch_sampler=sampler,
@@ -118,6 +120,12 @@ def make_loader(
         # The workers' own random state is never used; a fixed generator keeps the trainer's.
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def _cores() -> int:
+    """Cores that this process may use, which a batch system may limit."""
+    limited = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
 
 
 def _identity(batch: Any) -> Any:

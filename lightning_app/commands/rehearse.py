@@ -35,6 +35,7 @@ from lightning_app.commands.recipes import RECIPE
 from lightning_app.config import Config, load_config
 from lightning_app.pretrain import assemble, carry_out
 from lightning_app.run.probing import check_baselines
+from lightning_app.training.trainer import on_gpu
 from models.network.encoder import Encoder
 
 FORGED = 12  # synthetic images per dataset
@@ -159,11 +160,6 @@ def shortened(config: Config, folder: Path) -> Config:
     probe.every = min(probe.every, 1)
     short.loggers = ["csv"]
     return short
-
-
-def on_gpu(config: Config) -> bool:
-    """Whether a recipe trains on a GPU here."""
-    return torch.cuda.is_available() and config.trainer.accelerator != "cpu"
 
 
 def _rehearsed(config: Config, short: Config) -> Iterator[Check]:

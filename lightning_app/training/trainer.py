@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 
@@ -39,7 +40,7 @@ def build_trainer(
             num_nodes=nodes,
             strategy=strategy(settings),
             plugins=[AtomicCheckpointIO()],
-            precision=settings.precision,
+            precision=precision(config),
             sync_batchnorm=settings.sync_batchnorm,
             max_epochs=settings.epochs,
             accumulate_grad_batches=stream.micro_batches_per_step,
@@ -58,6 +59,18 @@ def build_trainer(
     except (ValueError, TypeError, MisconfigurationException) as error:
         # Lightning checks devices, strategy and precision against each other and this machine.
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def on_gpu(config: Config) -> bool:
+    """Whether a recipe trains on a GPU here."""
+    return torch.cuda.is_available() and config.trainer.accelerator != "cpu"
+
+
+def precision(config: Config) -> Literal["bf16-mixed", "16-mixed", "32-true"]:
+    """Return the precision of a training on this machine."""
+    if config.trainer.precision == "auto":
+        return "bf16-mixed" if on_gpu(config) else "32-true"
+    return config.trainer.precision
 
 
 def check_sharding(config: Config) -> None:

@@ -86,6 +86,8 @@ def test_the_examples_for_own_data_work(page, readers, repository, tmp_path):
     settings = OmegaConf.to_container(OmegaConf.create(block[1]))["data"]
     entries = settings["train"] | settings["unseen"]
     assert {entry["reader"] for entry in entries.values()} == readers
+    # A table of one's own seldom names test images; folds need none.
+    assert all(entry["folds"] > 1 for entry in settings["unseen"].values())
     kinds = set()
     for name, entry in entries.items():
         data = DataConfig(root=str(tmp_path / "data"), stores=str(tmp_path / "stores"))

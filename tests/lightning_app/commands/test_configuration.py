@@ -32,7 +32,7 @@ def test_every_key_of_a_configuration_is_listed_once_with_a_meaning() -> None:
     [
         ("trainer.epochs", "whole number", "10", "at least 1 and at most 1000000"),
         ("optim.ema_decay", "number", "0.0", "at least 0 and below 1"),
-        ("trainer.precision", "bf16-mixed or 16-mixed or 32-true", "bf16-mixed", ""),
+        ("trainer.precision", "auto or bf16-mixed or 16-mixed or 32-true", "auto", ""),
         ("data.compression", "none or lossless", "none", ""),
         ("data.train.NAME.compression", "none or lossless or null", "null", ""),
         ("data.train.NAME.class_weights", "list of number by name", "{}", None),

@@ -21,6 +21,7 @@ from datamodules.synthetic.forge import forge
 from lightning_app.callbacks.monitors import LastEpoch
 from lightning_app.config import Config, save_config
 from lightning_app.pretrain import assemble, build_module, build_trainer, pretrain
+from lightning_app.training.trainer import precision
 from models.module import MultiTaskModule
 from models.network.encoder import Encoder
 from tests.models.test_module import Rounds, fit, make
@@ -78,6 +79,22 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_and_losses_in_fl
     assert len(rows) == 3
     assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in rows)
     assert torch.isfinite(trainer.callback_metrics["val/summary"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "accelerator", "found"),
+    [
+        ("auto", "cpu", "32-true"),
+        ("16-mixed", "cpu", "16-mixed"),
+        ("bf16-mixed", "gpu", "bf16-mixed"),
+    ],
+)
+def test_precision_follows_the_device_unless_it_is_set(wanted, accelerator, found):
+    config = Config()
+    config.trainer.precision, config.trainer.accelerator = wanted, accelerator
+    assert precision(config) == found
+    config.trainer.precision, config.trainer.accelerator = "auto", "auto"
+    assert precision(config) == ("bf16-mixed" if torch.cuda.is_available() else "32-true")
 
 
 def test_weights_and_images_are_in_the_configured_memory_format():
