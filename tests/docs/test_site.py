@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
@@ -70,6 +71,13 @@ def test_every_link_and_picture_of_the_site_exists(site: Path, pages: dict[str, 
             if not path.is_file() or (place and inside and place not in inside.places):
                 dead.append(f"{name}: {link}")
     assert dead == []
+
+
+def test_lists_and_tables_are_rendered_as_such(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        text = re.sub(r"<pre.*?</pre>", "", path.read_text("utf-8"), flags=re.DOTALL)
+        marks = r"^ *(- |\|).*"  # GitHub takes a list without an empty line before it
+        assert re.search(marks, text, re.MULTILINE) is None, path
 
 
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
