@@ -94,6 +94,7 @@ def test_an_agent_of_the_wandb_sweep_trains_with_the_values_it_was_given(folder:
     recipe = Path(program[program.index("--config") + 1])
     short = [*SHORT, "data.forge=12", *places(folder / "sweep"), *forged_groups(recipe)]
     short += ["probe.role=all"]  # half of so few images is one group
+    short += ["trainer.epochs=1", "trainer.steps_per_epoch=2", "probe.repeats=1", "probe.trees=2"]
     assert main([*program, *short]) == 0
     (run,) = folder.glob("sweep/runs/sweep-*")
     config = load_config(run / "config.yaml")
