@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from datamodules.core.cores import available_cores
 from datamodules.core.errors import DatasetNotFoundError, ImageError, StoreError
 from datamodules.core.notes import Notes, collecting
 from datamodules.core.progress import Work
@@ -72,7 +73,7 @@ def prepare(dataset: DatasetReader, workers: int = 0) -> Prepared:
         with collecting() as notes:
             dataset.check_layout()
             require_room([dataset])
-            _write(dataset, path, workers or os.cpu_count() or 1, notes)
+            _write(dataset, path, workers or available_cores(), notes)
         dataset.__dict__.pop("store", None)
         return _prepared(path, read_attributes(path), written=True)
 

@@ -1,6 +1,5 @@
 """Verification of a dataset: read all raw files and the whole store, and report problems."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 from datamodules.checks.findings import Level, Report, write_stamp
 from datamodules.checks.raw_files import REWRITE, add_notes, check_raw_files
 from datamodules.checks.split_facts import leaks, validation_cautions
+from datamodules.core.cores import available_cores
 from datamodules.core.errors import LayoutError, StoreError
 from datamodules.core.progress import Work
 from datamodules.reader import DatasetReader
@@ -36,7 +36,7 @@ def verify(dataset: DatasetReader, workers: int = 0) -> Report:
     path = dataset.store_path
     prepared = path.exists()
     store = _open(path, report) if prepared else None
-    check_raw_files(dataset, store, report, workers or os.cpu_count() or 1)
+    check_raw_files(dataset, store, report, workers or available_cores())
     if store:
         if not report.records:
             add_notes(notes_of(store.attributes), report, " (when it was prepared)")

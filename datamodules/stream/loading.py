@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from datamodules.core.cores import available_cores
 from datamodules.core.records import Boxes, Target, Task, TaskKind
 from datamodules.store.reader import Store
 from datamodules.stream.batch import BatchTarget, DetectionTarget, MultiTaskBatch, Part
@@ -107,7 +108,7 @@ def make_loader(
     Draws number the views in their order; 0 workers load in the calling process, and more than
     the machine has cores would only wait for one another.
     """
-    workers = min(workers, _cores())
+    workers = min(workers, available_cores())
     return StreamLoader(
         StreamDataset(views, size),
         batch_sampler=sampler,
@@ -120,12 +121,6 @@ def make_loader(
         # The workers' own random state is never used; a fixed generator keeps the trainer's.
         generator=torch.Generator().manual_seed(0),
     )
-
-
-def _cores() -> int:
-    """Cores that this process may use, which a batch system may limit."""
-    limited = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
 
 
 def _identity(batch: Any) -> Any:

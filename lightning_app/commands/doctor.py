@@ -24,6 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from datamodules.core.cores import available_cores
+
 GIB = 2**30
 PATCH_BYTES = 256 * 256 * 3  # an uncompressed RGB patch in a store
 MIN_FREE_GIB = 10  # with less, a run is likely to lack space for its checkpoints
@@ -166,8 +168,9 @@ def devices() -> Iterator[Check]:
     if shutil.which("nvidia-smi"):
         text = f"torch (CUDA {torch.version.cuda}) finds none: compare with `nvidia-smi`'s version"
         yield Check(Level.WARNING, "GPU", text)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Check(Level.OK, "device", f"CPU, {cores} cores, {torch.get_num_threads()} threads")
+    yield Check(
+        Level.OK, "device", f"CPU, {available_cores()} cores, {torch.get_num_threads()} threads"
+    )
 
 
 def disk(folder: Path) -> Iterator[Check]:

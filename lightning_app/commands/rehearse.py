@@ -8,7 +8,6 @@ and a tiny probe, with its own encoder, tasks and settings otherwise; on a GPU w
 from __future__ import annotations
 
 import copy
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from rich.console import Console
 
 from datamodules.checks.leakage import check_overlap
 from datamodules.config import DatasetConfig
+from datamodules.core.cores import available_cores
 from datamodules.core.disk_space import free_space, size_text
 from datamodules.core.errors import ConfigError, UserError
 from datamodules.download.disk_space import total_space
@@ -139,7 +139,6 @@ def shortened(config: Config, folder: Path) -> Config:
     data, trainer, probe = short.data, short.trainer, short.probe
     data.root, data.stores, short.out = (str(folder / n) for n in ("data", "stores", "runs"))
     data.forge, data.val_limit = FORGED, 2
-    data.workers = min(data.workers, os.cpu_count() or 1)
     for entry in [*data.train.values(), *data.unseen.values()]:
         entry.centre = ""
         if "group" in entry.options:
@@ -195,7 +194,7 @@ def _hours(config: Config, rate: float) -> str:
     steps = config.trainer.steps_per_epoch or _steps_of_a_pass(config)
     if not steps:
         return "unknown: set trainer.steps_per_epoch, a card lacks its number of images"
-    loaders = max(1, min(config.data.workers, os.cpu_count() or 1)) * LOADER_RATE
+    loaders = max(1, min(config.data.workers, available_cores())) * LOADER_RATE
     hours = images * steps / min(rate, loaders) / 3600
     slow = "the model" if rate < loaders else "loading"
     rates = f"model {rate:.0f} images/s here, loaders about {loaders}"
